@@ -1,0 +1,98 @@
+//! Sends one call by reflection: bytes out, bytes in, and the descriptors to read them with.
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use http::uri::PathAndQuery;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use super::script::Call;
+
+/// Longer than any server-side time-out of etcd: who answers decides, not we.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a member answered.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// The response message.
+    Ok(DynamicMessage),
+    /// The status.
+    Err(Code, String),
+}
+
+/// The descriptors of everything in `proto/`.
+pub fn descriptors() -> DescriptorPool {
+    DescriptorPool::decode(holdfast_proto::FILE_DESCRIPTOR_SET).expect("the embedded descriptors decode")
+}
+
+/// Sends the call to the member behind `channel`. A response that does not decode is reported as an error of ours.
+pub async fn send(channel: &Channel, call: &Call) -> Answer {
+    let path = format!("/{}/{}", call.method.parent_service().full_name(), call.method.name());
+    let path = PathAndQuery::try_from(path).expect("method names are legal in a path");
+    match unary(channel, path, call.request.clone()).await {
+        Err(status) => Answer::Err(status.code(), status.message().to_owned()),
+        Ok(body) => match DynamicMessage::decode(call.method.output(), body) {
+            Ok(message) => Answer::Ok(message),
+            Err(error) => Answer::Err(Code::Internal, format!("conformance: undecodable response: {error}")),
+        },
+    }
+}
+
+async fn unary(channel: &Channel, path: PathAndQuery, body: Bytes) -> Result<Bytes, Status> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone())
+        .max_decoding_message_size(usize::MAX)
+        .max_encoding_message_size(usize::MAX);
+    grpc.ready().await.map_err(|error| Status::unavailable(format!("conformance: {error}")))?;
+    let answer = tokio::time::timeout(CALL_TIMEOUT, grpc.unary(Request::new(body), path, BytesCodec)).await;
+    let answer = answer.map_err(|_| Status::deadline_exceeded("conformance: no answer"))?;
+    answer.map(tonic::Response::into_inner)
+}
+
+/// Passes messages through as they are on the wire.
+#[derive(Debug, Clone, Copy)]
+struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}

@@ -1,0 +1,27 @@
+//! Conformance: the same scripted calls to real etcd and to holdfast, and every difference that nobody has explained.
+//!
+//! What it is: scripts of calls as text (`cluster-tests/conformance/*.calls`), a runner that plays one script against
+//! any set of members, a normaliser for what may differ by nature (ids, terms, sizes, hashes), and a checked-in table
+//! of explained differences (`conformance/differences.txt`). Beside it the same for `etcdctl`: one list of command
+//! lines, played by several versions of the tool against several servers, compared by output and exit status.
+//!
+//! What it is not: a judge of histories under faults; every script is a single client, one call after the other.
+//!
+//! Invariants
+//! - Real etcd runs in the same test: no answer is stored, so none can be stale.
+//! - A difference counts unless an entry of the table expects exactly it; an entry that explains nothing fails too.
+//! - With several members the calls go around them in turn, so that forwarding and follower reads are covered.
+//!
+//! Module map: [`script`] reads scripts, [`random`] writes some, [`call`] sends one call by reflection, [`normalise`] masks, [`differences`]
+//! is the table, [`runner`] plays and compares; [`members`] is a cluster to play against; [`etcdctl`] plays command lines,
+//! [`printed`] masks their output.
+
+pub mod call;
+pub mod differences;
+pub mod etcdctl;
+pub mod members;
+pub mod normalise;
+pub mod printed;
+pub mod random;
+pub mod runner;
+pub mod script;

@@ -1,0 +1,187 @@
+//! Reads a script of calls.
+//!
+//! ```text
+//! # a comment
+//! Put key: "a" value: "1"
+//! [first-page] Range key: "a" range_end: "d"
+//!     limit: 1                                  (an indented line continues the one above)
+//! Txn @repeat(129){success {request_put {key: "k#"}}}
+//! Range key: "a" @raw(ff)
+//! ```
+//! A call is a method name, unique among etcd's services, then its request in protobuf's text format. `[label]` names
+//! the call for the table of differences. `@repeat(n){..}` writes its body n times, `#` standing for 0, 1, 2, …;
+//! `@raw(hex)` appends bytes to the encoded request, for what no well-behaved client sends.
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+
+/// A script: its calls, in order.
+#[derive(Debug)]
+pub struct Script {
+    /// File name without folder and extension; the first half of a call's name.
+    pub name: String,
+    /// In the order in which they are sent.
+    pub calls: Vec<Call>,
+}
+
+/// One call of a script.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// `script.label`, or `script:line` for a call without a label.
+    pub name: String,
+    /// The line as written, for reports.
+    pub text: String,
+    /// The method, by reflection.
+    pub method: MethodDescriptor,
+    /// The encoded request.
+    pub request: Bytes,
+}
+
+impl Call {
+    /// Whether the answer may come from the member's own state, which can lag behind the calls before.
+    pub fn reads_locally(&self) -> bool {
+        // A transaction without operations is a serializable read of its compares.
+        let only_compares = self.method.name() == "Txn" && !self.text.contains("request_");
+        only_compares
+            || self.text.contains("serializable: true")
+            || self.method.parent_service().name() == "Maintenance"
+            || self.method.parent_service().name() == "Cluster"
+    }
+}
+
+impl Script {
+    /// Parses the text of a script. Errors name the line.
+    pub fn parse(name: &str, text: &str, pool: &DescriptorPool) -> anyhow::Result<Self> {
+        let mut calls = Vec::new();
+        for (line, statement) in statements(text)? {
+            let call = parse_call(name, line, &statement, pool)
+                .with_context(|| format!("script {name}, line {line}: {}", clip(&statement)))?;
+            calls.push(call);
+        }
+        Ok(Self { name: name.to_owned(), calls })
+    }
+}
+
+/// Lines joined with their continuations, each with the number of its first line.
+fn statements(text: &str) -> anyhow::Result<Vec<(usize, String)>> {
+    let mut statements: Vec<(usize, String)> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if !line.starts_with(char::is_whitespace) {
+            statements.push((index + 1, line.trim_end().to_owned()));
+            continue;
+        }
+        let Some((_, statement)) = statements.last_mut() else {
+            bail!("line {}: a continuation with nothing above it", index + 1);
+        };
+        statement.push(' ');
+        statement.push_str(line.trim());
+    }
+    Ok(statements)
+}
+
+fn parse_call(script: &str, line: usize, statement: &str, pool: &DescriptorPool) -> anyhow::Result<Call> {
+    let (label, rest) = match statement.strip_prefix('[') {
+        Some(rest) => {
+            let (label, rest) = rest.split_once(']').context("the label's ] is missing")?;
+            (Some(label), rest.trim_start())
+        }
+        None => (None, statement),
+    };
+    let (method, body) = rest.split_once(' ').unwrap_or((rest, ""));
+    let method = find_method(pool, method)?;
+    let (body, raw) = split_raw(body)?;
+    let request = DynamicMessage::parse_text_format(method.input(), &expand(body)?)?;
+    let mut encoded = request.encode_to_vec();
+    encoded.extend_from_slice(&raw);
+    let name = label.map_or_else(|| format!("{script}:{line}"), |label| format!("{script}.{label}"));
+    Ok(Call { name, text: statement.to_owned(), method, request: encoded.into() })
+}
+
+fn find_method(pool: &DescriptorPool, name: &str) -> anyhow::Result<MethodDescriptor> {
+    pool.services()
+        .filter(|service| service.package_name() == "etcdserverpb")
+        .flat_map(|service| service.methods().collect::<Vec<_>>())
+        .find(|method| method.name() == name)
+        .with_context(|| format!("etcd has no method {name:?}"))
+}
+
+fn split_raw(body: &str) -> anyhow::Result<(&str, Vec<u8>)> {
+    let Some((body, raw)) = body.split_once("@raw(") else { return Ok((body, Vec::new())) };
+    let hex = raw.trim_end().strip_suffix(')').context("@raw(..) must come last")?;
+    let digits = hex.as_bytes().chunks(2);
+    let bytes = digits.map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?));
+    Ok((body, bytes.collect::<anyhow::Result<_>>()?))
+}
+
+/// Writes out `@repeat(n){..}`; the body may hold braces, in pairs, but no further @repeat.
+fn expand(text: &str) -> anyhow::Result<String> {
+    let Some((before, rest)) = text.split_once("@repeat(") else { return Ok(text.to_owned()) };
+    let (count, rest) = rest.split_once("){").context("@repeat is written @repeat(n){..}")?;
+    let count: usize = count.parse().context("@repeat needs a number")?;
+    let end = closing_brace(rest).context("@repeat's } is missing")?;
+    let (body, after) = (&rest[..end], &rest[end + 1..]);
+    let mut out = before.to_owned();
+    for index in 0..count {
+        out.push_str(&body.replace('#', &index.to_string()));
+    }
+    out.push_str(&expand(after)?);
+    Ok(out)
+}
+
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    for (at, character) in text.char_indices() {
+        match character {
+            '{' => open += 1,
+            '}' if open == 0 => return Some(at),
+            '}' => open -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Enough of a long line to find it.
+pub(super) fn clip(text: &str) -> String {
+    const CHARS: usize = 600;
+    match text.char_indices().nth(CHARS) {
+        Some((at, _)) => format!("{}… ({} bytes)", &text[..at], text.len()),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> anyhow::Result<Script> {
+        Script::parse("s", text, &super::super::call::descriptors())
+    }
+
+    #[test]
+    fn a_call_is_read_with_label_and_continuation() {
+        let script = parse("# c\n\n[x] Range key: \"a\"\n  limit: 3\nPut key: \"k\"\n").unwrap();
+        let names: Vec<_> = script.calls.iter().map(|call| call.name.as_str()).collect();
+        assert_eq!(names, ["s.x", "s:5"]);
+        assert_eq!(script.calls[0].request.as_ref(), b"\x0a\x01a\x18\x03");
+        assert_eq!(script.calls[0].method.full_name(), "etcdserverpb.KV.Range");
+    }
+
+    #[test]
+    fn repeat_counts_and_raw_appends() {
+        let script = parse("Put key: \"@repeat(3){k#}\" @raw(28ff)").unwrap();
+        assert_eq!(script.calls[0].request.as_ref(), b"\x0a\x06k0k1k2\x28\xff");
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for text in ["Fly key: \"a\"", "Range nokey: 1", "  Range", "Put key: \"@repeat(x){}\"", "[x Put"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

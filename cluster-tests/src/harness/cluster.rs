@@ -1,0 +1,262 @@
+//! Some members of one cluster, as processes with a directory each, and what can be done to them.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{binary, ports};
+use crate::client::{Client, TIMEOUT};
+
+/// Between two questions while something is waited for.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What is under test: ours, or the control. Both take etcd's flags.
+#[derive(Debug, Clone)]
+pub struct System {
+    /// For reports.
+    pub label: String,
+    /// What stands before the program on its command line, if it is run by another.
+    pub wrapper: Vec<String>,
+    /// The program.
+    pub binary: PathBuf,
+    /// Flags beyond those that make up the cluster.
+    pub extra_args: Vec<String>,
+}
+
+impl System {
+    /// The binary `holdfast`, see [`binary::holdfast`].
+    pub fn holdfast(extra_args: &[String]) -> Result<Self> {
+        let mut args = vec!["--exit-with-stdin".to_owned()];
+        args.extend_from_slice(extra_args);
+        Ok(Self {
+            label: "holdfast".to_owned(),
+            wrapper: Vec::new(),
+            binary: binary::holdfast()?,
+            extra_args: args,
+        })
+    }
+
+    /// The control: a real etcd at `binary`, with etcd's own defaults.
+    pub fn etcd(binary: PathBuf, extra_args: &[String]) -> Self {
+        Self { label: "etcd".to_owned(), wrapper: Vec::new(), binary, extra_args: extra_args.to_vec() }
+    }
+}
+
+/// One member: where it listens, where its data lies, and its process while it runs.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Where clients reach it.
+    pub client_url: String,
+    /// Where the other members reach it.
+    pub peer_url: String,
+    /// Its data directory; the log lies beside it.
+    pub data_dir: PathBuf,
+    process: Option<Process>,
+}
+
+impl Member {
+    /// Whether a process was started and has not been killed by us.
+    pub fn is_started(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// The running process.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().with_context(|| format!("{} is not running", self.name))
+    }
+
+    fn log(&self) -> PathBuf {
+        self.data_dir.with_extension("log")
+    }
+}
+
+/// A cluster of processes. Dropping it kills them and removes their directory.
+#[derive(Debug)]
+pub struct Cluster {
+    system: System,
+    token: String,
+    members: Vec<Member>,
+    dir: Option<TempDir>,
+}
+
+impl Cluster {
+    /// Chooses ports and directories for `size` members, n1, n2 and so on, and starts none of them.
+    pub fn prepare(system: System, size: usize) -> Result<Self> {
+        let dir =
+            tempfile::Builder::new().prefix("cluster-tests-").tempdir().context("no temporary directory")?;
+        let members = (1..=size).map(|number| member(number, dir.path())).collect::<Result<_>>()?;
+        let token =
+            dir.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Self { system, token, members, dir: Some(dir) })
+    }
+
+    /// Has members started from now on through `wrapper`, for example in another mount namespace.
+    pub fn set_wrapper(&mut self, wrapper: Vec<String>) {
+        self.system.wrapper = wrapper;
+    }
+
+    /// Starts `size` members and waits until each of them serves linearizable reads.
+    pub async fn start(system: System, size: usize) -> Result<Self> {
+        let mut cluster = Self::prepare(system, size)?;
+        for index in 0..size {
+            cluster.spawn(index)?;
+        }
+        cluster.wait_ready(Duration::from_secs(30)).await?;
+        Ok(cluster)
+    }
+
+    /// The members, in the order of their names.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// One member, by its place.
+    pub fn member(&mut self, index: usize) -> &mut Member {
+        &mut self.members[index]
+    }
+
+    /// Client URLs of all members.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.client_url.clone()).collect()
+    }
+
+    /// The directory of the whole cluster.
+    pub fn path(&self) -> &Path {
+        self.dir.as_ref().map_or(Path::new(""), TempDir::path)
+    }
+
+    /// The command that starts a member.
+    pub fn command(&self, index: usize) -> Command {
+        let member = &self.members[index];
+        let all: Vec<String> = self.members.iter().map(|m| format!("{}={}", m.name, m.peer_url)).collect();
+        let words = self.system.wrapper.iter().map(AsRef::as_ref).chain([self.system.binary.as_os_str()]);
+        let words: Vec<&OsStr> = words.collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        command.args(["--name", &member.name]);
+        command.arg("--data-dir").arg(&member.data_dir);
+        command.args([
+            "--listen-client-urls",
+            &member.client_url,
+            "--advertise-client-urls",
+            &member.client_url,
+        ]);
+        command.args([
+            "--listen-peer-urls",
+            &member.peer_url,
+            "--initial-advertise-peer-urls",
+            &member.peer_url,
+        ]);
+        command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", "new"]);
+        command.args(["--initial-cluster-token", &self.token]);
+        command.args(&self.system.extra_args);
+        command
+    }
+
+    /// Starts a member that is not running, on the data it has.
+    pub fn spawn(&mut self, index: usize) -> Result<()> {
+        ensure!(!self.members[index].is_started(), "{} is running already", self.members[index].name);
+        let process = Process::spawn(self.command(index), &self.members[index].log())?;
+        self.members[index].process = Some(process);
+        Ok(())
+    }
+
+    /// SIGKILL to one member.
+    pub fn kill(&mut self, index: usize) -> Result<()> {
+        let name = self.members[index].name.clone();
+        let mut process =
+            self.members[index].process.take().with_context(|| format!("{name} is not running"))?;
+        process.kill()
+    }
+
+    /// SIGKILL to all members that run, one right after the other.
+    pub fn kill_all(&mut self) -> Result<()> {
+        (0..self.members.len())
+            .filter(|i| self.members[*i].is_started())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|i| self.kill(i))
+    }
+
+    /// Waits until every started member answers a linearizable read.
+    pub async fn wait_ready(&mut self, patience: Duration) -> Result<()> {
+        let client = Client::new(&self.endpoints())?;
+        let deadline = Instant::now() + patience;
+        for index in 0..self.members.len() {
+            if self.members[index].is_started() {
+                self.wait_member_ready(&client, index, deadline).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which member leads, asked of each running one; the answer of the highest term counts.
+    pub async fn leader(&self, patience: Duration) -> Result<usize> {
+        let client = Client::new(&self.endpoints())?;
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(index) = self.leader_now(&client).await {
+                return Ok(index);
+            }
+            if Instant::now() >= deadline {
+                bail!("no member says that it leads, after {patience:?}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Keeps the directory when this value is dropped, for a look at what went wrong.
+    pub fn keep(&mut self) -> PathBuf {
+        self.dir.take().map(TempDir::keep).unwrap_or_default()
+    }
+
+    async fn leader_now(&self, client: &Client) -> Option<usize> {
+        let mut newest = None;
+        for index in (0..self.members.len()).filter(|i| self.members[*i].is_started()) {
+            let Ok(status) = client.status(index).await else { continue };
+            let own_id = status.header.map_or(0, |header| header.member_id);
+            if status.leader == own_id && own_id != 0 {
+                newest = newest.max(Some((status.raft_term, index)));
+            }
+        }
+        newest.map(|(_, index)| index)
+    }
+
+    async fn wait_member_ready(&mut self, client: &Client, index: usize, deadline: Instant) -> Result<()> {
+        loop {
+            let answer = client.revision(index, TIMEOUT).await;
+            if answer.is_ok() {
+                return Ok(());
+            }
+            let member = &mut self.members[index];
+            let name = member.name.clone();
+            let process = member.process()?;
+            if let Some(status) = process.try_wait()? {
+                bail!("{name} has ended ({status}); its last lines:\n{}", process.log_tail(20));
+            }
+            if Instant::now() >= deadline {
+                let error = answer.err().map(|error| format!("{error:#}")).unwrap_or_default();
+                bail!("{name} does not serve ({error}); its last lines:\n{}", process.log_tail(20));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+fn member(number: usize, dir: &Path) -> Result<Member> {
+    let name = format!("n{number}");
+    Ok(Member {
+        client_url: format!("http://127.0.0.1:{}", ports::free_port()?),
+        peer_url: format!("http://127.0.0.1:{}", ports::free_port()?),
+        data_dir: dir.join(&name),
+        name,
+        process: None,
+    })
+}

@@ -1,0 +1,5 @@
+//! What must hold of a recorded run. Pure: a record in, findings out.
+
+pub mod durability;
+pub mod latency;
+pub mod members;

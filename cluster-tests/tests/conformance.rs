@@ -1,0 +1,179 @@
+//! Real etcd and holdfast answer the same scripts with the same responses, codes and texts.
+
+use std::path::PathBuf;
+
+use cluster_tests::conformance::call::{Answer, descriptors};
+use cluster_tests::conformance::differences::{self, Differences};
+use cluster_tests::conformance::members::Members;
+use cluster_tests::conformance::random;
+use cluster_tests::conformance::runner::{Report, play, scripts, table};
+use cluster_tests::conformance::script::Script;
+use cluster_tests::harness::binary;
+use cluster_tests::harness::cluster::System;
+use cluster_tests::skip::skipped;
+use prost_reflect::DynamicMessage;
+use tokio::sync::Mutex;
+use tonic::Code;
+
+/// What the scripts must at least have of KV calls.
+const KV_CALLS_MIN: usize = 200;
+
+/// Clusters that compete for a small machine elect new leaders and time out; that is not what is tested here.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// Calls in each random script.
+const RANDOM_CALLS: usize = 400;
+
+fn etcd_or_skip(what: &str) -> Option<PathBuf> {
+    let found = binary::etcd();
+    if found.is_none() {
+        skipped(what, "real etcd is missing; run scripts/fetch-peers, or set ETCD_BIN");
+    }
+    found
+}
+
+fn etcd(program: PathBuf) -> System {
+    System::etcd(program, &[])
+}
+
+/// Starts a fresh cluster and plays the script.
+async fn play_fresh(system: System, count: usize, script: &Script) -> (String, Vec<Answer>) {
+    let mut members = Members::start(system, count).await.expect("the members start");
+    match play(script, &members).await {
+        Ok(answers) => (members.name.clone(), answers),
+        Err(error) => panic!("{error:#}\n{}", members.log_ends()),
+    }
+}
+
+#[test]
+fn the_scripts_are_many_enough() {
+    let scripts = scripts().unwrap();
+    let calls = scripts.iter().flat_map(|script| &script.calls);
+    let kv = calls.filter(|call| call.method.parent_service().name() == "KV").count();
+    assert!(kv >= KV_CALLS_MIN, "{kv} KV calls");
+}
+
+#[tokio::test]
+async fn holdfast_answers_as_etcd_does() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(reference) = etcd_or_skip("holdfast compared with etcd, call by call") else { return };
+    let table = table().unwrap();
+    let mut report = Report::default();
+    for script in scripts().unwrap() {
+        let (theirs, one, three) = tokio::join!(
+            play_fresh(etcd(reference.clone()), 1, &script),
+            play_fresh(System::holdfast(&[]).unwrap(), 1, &script),
+            play_fresh(System::holdfast(&[]).unwrap(), 3, &script),
+        );
+        for (subject, answers) in [one, three] {
+            report.add(&subject, &table, &script.calls, &theirs.1, &answers);
+        }
+    }
+    assert!(report.differences.is_empty(), "{}", report.text());
+    assert_eq!(table.unused(&report.used), [""; 0], "entries of the table that explain nothing");
+}
+
+/// Random calls, from seeds. `CONFORMANCE_SEED` and `CONFORMANCE_CALLS` repeat one of them or look further.
+#[tokio::test]
+async fn holdfast_answers_random_calls_as_etcd_does() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(reference) = etcd_or_skip("holdfast compared with etcd on random calls") else { return };
+    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
+    let seeds = number("CONFORMANCE_SEED").map_or_else(|| vec![1, 2, 3], |seed| vec![seed]);
+    let calls = number("CONFORMANCE_CALLS").map_or(RANDOM_CALLS, |calls| usize::try_from(calls).unwrap());
+    for seed in seeds {
+        let script = Script::parse("random", &random::script(seed, calls), &descriptors()).unwrap();
+        let (theirs, one, three) = tokio::join!(
+            play_fresh(etcd(reference.clone()), 1, &script),
+            play_fresh(System::holdfast(&[]).unwrap(), 1, &script),
+            play_fresh(System::holdfast(&[]).unwrap(), 3, &script),
+        );
+        let mut report = Report::default();
+        for (subject, answers) in [one, three] {
+            report.add(&subject, &table().unwrap(), &script.calls, &theirs.1, &answers);
+        }
+        // What follows the first difference may be its consequence.
+        if let Some(first) = report.differences.first() {
+            panic!("CONFORMANCE_SEED={seed}, the first of {}: {first}", report.differences.len());
+        }
+    }
+}
+
+/// What would end the process of etcd 3.5.1, and so cannot be compared: refused, and the member goes on.
+#[tokio::test]
+async fn what_ends_etcd_is_refused() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let text = "Range key: \"a\" range_end: \"z\" sort_target: 9\n\
+        Range key: \"a\" sort_target: -1 sort_order: DESCEND\n\
+        Txn success {request_range {key: \"a\" range_end: \"z\" sort_target: 9}}\n\
+        Txn failure {request_txn {failure {request_range {key: \"a\" sort_target: 5}}}}\n\
+        Range key: \"a\"\n";
+    let script = Script::parse("deadly", text, &descriptors()).unwrap();
+    let (_, answers) = play_fresh(System::holdfast(&[]).unwrap(), 1, &script).await;
+    for answer in &answers[..4] {
+        assert_eq!(differences::text(answer), "InvalidArgument: etcdserver: invalid sort option");
+    }
+    assert!(matches!(answers[4], Answer::Ok(_)), "{:?}", answers[4]);
+}
+
+/// The control: etcd differs from itself nowhere, so that what differs elsewhere is not the method's fault.
+#[tokio::test]
+async fn etcd_answers_as_etcd_does() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(program) = etcd_or_skip("etcd compared with itself, as the control") else { return };
+    let mut report = Report::default();
+    // Three members of etcd 3.5.1 disagree about the calls of this one: the script says why.
+    let fit = |script: &Script| script.name != "diverging";
+    for script in scripts().unwrap().into_iter().filter(fit) {
+        let (one, three) = tokio::join!(
+            play_fresh(etcd(program.clone()), 1, &script),
+            play_fresh(etcd(program.clone()), 3, &script)
+        );
+        report.add(&three.0, &Differences::default(), &script.calls, &one.1, &three.1);
+    }
+    assert!(report.differences.is_empty(), "{}", report.text());
+}
+
+/// One field, one text or one code changed anywhere in an answer is found.
+#[test]
+fn a_doctored_answer_is_reported() {
+    let scripts = scripts().unwrap();
+    let put =
+        scripts.iter().flat_map(|script| &script.calls).find(|call| call.method.name() == "Put").unwrap();
+    let answer =
+        |text: &str| Answer::Ok(DynamicMessage::parse_text_format(put.method.output(), text).unwrap());
+    let honest = [
+        answer(
+            "header {cluster_id: 9 member_id: 4 revision: 7 raft_term: 2} prev_kv {key: \"a\" version: 2}",
+        ),
+        Answer::Err(Code::InvalidArgument, "etcdserver: key is not provided".to_owned()),
+    ];
+    let doctored = [
+        (
+            0,
+            answer(
+                "header {cluster_id: 9 member_id: 4 revision: 8 raft_term: 2} prev_kv {key: \"a\" version: 2}",
+            ),
+        ),
+        (
+            0,
+            answer(
+                "header {cluster_id: 9 member_id: 4 revision: 7 raft_term: 2} prev_kv {key: \"a\" version: 3}",
+            ),
+        ),
+        (0, answer("header {cluster_id: 9 member_id: 4 revision: 7 raft_term: 2}")),
+        (0, answer("header {cluster_id: 9 revision: 7 raft_term: 2} prev_kv {key: \"a\" version: 2}")),
+        (0, Answer::Err(Code::Unavailable, "etcdserver: no leader".to_owned())),
+        (1, Answer::Err(Code::InvalidArgument, "key is not provided".to_owned())),
+        (1, Answer::Err(Code::OutOfRange, "etcdserver: key is not provided".to_owned())),
+        (1, answer("")),
+    ];
+    for (which, wrong) in doctored {
+        let mut report = Report::default();
+        let call = std::slice::from_ref(put);
+        report.add("doctored", &table().unwrap(), call, &honest[which..=which], std::slice::from_ref(&wrong));
+        assert_eq!(report.differences.len(), 1, "{wrong:?} passed");
+        report.add("honest", &table().unwrap(), call, &honest[which..=which], &honest[which..=which]);
+        assert_eq!(report.differences.len(), 1, "an honest answer did not pass");
+    }
+}

@@ -1,0 +1,91 @@
+//! Where loops run: as tasks of the runtime, or on a thread of their own.
+//!
+//! A loop is a future in both cases. One that blocks on a disk is *dedicated*: in production it gets a named
+//! thread, in simulation it is one more task of the single thread and so can be stepped.
+
+use crate::BoxFuture;
+
+/// Starts loops.
+pub trait Spawn: Send + Sync + 'static {
+    /// Runs `future` as a task of the runtime. It must not block.
+    fn task(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle;
+    /// Runs `future` on a thread of its own, where it may block on files.
+    fn dedicated(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle;
+    /// Stops the member at once because it can no longer keep its promises (a failed log write, a broken invariant).
+    /// The real one does not return; a simulated one marks the member as crashed, and the caller must then end its
+    /// loop without answering anything.
+    fn halt(&self, reason: &str);
+}
+
+/// The owner's end of a loop: await it to learn that the loop has ended. Dropping it does not stop the loop; loops
+/// end when their inputs close.
+#[derive(Debug)]
+pub struct TaskHandle {
+    name: String,
+    ended: tokio::sync::oneshot::Receiver<()>,
+}
+
+impl TaskHandle {
+    /// A handle for a loop that drops or fires the other end of `ended` when it is over.
+    pub fn new(name: &str, ended: tokio::sync::oneshot::Receiver<()>) -> Self {
+        Self { name: name.to_owned(), ended }
+    }
+    /// The name the loop was started with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// Waits until the loop has ended, in whatever way.
+    pub async fn join(self) {
+        // Both outcomes mean the same: the loop is gone.
+        drop(self.ended.await);
+    }
+}
+
+/// Tasks on a tokio runtime, and real threads.
+#[derive(Debug, Clone)]
+pub struct RealSpawn {
+    runtime: tokio::runtime::Handle,
+}
+
+impl RealSpawn {
+    /// Tasks go to `runtime`.
+    pub fn new(runtime: tokio::runtime::Handle) -> Self {
+        Self { runtime }
+    }
+}
+
+/// How long a thread name may be on Linux, without the closing zero.
+const THREAD_NAME_BYTES_MAX: usize = 15;
+
+impl Spawn for RealSpawn {
+    fn task(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        let (end, ended) = tokio::sync::oneshot::channel();
+        self.runtime.spawn(async move {
+            let _end = end;
+            future.await;
+        });
+        TaskHandle::new(name, ended)
+    }
+
+    fn dedicated(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let short: String = name.chars().take(THREAD_NAME_BYTES_MAX).collect();
+        let runtime = self.runtime.clone();
+        let started = std::thread::Builder::new().name(short).spawn(move || {
+            let _end = end;
+            let _runtime = runtime.enter();
+            futures::executor::block_on(future);
+        });
+        // Without its loops a member can do nothing; starting half of it would be worse than stopping here.
+        if let Err(error) = started {
+            tracing::error!(thread = name, %error, "cannot start a thread: raise the limit on processes");
+            std::process::abort();
+        }
+        TaskHandle::new(name, ended)
+    }
+
+    fn halt(&self, reason: &str) {
+        tracing::error!(reason, "the member stops because it can no longer keep its promises");
+        std::process::abort();
+    }
+}

@@ -1,0 +1,255 @@
+//! Evaluation: how a command changes the state and what it answers.
+//!
+//! A command runs in three steps: choose the branches (compares see the state before), check everything that could be
+//! refused, then write. Nothing is refused after the first write. Writes go straight into the index, under the revision
+//! after the current one; the head moves when the command is done, if anything was written.
+
+use bytes::Bytes;
+
+use crate::command::{
+    Command, Compact, DeleteRange, DeleteRangeResponse, Op, OpResponse, OpResult, Outcome, Put, PutResponse,
+    Range, RangeResponse, ReadAt, Refusal, Response, Txn, TxnResponse,
+};
+use crate::range::{RangeSource, fetch_one, for_each_key, range};
+use crate::state::{IndexChunk, PutMeta, State, Values};
+use crate::txn::{choose_branches, for_each_op};
+use crate::types::{Change, KeyRange, KeyValue, PutRecord, Record, RecordId, Revision};
+
+impl State {
+    /// Evaluates a command and changes the state. All the randomness, time and I/O it may depend on is in the command
+    /// and in `values`. The command has passed [`validate`](crate::validate::validate()).
+    pub fn evaluate<V: Values>(&mut self, command: &Command, values: &mut V) -> Result<Outcome, V::Error> {
+        let mut execution = Execution::new(self, values);
+        let response = match command {
+            Command::Put(put) => execution.run_put(put)?.map(Response::Put),
+            Command::DeleteRange(delete) => Ok(Response::DeleteRange(execution.delete(delete)?)),
+            Command::Txn(txn) => execution.run_txn(txn)?.map(Response::Txn),
+            Command::Compact(compact) => execution.state.run_compact(*compact).map(|()| Response::Compact),
+            Command::PublishMember(attributes) => {
+                execution.state.publish(attributes);
+                Ok(Response::PublishMember)
+            }
+        };
+        let records = execution.records;
+        if !records.is_empty() {
+            assert!(response.is_ok(), "a refusal changes nothing");
+            self.advance();
+        }
+        Ok(Outcome { response, records, revision: self.head().revision })
+    }
+
+    fn run_compact(&mut self, compact: Compact) -> Result<(), Refusal> {
+        let requested = compact.revision;
+        let head = self.head();
+        // A store that was never compacted stands at -1 here, so that 0 is accepted once.
+        let last = head.compact_revision.map_or(-1, |last| i64::try_from(last.get()).unwrap_or(i64::MAX));
+        let revision = match u64::try_from(requested) {
+            Ok(revision) if requested > last => Revision::new(revision),
+            _ => {
+                let compact_revision = head.compact_revision.unwrap_or(Revision::NONE);
+                return Err(Refusal::Compacted { requested, compact_revision });
+            }
+        };
+        if revision > head.revision {
+            return Err(Refusal::FutureRevision { requested, current: head.revision });
+        }
+        self.compact(revision);
+        Ok(())
+    }
+}
+
+/// One command on its way.
+struct Execution<'a, V> {
+    state: &'a mut State,
+    values: &'a mut V,
+    /// The revision before the command.
+    begin: Revision,
+    /// What was written so far; a record's place is its `sub`.
+    records: Vec<Record>,
+}
+
+impl<'a, V: Values> Execution<'a, V> {
+    fn new(state: &'a mut State, values: &'a mut V) -> Self {
+        let begin = state.head().revision;
+        Self { state, values, begin, records: Vec::new() }
+    }
+
+    /// The revision that a read sees here: moved as soon as something was written.
+    fn revision(&self) -> Revision {
+        if self.records.is_empty() { self.begin } else { self.begin.next() }
+    }
+
+    fn view(&mut self) -> View<'_, V> {
+        View { state: self.state, values: self.values, begin: self.begin, staged: &self.records }
+    }
+
+    fn run_put(&mut self, put: &Put) -> Result<Result<PutResponse, Refusal>, V::Error> {
+        if let Err(refusal) = self.check_lease(put).and_then(|()| self.check_kept(put)) {
+            return Ok(Err(refusal));
+        }
+        self.put(put).map(Ok)
+    }
+
+    /// No lease exists yet, so that none can be named.
+    fn check_lease(&self, put: &Put) -> Result<(), Refusal> {
+        match put.lease {
+            Some(lease) => Err(Refusal::LeaseNotFound { lease }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_kept(&self, put: &Put) -> Result<(), Refusal> {
+        let is_refused = (put.ignore_value || put.ignore_lease) && self.state.index.live(&put.key).is_none();
+        if is_refused { Err(Refusal::KeyNotFound) } else { Ok(()) }
+    }
+
+    fn put(&mut self, put: &Put) -> Result<PutResponse, V::Error> {
+        let before = self.state.index.live(&put.key);
+        let old = match before {
+            Some((id, _)) if put.prev_kv || put.ignore_value => Some(self.view().record(&put.key, id)?),
+            _ => None,
+        };
+        let prev_kv = match (before, &old) {
+            (Some((id, _)), Some(old)) if put.prev_kv => Some(KeyValue {
+                key: put.key.clone(),
+                create_revision: old.create_revision,
+                mod_revision: id.revision,
+                version: old.version,
+                lease: old.lease,
+                value: old.value.clone(),
+            }),
+            _ => None,
+        };
+        // The checks found the key to keep the value of, and validation refuses to delete it in the same transaction.
+        let kept = old.map(|old| old.value).unwrap_or_default();
+        let change = PutRecord {
+            create_revision: before.map_or(self.begin.next(), |(_, before)| before.create_revision),
+            version: before.map_or(1, |(_, before)| before.version + 1),
+            lease: if put.ignore_lease { self.state.index.lease(&put.key) } else { put.lease },
+            value: if put.ignore_value { kept } else { put.value.clone() },
+        };
+        self.write(put.key.clone(), Change::Put(change));
+        Ok(PutResponse { prev_kv })
+    }
+
+    fn delete(&mut self, delete: &DeleteRange) -> Result<DeleteRangeResponse, V::Error> {
+        let at = self.revision();
+        let mut keys = Vec::new();
+        let mut answer = DeleteRangeResponse::default();
+        for_each_key(&mut self.view(), &delete.range, at, |source, key| {
+            keys.push(key.key.clone());
+            if delete.prev_kv {
+                answer.prev_kvs.push(fetch_one(source, key, false)?);
+            }
+            Ok(())
+        })?;
+        answer.deleted = keys.len() as u64;
+        for key in keys {
+            self.write(key, Change::Delete);
+        }
+        Ok(answer)
+    }
+
+    fn write(&mut self, key: Bytes, change: Change) {
+        let sub = u32::try_from(self.records.len()).expect("a command changes less than 2^32 keys");
+        let id = RecordId::new(self.begin.next(), sub);
+        let put = match &change {
+            Change::Put(put) => Some(PutMeta {
+                create_revision: put.create_revision,
+                version: put.version,
+                lease: put.lease,
+                value_bytes: u32::try_from(put.value.len()).expect("a value is far below 4 GiB"),
+            }),
+            Change::Delete => None,
+        };
+        self.state.change(&key, id, put.as_ref());
+        self.records.push(Record { id, key, change });
+    }
+
+    fn run_txn(&mut self, txn: &Txn) -> Result<Result<TxnResponse, Refusal>, V::Error> {
+        let mut choices = Vec::new();
+        let begin = self.begin;
+        choose_branches(&mut self.view(), txn, begin, &mut choices)?;
+        if let Err(refusal) = self.check_txn(txn, &choices) {
+            return Ok(Err(refusal));
+        }
+        self.execute(txn, &mut choices.into_iter()).map(Ok)
+    }
+
+    /// All puts that will run are checked first, then all ranges. The order within a put is the other way round than
+    /// for a put on its own: etcd's order, which decides the error when both are wrong.
+    fn check_txn(&self, txn: &Txn, choices: &[bool]) -> Result<(), Refusal> {
+        for_each_op(txn, &mut choices.iter().copied(), &mut |op| match op {
+            Op::Put(put) => self.check_kept(put).and_then(|()| self.check_lease(put)),
+            Op::Range(_) | Op::DeleteRange(_) | Op::Txn(_) | Op::Unset => Ok(()),
+        })?;
+        for_each_op(txn, &mut choices.iter().copied(), &mut |op| match op {
+            Op::Range(read) => self.state.resolve(read.at).map(|_| ()),
+            Op::Put(_) | Op::DeleteRange(_) | Op::Txn(_) | Op::Unset => Ok(()),
+        })
+    }
+
+    fn execute(
+        &mut self,
+        txn: &Txn,
+        choices: &mut impl Iterator<Item = bool>,
+    ) -> Result<TxnResponse, V::Error> {
+        let succeeded = choices.next().expect("a branch was chosen for each transaction that runs");
+        let ops = txn.branch(succeeded);
+        let mut responses = Vec::with_capacity(ops.len());
+        for op in ops {
+            let result = match op {
+                Op::Range(read) => OpResult::Range(self.read(read)?),
+                Op::Put(put) => OpResult::Put(self.put(put)?),
+                Op::DeleteRange(delete) => OpResult::DeleteRange(self.delete(delete)?),
+                Op::Txn(nested) => OpResult::Txn(self.execute(nested, choices)?),
+                Op::Unset => panic!("an empty operation does not pass validation"),
+            };
+            let revision = if matches!(op, Op::Txn(_)) { Revision::NONE } else { self.revision() };
+            responses.push(OpResponse { revision, result });
+        }
+        Ok(TxnResponse { succeeded, responses })
+    }
+
+    fn read(&mut self, read: &Range) -> Result<RangeResponse, V::Error> {
+        let at = match read.at {
+            ReadAt::Latest | ReadAt::Revision(Revision::NONE) => self.revision(),
+            ReadAt::Revision(revision) => revision,
+        };
+        range(&mut self.view(), read, at)
+    }
+}
+
+/// The state as a transaction sees it in the middle: its own records are not in the store yet.
+struct View<'a, V> {
+    state: &'a State,
+    values: &'a mut V,
+    begin: Revision,
+    staged: &'a [Record],
+}
+
+impl<V: Values> RangeSource for View<'_, V> {
+    type Error = V::Error;
+
+    fn chunk(
+        &mut self,
+        range: &KeyRange,
+        after: Option<&Bytes>,
+        at: Revision,
+        keys_max: usize,
+    ) -> Result<IndexChunk, V::Error> {
+        Ok(self.state.chunk(range, after, at, keys_max))
+    }
+
+    fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, V::Error> {
+        if id.revision <= self.begin {
+            return self.values.record(key, id);
+        }
+        let staged = &self.staged[id.sub as usize];
+        assert_eq!(staged.id, id, "a record's place is its sub");
+        match &staged.change {
+            Change::Put(put) => Ok(put.clone()),
+            Change::Delete => panic!("only puts are asked for"),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The state that commands change: head, key index, logical size. How commands change it is in `evaluate`.
+
+use bytes::Bytes;
+
+use crate::command::{MemberAttributes, ReadAt, Refusal};
+use crate::hash::Mixer;
+use crate::index::{EntryPut, KeyIndex};
+use crate::size::{LogicalSize, record_bytes};
+use crate::txn::ReadWindow;
+use crate::types::{KeyRange, LeaseId, PutRecord, RangeEnd, RecordId, Revision};
+
+/// How evaluation gets at values that are not in the index.
+pub trait Values {
+    /// A local failure. Evaluation stops, the [`State`] must be thrown away and rebuilt; no answer exists.
+    type Error;
+    /// The put that `id` names. Asked only for retained records.
+    fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, Self::Error>;
+}
+
+/// The replicated state, without values.
+#[derive(Debug, Clone)]
+pub struct State {
+    head: Head,
+    pub(crate) index: KeyIndex,
+    size: LogicalSize,
+}
+
+/// The part of the state beside the key index; small, stored whole with each batch and each snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The newest revision.
+    pub revision: Revision,
+    /// The lowest readable revision; `None` when nothing was ever compacted (on the wire that is -1). May be 0.
+    pub compact_revision: Option<Revision>,
+    /// What the members have told, ascending by id.
+    pub members: Vec<MemberAttributes>,
+}
+
+/// A record without its value, from which the index is rebuilt at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordMeta {
+    /// When it happened.
+    pub id: RecordId,
+    /// The key it changed.
+    pub key: Bytes,
+    /// The put's numbers, or `None` for a delete.
+    pub put: Option<PutMeta>,
+}
+
+/// A put without its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PutMeta {
+    /// The revision at which the key last came into being.
+    pub create_revision: Revision,
+    /// Puts since then.
+    pub version: u64,
+    /// The lease the key is attached to.
+    pub lease: Option<LeaseId>,
+    /// The length of the value in bytes.
+    pub value_bytes: u32,
+}
+
+/// Some keys of a range, ascending.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IndexChunk {
+    /// The keys alive at the revision asked for.
+    pub keys: Vec<IndexedKey>,
+    /// Where to go on (pass as `after`); `None` when the range is exhausted. Set also when `keys` is empty because
+    /// the scan was cut while it passed keys that are not alive at that revision.
+    pub next: Option<Bytes>,
+}
+
+/// What the index knows of one key at one revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexedKey {
+    /// The key.
+    pub key: Bytes,
+    /// Its newest put at or below the revision asked for; its revision is the mod revision.
+    pub id: RecordId,
+    /// The revision at which the key last came into being.
+    pub create_revision: Revision,
+    /// Puts since then.
+    pub version: u64,
+    /// The lease the key was attached to by that put.
+    pub lease: IndexedLease,
+}
+
+/// What the index knows of a put's lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexedLease {
+    /// The lease, or that there is none.
+    Known(Option<LeaseId>),
+    /// There is one; an old record's lease is not in the index, only in the record.
+    InRecord,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl State {
+    /// A fresh store at revision 1.
+    pub fn new() -> Self {
+        Self::with_head(Head { revision: Revision::FRESH, compact_revision: None, members: Vec::new() })
+    }
+
+    /// The state with this head and an empty index; follow with [`State::restore`] for each retained record,
+    /// ascending by id.
+    pub fn with_head(head: Head) -> Self {
+        assert!(head.compact_revision <= Some(head.revision), "nothing in the future is compacted");
+        assert!(head.members.is_sorted_by_key(|member| member.id), "members ascend by id");
+        Self { head, index: KeyIndex::default(), size: LogicalSize::default() }
+    }
+
+    /// Puts one record back into the index: ascending by id, all that are retained. Others, left over because their
+    /// store is not cleaned up yet, may be among them and leave no trace, under one condition: a store that keeps a
+    /// put keeps the tombstone that ended it, or a dead key would come back. Cleaning up in ascending order of ids
+    /// keeps to it.
+    pub fn restore(&mut self, record: &RecordMeta) {
+        let revision = record.id.revision;
+        assert!(revision <= self.head.revision, "a record of the future cannot be restored");
+        if let Some(compact_revision) = self.head.compact_revision
+            && revision <= compact_revision
+        {
+            // Whatever the key had before is not readable any more, now that this record is known.
+            if let Some(replaced) = self.index.remove(&record.key) {
+                self.size.remove(record_bytes(&record.key, replaced));
+            }
+            if record.put.is_none() && revision < compact_revision {
+                return;
+            }
+        }
+        self.change(&record.key, record.id, record.put.as_ref());
+    }
+
+    /// Everything beside the index.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Which revisions can be read.
+    pub fn window(&self) -> ReadWindow {
+        ReadWindow { newest: self.head.revision, compact_revision: self.head.compact_revision }
+    }
+
+    /// The revision that a read at `at` sees, or why it cannot be read.
+    pub fn resolve(&self, at: ReadAt) -> Result<Revision, Refusal> {
+        self.window().resolve(at)
+    }
+
+    /// The next keys of `range` alive at `at`, ascending, behind `after` (exclusive). Visits at most `keys_max` keys
+    /// of the index, alive or not, so that the caller can bound the time it holds a lock. The keys of one chunk share
+    /// one allocation: copy a key that is to live long.
+    ///
+    /// Panics when `keys_max` is 0.
+    pub fn chunk(
+        &self,
+        range: &KeyRange,
+        after: Option<&Bytes>,
+        at: Revision,
+        keys_max: usize,
+    ) -> IndexChunk {
+        assert!(keys_max > 0, "a chunk visits at least one key");
+        if range.end == RangeEnd::Single {
+            let is_behind = after.is_none_or(|after| *after < range.start);
+            let key = is_behind.then(|| self.single(&range.start, at)).flatten();
+            return IndexChunk { keys: key.into_iter().collect(), next: None };
+        }
+        let mut scan = self.index.scan(range, after.map(|after| &after[..]));
+        let mut names = Vec::new();
+        let mut found = Vec::new();
+        let mut last: &[u8] = &[];
+        for (key, history) in scan.by_ref().take(keys_max) {
+            last = key;
+            if let Some(entry) = history.at(at)
+                && let Some(put) = entry.put
+            {
+                names.extend_from_slice(key);
+                found.push((names.len(), entry.id, put, self.index.lease_of(key, history, entry)));
+            }
+        }
+        let next = scan.next().map(|_| Bytes::copy_from_slice(last));
+        let names = Bytes::from(names);
+        let mut start = 0;
+        let keys = found.into_iter().map(|(end, id, put, lease)| {
+            let key = names.slice(start..end);
+            start = end;
+            IndexedKey { key, id, create_revision: put.create_revision, version: put.version, lease }
+        });
+        IndexChunk { keys: keys.collect(), next }
+    }
+
+    /// One key as it was at a revision: no scan, and no copy of the key.
+    fn single(&self, key: &Bytes, at: Revision) -> Option<IndexedKey> {
+        let history = self.index.get(key)?;
+        let entry = history.at(at)?;
+        let EntryPut { create_revision, version, .. } = entry.put?;
+        let lease = self.index.lease_of(key, history, entry);
+        Some(IndexedKey { key: key.clone(), id: entry.id, create_revision, version, lease })
+    }
+
+    /// True when the record is still readable at some revision not below the compact revision, or is the tombstone
+    /// at exactly the compact revision or above it. Depends on the compact revision only, not on how far
+    /// [`State::drop_compacted`] has come.
+    pub fn is_retained(&self, key: &Bytes, id: RecordId) -> bool {
+        let history = self.index.get(key);
+        history.is_some_and(|history| history.is_retained(id, self.head.compact_revision))
+    }
+
+    /// Removes what compaction made unreadable from the index, for at most `keys_max` keys behind `after`. Returns
+    /// where to go on, or `None` at the end. Changes nothing a reader can see.
+    pub fn drop_compacted(&mut self, after: Option<&Bytes>, keys_max: usize) -> Option<Bytes> {
+        let compact_revision = self.head.compact_revision?;
+        let next = self.index.drop_compacted(compact_revision, after.map(|after| &after[..]), keys_max);
+        next.map(Bytes::from)
+    }
+
+    /// A checksum over head and retained index, equal on members that applied the same commands, however far each
+    /// has cleaned up. Reads the whole index.
+    pub fn digest(&self) -> u64 {
+        let mut mixer = Mixer::default();
+        mixer.number(self.head.revision.get());
+        mixer.number(self.head.compact_revision.map_or(0, |revision| revision.get() + 1));
+        for member in &self.head.members {
+            mixer.number(member.id.0);
+            mixer.bytes(member.name.as_bytes());
+            mixer.number(member.client_urls.len() as u64);
+            member.client_urls.iter().for_each(|url| mixer.bytes(url.as_bytes()));
+        }
+        mixer.number(self.logical_bytes());
+        self.index.digest(self.head.compact_revision, &mut mixer);
+        mixer.finish()
+    }
+
+    /// How many keys the index holds, dead ones included; depends on how far the member has cleaned up.
+    pub fn keys(&self) -> usize {
+        self.index.len()
+    }
+
+    /// The bytes of all retained records: per record its key, its value and 64 more, for puts and tombstones alike.
+    /// A compaction lowers it at once: it depends on the commands only, not on how far [`State::drop_compacted`] has
+    /// come, and is equal on all members.
+    pub fn logical_bytes(&self) -> u64 {
+        self.size.total()
+    }
+
+    /// Adds a record to the index and to the size.
+    pub(crate) fn change(&mut self, key: &[u8], id: RecordId, put: Option<&PutMeta>) {
+        if let Some(replaced) = self.index.push(key, id, put) {
+            self.size.replaced_at(id.revision, record_bytes(key, replaced));
+        }
+        let bytes = record_bytes(key, put.map_or(0, |put| put.value_bytes));
+        self.size.add(bytes);
+        if put.is_none() {
+            self.size.tombstone_at(id.revision, bytes);
+        }
+    }
+
+    /// Moves the revision, by one.
+    pub(crate) fn advance(&mut self) {
+        self.head.revision = self.head.revision.next();
+    }
+
+    /// Raises the compact revision.
+    pub(crate) fn compact(&mut self, compact_revision: Revision) {
+        assert!(self.head.compact_revision < Some(compact_revision), "the compact revision only rises");
+        assert!(compact_revision <= self.head.revision, "nothing in the future is compacted");
+        self.head.compact_revision = Some(compact_revision);
+        self.size.compact(compact_revision);
+    }
+
+    /// Replaces what is known of a member.
+    pub(crate) fn publish(&mut self, attributes: &MemberAttributes) {
+        let members = &mut self.head.members;
+        match members.binary_search_by_key(&attributes.id, |member| member.id) {
+            Ok(place) => members[place] = attributes.clone(),
+            Err(place) => members.insert(place, attributes.clone()),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Compiles every `.proto` below the workspace's `proto/` with protox, so that no machine needs protoc.
+//!
+//! Writes one Rust file per proto package and `descriptors.bin`, the encoded `FileDescriptorSet` without source
+//! positions, into `OUT_DIR`. Files are taken in sorted order: the output does not depend on the disk.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto").canonicalize()?;
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?);
+    // Cargo looks at a directory's files too, so that a new .proto is seen without a change here.
+    cargo_says(&format!("rerun-if-changed={}", root.display()));
+    cargo_says("rerun-if-changed=build.rs");
+
+    let mut files = Vec::new();
+    collect_protos(&root, &mut files)?;
+    files.sort();
+
+    let mut compiler = protox::Compiler::new([&root])?;
+    compiler.include_source_info(true).include_imports(true).open_files(&files)?;
+    let set = compiler.file_descriptor_set();
+
+    let mut bare = set.clone();
+    bare.file.iter_mut().for_each(|file| file.source_code_info = None);
+    fs::write(out_dir.join("descriptors.bin"), bare.encode_to_vec())?;
+
+    let (peers, clients) =
+        set.file.into_iter().partition(|file| file.package().starts_with("holdfast.internal"));
+    let builder = || tonic_prost_build::configure().bytes(".").out_dir(&out_dir);
+    builder().compile_fds(FileDescriptorSet { file: clients })?;
+    // Peers open their own connections; the generated `connect` helper would also clash with a method of that name.
+    builder().build_transport(false).compile_fds(FileDescriptorSet { file: peers })?;
+    Ok(())
+}
+
+fn cargo_says(line: &str) {
+    println!("cargo:{line}");
+}
+
+fn collect_protos(dir: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect_protos(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Starts dumps when the log has grown enough, and lets the log go behind a finished one.
+
+use std::sync::Arc;
+
+use holdfast_env::LogIndex;
+use holdfast_log::Log;
+use holdfast_storage::Storage;
+
+use crate::limits::FRAME_PAYLOAD_BYTES;
+use crate::log_size::LogSize;
+use crate::shared::Shared;
+use crate::types::Raft;
+
+/// Of the log before a snapshot, this share of the dump threshold is kept for followers that are a little behind:
+/// sending them entries is much cheaper than sending a snapshot.
+const KEPT_SHARE: u64 = 2;
+
+/// Runs until the node stops.
+pub(crate) async fn run(shared: Arc<Shared>, raft: Raft) {
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            () = shared.dump_hint.notified() => {}
+        }
+        let (purgeable, wants_dump) = {
+            let mut log_size = shared.log_size.lock();
+            let bytes = shared.config.dump_log_bytes;
+            (log_size.purgeable(bytes / KEPT_SHARE), log_size.wants_dump(bytes))
+        };
+        if let Some(index) = purgeable {
+            tracing::info!(index, "the log goes up to here");
+            // Fails only when openraft has stopped, and then so do we.
+            raft.trigger().purge_log(index).await.ok();
+        }
+        if wants_dump {
+            // Nothing happens when one is running already.
+            raft.trigger().snapshot().await.ok();
+        }
+    }
+}
+
+/// The sizes at a start. What lies between the last snapshot and the applied entry is estimated from its first part,
+/// so that a start does not read all of it.
+pub(crate) fn size_at_start(storage: &Storage, log: &Log) -> LogSize {
+    let snapshot = storage.current_snapshot();
+    let from =
+        snapshot.as_ref().and_then(|snapshot| snapshot.applied.log_id).map_or(0, |id| id.index().get() + 1);
+    let from = from.max(log.state().purged.map_or(0, |purged| purged.index().get() + 1));
+    let to = storage.applied().log_id.map_or(0, |id| id.index().get() + 1);
+    let log_bytes = match log.read(LogIndex::new(from), LogIndex::new(to.max(from)), FRAME_PAYLOAD_BYTES) {
+        Ok(sample) if !sample.is_empty() => {
+            let bytes: u64 = sample.iter().map(|entry| entry.payload.len() as u64).sum();
+            u64::try_from(u128::from(bytes) * u128::from(to - from) / sample.len() as u128)
+                .unwrap_or(u64::MAX)
+        }
+        Ok(_) => 0,
+        Err(error) => {
+            tracing::warn!(%error, "cannot estimate the size of the log; the next dump may come late");
+            0
+        }
+    };
+    LogSize::new(snapshot.map_or(0, |snapshot| snapshot.bytes), log_bytes)
+}

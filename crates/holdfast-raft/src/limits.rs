@@ -1,0 +1,66 @@
+//! The bounds of this crate, each with its reason, and waiting with a bound.
+
+use std::time::Duration;
+
+use holdfast_env::Clock;
+
+/// Payload bytes in one peer message, unless a single entry is larger: one message must not delay a heartbeat for
+/// long, and 16 of them wait on a connection at most.
+pub(crate) const FRAME_PAYLOAD_BYTES: usize = 1 << 20;
+
+/// Entries that go into the local log at once; their bytes go into one write.
+pub(crate) const BATCH_ENTRIES_MAX: usize = 4096;
+
+/// Payload bytes that go into the local log at once.
+pub(crate) const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// Batches that may be on their way at once; more would only be smaller.
+pub(crate) const BATCHES_IN_FLIGHT: usize = 64;
+
+/// Append messages per peer that wait for an answer. Two overlap the network with the disk; more destroy batching.
+pub(crate) const APPENDS_IN_FLIGHT: usize = 2;
+
+/// Forwarded batches of one peer connection that are handled at the same time. They last until they are applied, and
+/// must leave room for the requests that a stalled apply cannot hold up: votes, appends and read confirmations. The
+/// peer sends [`BATCHES_IN_FLIGHT`], and as many again when it gives the first ones up.
+pub(crate) const FORWARDS_IN_FLIGHT: usize = 2 * BATCHES_IN_FLIGHT;
+
+/// Requests of one peer connection that are handled at the same time.
+pub(crate) const REQUESTS_IN_FLIGHT: usize = 256;
+
+const _: () = assert!(FORWARDS_IN_FLIGHT < REQUESTS_IN_FLIGHT, "forwards must not take every place");
+
+/// Peer connections that are served at the same time: seven members with two lanes each, and room for the dead ones
+/// that were not noticed yet.
+pub(crate) const CONNECTIONS_MAX: usize = 64;
+
+/// The pause before something that was refused is tried again.
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a peer may take to connect and greet.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The first pause before connecting again; doubles up to [`RECONNECT_MAX`], with jitter.
+pub(crate) const RECONNECT_MIN: Duration = Duration::from_millis(50);
+
+/// The longest pause before connecting again: a peer that comes back must be reached within an election timeout.
+pub(crate) const RECONNECT_MAX: Duration = Duration::from_millis(500);
+
+/// How long one step of a snapshot transfer may take.
+pub(crate) const SNAPSHOT_STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How fast a receiver verifies and installs at the least, in bytes per second: bounds the wait for its answer.
+pub(crate) const INSTALL_BYTES_PER_SECOND: u64 = 4 << 20;
+
+/// Waits for `future` at most `limit`; `None` when the time is over, with the future dropped.
+pub(crate) async fn within<T>(
+    clock: &dyn Clock,
+    limit: Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = clock.sleep(limit) => None,
+    }
+}

@@ -1,0 +1,357 @@
+//! A running member: proposals, linearizable reads, health, and the tasks behind them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use holdfast_env::{Env, Incoming, LogIndex, TaskHandle, Term};
+use holdfast_log::Log;
+use holdfast_mvcc::command::Command;
+use holdfast_mvcc::types::MemberId;
+use holdfast_mvcc::validate::{TXN_DEPTH_MAX, is_too_deep};
+use holdfast_storage::{Answer, Storage, Visible};
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::codec;
+use crate::config::{Member, NodeConfig, openraft_config};
+use crate::dump;
+use crate::error::{NodeError, StartError, TimeoutCause};
+use crate::health::{self, Health};
+use crate::limits::within;
+use crate::log_store::LogStore;
+use crate::peer::network::{NetworkFactory, Peers};
+use crate::peer::server::PeerServer;
+use crate::proposals::{Leftover, Proposals, Stage};
+use crate::proposer::Proposer;
+use crate::reads::{ReadLoop, Reads};
+use crate::shared::{Counters, Shared};
+use crate::state_machine::StateMachine;
+use crate::types::{PeerNode, Raft, from_raft};
+
+/// A running member. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    raft: Raft,
+    peers: Arc<Peers>,
+    reads: Arc<Reads>,
+    /// Taken by the first shutdown.
+    tasks: Mutex<Vec<TaskHandle>>,
+}
+
+impl Node {
+    /// Starts consensus over an open log and an open storage. On a fresh log it forms the initial cluster.
+    pub async fn start(
+        env: &Env,
+        config: NodeConfig,
+        log: Log,
+        storage: Storage,
+    ) -> Result<Self, StartError> {
+        check_gap(&log, &storage)?;
+        let raft_config = Arc::new(openraft_config(&config)?);
+        let mut incoming = Vec::new();
+        for url in &config.listen_peer_urls {
+            incoming.push(env.net.listen(url).await?);
+        }
+        let shared = Arc::new(Shared {
+            env: env.clone(),
+            proposals: Arc::new(Proposals::new(env.rng.next_u64(), config.proposal_bytes_max)),
+            visible: storage.visible(),
+            log_size: Mutex::new(dump::size_at_start(&storage, &log)),
+            dump_hint: Notify::new(),
+            stop: CancellationToken::new(),
+            counters: Counters::default(),
+            is_poisoned: AtomicBool::new(false),
+            leadership: Mutex::default(),
+            log,
+            storage,
+            config,
+        });
+        let config = &shared.config;
+        let peers = Arc::new(Peers::new(env.clone(), config.cluster_id, config.id.0, shared.stop.clone()));
+        let network = NetworkFactory { peers: Arc::clone(&peers), append_timeout: config.election_timeout };
+        let log_store = LogStore::new(Arc::clone(&shared));
+        let state_machine = StateMachine::new(Arc::clone(&shared));
+        let raft = Raft::new(config.id.0, raft_config, network, log_store, state_machine)
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
+        let reads = Arc::new(Reads::default());
+        let inner = Inner { shared, raft, peers, reads, tasks: Mutex::new(Vec::new()) };
+        inner.start_tasks(incoming);
+        inner.form_cluster().await?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Proposes a command on any member and waits until its effects are visible here, at most `budget`.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn propose(&self, command: Command, budget: Duration) -> Result<Answer, NodeError> {
+        let shared = &self.inner.shared;
+        // Such an entry would be committed unread, and then stop every member that applies it, at each start again.
+        if is_too_deep(&command) {
+            return Err(NodeError::TooDeep { depth_max: TXN_DEPTH_MAX });
+        }
+        if shared.is_poisoned() {
+            // Nothing is applied here, so nothing could be answered: another member can do it.
+            return Err(NodeError::NoLeader);
+        }
+        if shared.is_overloaded() {
+            return Err(NodeError::TooManyRequests);
+        }
+        let changes_before = shared.leader_changes();
+        let bytes_max = shared.config.request_bytes_max;
+        let (ticket, answered) = shared.proposals.submit(|sequence| {
+            let payload = codec::encode_proposal(shared.config.id.0, sequence, command);
+            let bytes = payload.len();
+            if bytes > bytes_max { Err(NodeError::TooLarge { bytes, bytes_max }) } else { Ok(payload) }
+        })?;
+        if let Some(Ok(answer)) = within(&*shared.env.clock, budget, answered).await {
+            return Ok(answer);
+        }
+        shared.counters.proposals_failed.fetch_add(1, Ordering::Relaxed);
+        let leader_changed = shared.leader_changes() != changes_before;
+        let leader_known = self.inner.leader().is_some();
+        Err(match ticket.give_up() {
+            Leftover { verdict: Some(verdict), .. } => verdict,
+            Leftover { stage: Stage::Queued, .. } if leader_known && leader_changed => {
+                NodeError::LeaderChanged
+            }
+            // Also when we lead and cannot reach a quorum any more.
+            Leftover { stage: Stage::Queued, .. } => NodeError::NoLeader,
+            Leftover { stage: Stage::Sent, .. } if leader_changed => {
+                NodeError::TimedOut(TimeoutCause::LeaderFailure)
+            }
+            Leftover { stage: Stage::Sent, .. } if !leader_known => {
+                NodeError::TimedOut(TimeoutCause::ConnectionLost)
+            }
+            Leftover { stage: Stage::Sent, .. } => NodeError::TimedOut(TimeoutCause::Plain),
+        })
+    }
+
+    /// Confirms with a quorum, in a round that starts after this call, and waits until the local state contains all
+    /// that was committed before: a local read behind it is linearizable. Works on any member.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn linearize(&self, budget: Duration) -> Result<Visible, NodeError> {
+        let shared = &self.inner.shared;
+        if shared.stop.is_cancelled() {
+            return Err(NodeError::Stopped);
+        }
+        let changes_before = shared.leader_changes();
+        let waiting = self.inner.reads.join();
+        let ended = tokio::select! {
+            biased;
+            answer = within(&*shared.env.clock, budget, waiting) => answer,
+            () = shared.stop.cancelled() => return Err(NodeError::Stopped),
+        };
+        match ended {
+            Some(Ok(visible)) => Ok(visible),
+            Some(Err(_)) => Err(NodeError::Stopped),
+            None if self.inner.leader().is_none() => Err(NodeError::NoLeader),
+            None if shared.leader_changes() != changes_before => Err(NodeError::LeaderChanged),
+            None if shared.apply_lag() > 0 => Err(NodeError::ApplyTimedOut),
+            None => Err(NodeError::TimedOut(TimeoutCause::Plain)),
+        }
+    }
+
+    /// What this member knows now.
+    pub fn health(&self) -> Health {
+        let Inner { shared, raft, .. } = &*self.inner;
+        let leader = self.inner.leader();
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Health {
+            term: Term::new(metrics.current_term),
+            leader,
+            is_leader: leader == Some(shared.config.id),
+            // openraft also calls a member a learner that knows no membership yet, as each does when it starts.
+            is_learner: metrics
+                .membership_config
+                .membership()
+                .learner_ids()
+                .any(|id| id == shared.config.id.0),
+            last_log: metrics.last_log_index.map(LogIndex::new),
+            committed: metrics.local_committed.as_ref().map(from_raft),
+            leader_changes: shared.leader_changes(),
+            proposals_pending: shared.proposals.pending() as u64,
+            proposals_failed: shared.counters.proposals_failed.load(Ordering::Relaxed),
+            proposals_committed: shared.counters.proposals_committed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The members in the newest membership known here, ascending by id.
+    pub fn members(&self) -> Vec<Member> {
+        let metrics = self.inner.raft.server_metrics();
+        let stored = std::sync::Arc::clone(&metrics.borrow_watched().membership_config);
+        let membership = stored.membership();
+        let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
+        membership
+            .nodes()
+            .map(|(id, node)| Member {
+                id: MemberId(*id),
+                peer_urls: node.peer_urls.to_vec(),
+                is_learner: !voters.contains(id),
+            })
+            .collect()
+    }
+
+    /// Asks for a dump now; returns when it is on its way.
+    pub async fn trigger_dump(&self) -> Result<(), NodeError> {
+        self.inner.raft.trigger().snapshot().await.map_err(|_| NodeError::Stopped)
+    }
+
+    /// Stops taking part: hands over leadership if it can, then ends all tasks. Waiting proposals end as
+    /// [`NodeError::Stopped`]. The log and the storage stay open.
+    pub async fn shutdown(&self) {
+        if !self.inner.shared.stop.is_cancelled() {
+            self.inner.hand_over().await;
+        }
+        self.abandon().await;
+    }
+
+    /// Stops taking part at once, without handing anything over, as a crash does. Ends all tasks.
+    pub async fn abandon(&self) {
+        let Inner { shared, raft, peers, tasks, .. } = &*self.inner;
+        let tasks = std::mem::take(&mut *tasks.lock());
+        shared.proposals.close();
+        shared.stop.cancel();
+        if let Err(error) = raft.shutdown().await {
+            tracing::error!(%error, "consensus did not end in order");
+        }
+        for task in tasks {
+            task.join().await;
+        }
+        peers.join().await;
+    }
+}
+
+/// Refuses a log that begins behind what the state contains: openraft notices it only when it knows of something to
+/// apply, and a state with a hole would be served.
+fn check_gap(log: &Log, storage: &Storage) -> Result<(), StartError> {
+    let Some(purged) = log.state().purged else { return Ok(()) };
+    let snapshot = storage.current_snapshot().and_then(|snapshot| snapshot.applied.log_id);
+    let applied = storage.applied().log_id.max(snapshot);
+    if applied.is_some_and(|applied| applied.index() >= purged.index()) {
+        Ok(())
+    } else {
+        Err(StartError::Gap { applied, purged })
+    }
+}
+
+impl Inner {
+    fn leader(&self) -> Option<MemberId> {
+        health::live_leader(&self.shared, &self.raft.metrics().borrow_watched()).map(MemberId)
+    }
+
+    fn start_tasks(&self, incoming: Vec<mpsc::Receiver<Incoming>>) {
+        let Self { shared, raft, peers, reads, .. } = self;
+        let spawn = &shared.env.spawn;
+        let proposer = Proposer {
+            shared: Arc::clone(shared),
+            raft: raft.clone(),
+            peers: Arc::clone(peers),
+            metrics: raft.server_metrics(),
+        };
+        let read_loop = ReadLoop {
+            shared: Arc::clone(shared),
+            raft: raft.clone(),
+            peers: Arc::clone(peers),
+            reads: Arc::clone(reads),
+            metrics: raft.server_metrics(),
+            confirmed: BTreeMap::new(),
+        };
+        let watcher =
+            health::Watcher { shared: Arc::clone(shared), raft: raft.clone(), peers: Arc::clone(peers) };
+        let mut tasks = vec![
+            spawn.task("proposer", Box::pin(proposer.run())),
+            spawn.task("reads", Box::pin(read_loop.run())),
+            spawn.task("dumps", Box::pin(dump::run(Arc::clone(shared), raft.clone()))),
+            spawn.task("raft-watcher", Box::pin(watcher.run())),
+        ];
+        let server = PeerServer {
+            shared: Arc::clone(shared),
+            identity: peers.identity(),
+            peers: Arc::clone(peers),
+            raft: raft.clone(),
+            reads: Arc::clone(reads),
+        };
+        tasks.extend(shared.config.listen_peer_urls.iter().zip(incoming).map(|(url, incoming)| {
+            spawn.task("peer-server", Box::pin(server.clone().run(url.clone(), incoming)))
+        }));
+        self.tasks.lock().extend(tasks);
+    }
+
+    /// On a fresh log, writes the initial membership as the first entry. Every initial member does the same with the
+    /// same list, so that the entry is the same everywhere, whoever is elected first.
+    async fn form_cluster(&self) -> Result<(), StartError> {
+        let failed = |error: String| StartError::Raft(format!("forming the cluster: {error}"));
+        if self.raft.is_initialized().await.map_err(|error| failed(error.to_string()))? {
+            return Ok(());
+        }
+        let config = &self.shared.config;
+        let voters: BTreeMap<u64, PeerNode> = config
+            .initial_members
+            .iter()
+            .filter(|member| !member.is_learner)
+            .map(|member| (member.id.0, PeerNode { peer_urls: member.peer_urls.clone().into() }))
+            .collect();
+        for (&peer, node) in voters.iter().filter(|(peer, _)| **peer != config.id.0) {
+            self.peers.link(peer, node);
+        }
+        if !voters.contains_key(&config.id.0) {
+            tracing::info!("not among the initial voters; waiting to be added by the leader");
+            return Ok(());
+        }
+        match self.raft.initialize(voters).await {
+            Ok(()) => Ok(()),
+            // A leader was faster and has written to our log meanwhile.
+            Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => {
+                Ok(())
+            }
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// Gives leadership to the voter with the longest log, so that clients do not wait for an election.
+    async fn hand_over(&self) {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        if metrics.state != ServerState::Leader {
+            return;
+        }
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        let best = metrics
+            .replication
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(id, matching)| *id != metrics.id && voters.contains(id) && matching.is_some())
+            .filter(|(id, _)| self.peers.get(*id).is_some_and(|link| link.is_connected()))
+            .max_by_key(|(id, matching)| (*matching, *id));
+        let Some((to, _)) = best else { return };
+        if self.raft.trigger().transfer_leader(to).await.is_err() {
+            return;
+        }
+        let mut server = self.raft.server_metrics();
+        let handed_over = async {
+            while server.borrow_watched().current_leader.is_none_or(|leader| leader == metrics.id) {
+                if server.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let clock = &*self.shared.env.clock;
+        match within(clock, self.shared.config.election_timeout, handed_over).await {
+            Some(()) => tracing::info!(to = format!("{to:x}"), "handed leadership over"),
+            None => tracing::warn!(
+                to = format!("{to:x}"),
+                "leadership was not taken over in time; stopping anyway"
+            ),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! How members talk: one long-lived connection to each peer for requests, one more per snapshot.
+//!
+//! Module map: [`link`] the connection we open to a peer and keep; [`network`] openraft's requests over it;
+//! [`server`] connections that peers open to us; [`snapshot`] both ends of a snapshot transfer; `hello` who is who.
+
+mod hello;
+pub(crate) mod link;
+pub(crate) mod network;
+pub(crate) mod server;
+mod snapshot;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! openraft's network on links: appends pipelined over the long-lived connection, votes beside them, snapshots on a
+//! connection of their own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{Fuse, FusedStream};
+use futures::{Stream, StreamExt};
+use holdfast_env::{Env, TaskHandle};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::hello::Identity;
+use super::link::{Link, LinkError, Pending};
+use super::snapshot;
+use crate::codec::rpc::{self, AppendResult, Body};
+use crate::limits::{APPENDS_IN_FLIGHT, within};
+use crate::state_machine::SnapshotData;
+use crate::types::{PeerNode, RaftVote, TypeConfig};
+
+type RpcError = RPCError<TypeConfig>;
+
+/// The links to all peers, each with its task.
+pub(crate) struct Peers {
+    env: Env,
+    identity: Identity,
+    stop: CancellationToken,
+    links: Mutex<BTreeMap<u64, Link>>,
+    tasks: Mutex<Vec<TaskHandle>>,
+}
+
+impl Peers {
+    pub(crate) fn new(env: Env, cluster_id: u64, member: u64, stop: CancellationToken) -> Self {
+        let identity = Identity { cluster_id, member };
+        Self { env, identity, stop, links: Mutex::new(BTreeMap::new()), tasks: Mutex::new(Vec::new()) }
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The link to `peer`, started if it is new.
+    pub(crate) fn link(&self, peer: u64, node: &PeerNode) -> Link {
+        let mut links = self.links.lock();
+        if let Some(link) = links.get(&peer) {
+            link.set_node(node);
+            return link.clone();
+        }
+        let link = Link::new(self.env.clone(), self.identity, peer, node.clone());
+        let task = self.env.spawn.task("peer-link", Box::pin(link.clone().run(self.stop.clone())));
+        self.tasks.lock().push(task);
+        links.insert(peer, link.clone());
+        link
+    }
+
+    /// The link to `peer`, if one was ever started.
+    pub(crate) fn get(&self, peer: u64) -> Option<Link> {
+        self.links.lock().get(&peer).cloned()
+    }
+
+    /// Waits for the links' tasks; they end when `stop` is cancelled.
+    pub(crate) async fn join(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            task.join().await;
+        }
+    }
+}
+
+/// Gives openraft a network per peer.
+pub(crate) struct NetworkFactory {
+    pub(crate) peers: Arc<Peers>,
+    /// How long an append may stay without an answer before it is sent again.
+    pub(crate) append_timeout: Duration,
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: u64, node: &PeerNode) -> PeerNetwork {
+        let link = self.peers.link(target, node);
+        PeerNetwork { link, from: self.peers.identity.member, append_timeout: self.append_timeout }
+    }
+}
+
+/// One user of the link to a peer: a replication stream, a heartbeat, a vote.
+pub(crate) struct PeerNetwork {
+    link: Link,
+    from: u64,
+    append_timeout: Duration,
+}
+
+impl PeerNetwork {
+    fn error(&self, error: LinkError, action: RPCTypes, timeout: Duration) -> RpcError {
+        match error {
+            LinkError::Down => RPCError::Unreachable(Unreachable::new(&error)),
+            LinkError::Broken => RPCError::Network(NetworkError::new(&error)),
+            LinkError::TimedOut => {
+                RPCError::Timeout(Timeout { action, id: self.from, target: self.link.peer(), timeout })
+            }
+        }
+    }
+
+    /// Asks, waiting for a connection first: members that start together vote before they are connected.
+    async fn ask(&self, body: Body, action: RPCTypes, limit: Duration) -> Result<Body, RpcError> {
+        let exchange = async {
+            self.link.wait_connected(limit).await?;
+            self.link.request(body, limit).await
+        };
+        let answer = within(&*self.link.env().clock, limit, exchange).await;
+        answer.unwrap_or(Err(LinkError::Down)).map_err(|error| self.error(error, action, limit))
+    }
+
+    async fn ask_vote(
+        &self,
+        request: &VoteRequest<TypeConfig>,
+        pre_vote: bool,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        match self.ask(rpc::vote_request(request, pre_vote), RPCTypes::Vote, option.soft_ttl()).await? {
+            Body::VoteResponse(response) => rpc::vote_response_from(response).map_err(failed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn next_result(&self, pending: &mut Pending) -> Result<AppendResult, RpcError> {
+        let answer = within(&*self.link.env().clock, self.append_timeout, pending.answer()).await;
+        match answer.unwrap_or(Err(LinkError::TimedOut)) {
+            Ok(Body::AppendResponse(response)) => rpc::append_response_from(response).map_err(failed),
+            Ok(other) => Err(unexpected(&other)),
+            Err(error) => Err(self.error(error, RPCTypes::AppendEntries, self.append_timeout)),
+        }
+    }
+}
+
+fn failed(reason: String) -> RpcError {
+    RPCError::Unreachable(Unreachable::from_string(reason))
+}
+
+fn unexpected(body: &Body) -> RpcError {
+    RPCError::Network(NetworkError::from_string(format!("an answer of another kind: {body:?}")))
+}
+
+/// The state of a pipelined append stream.
+struct Pipeline<'a, S: Stream> {
+    network: &'a PeerNetwork,
+    input: Fuse<S>,
+    /// Sent, in order, not answered.
+    in_flight: VecDeque<Pending>,
+}
+
+impl<S> Pipeline<'_, S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin,
+{
+    /// The next result, in the order of the requests; sends more meanwhile. `None` at the end.
+    async fn next(&mut self) -> Option<Result<AppendResult, RpcError>> {
+        loop {
+            let may_send = self.in_flight.len() < APPENDS_IN_FLIGHT && !self.input.is_terminated();
+            let request = match (self.in_flight.front_mut(), may_send) {
+                (None, false) => return None,
+                (None, true) => self.input.next().await,
+                (Some(front), false) => {
+                    let result = self.network.next_result(front).await;
+                    self.in_flight.pop_front();
+                    return Some(result);
+                }
+                // Both are cancel-safe: an answer stays in its channel, a request in the stream.
+                (Some(front), true) => tokio::select! {
+                    biased;
+                    result = self.network.next_result(front) => {
+                        self.in_flight.pop_front();
+                        return Some(result);
+                    }
+                    request = self.input.next() => request,
+                },
+            };
+            let Some(request) = request else { continue };
+            let span = tracing::debug_span!(
+                "replicate",
+                peer = self.network.link.peer(),
+                entries = request.entries.len()
+            );
+            let sent = self.network.link.begin(rpc::append_request(request)).instrument(span).await;
+            match sent {
+                Ok(pending) => self.in_flight.push_back(pending),
+                Err(error) => {
+                    let error =
+                        self.network.error(error, RPCTypes::AppendEntries, self.network.append_timeout);
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerNetwork {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        match self.ask(rpc::append_request(rpc), RPCTypes::AppendEntries, option.soft_ttl()).await? {
+            Body::AppendResponse(response) => {
+                Ok(AppendEntriesResponse::from(rpc::append_response_from(response).map_err(failed)?))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<AppendResult, RpcError>>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let network: &'s Self = self;
+        Box::pin(async move {
+            let pipeline = Pipeline { network, input: input.fuse(), in_flight: VecDeque::new() };
+            // Ends behind the first result that is not a match: what follows it was built on it.
+            let results = futures::stream::unfold(Some(pipeline), |state| async move {
+                let mut pipeline = state?;
+                let result = pipeline.next().await?;
+                let goes_on = matches!(result, Ok(Ok(_)));
+                Some((result, goes_on.then_some(pipeline)))
+            });
+            let results: BoxStream<'s, _> = Box::pin(results);
+            Ok(results)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_vote(&rpc, false, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_vote(&rpc, true, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: RaftVote,
+        snapshot: Snapshot<
+            openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>,
+            u64,
+            PeerNode,
+            SnapshotData,
+        >,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let SnapshotData::Local(local) = snapshot.snapshot else {
+            return Err(StreamingError::Unreachable(Unreachable::from_string(
+                "there is no snapshot to send",
+            )));
+        };
+        let sent = snapshot::send(self.link.clone(), vote, snapshot.meta, local, cancel).await?;
+        sent.map(SnapshotResponse::new).map_err(|reason| {
+            tracing::warn!(
+                peer = format!("{:x}", self.link.peer()),
+                reason,
+                "the snapshot did not get through"
+            );
+            StreamingError::Unreachable(Unreachable::from_string(reason))
+        })
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        match self.ask(rpc::transfer_request(&req), RPCTypes::TransferLeader, option.soft_ttl()).await? {
+            Body::TransferLeaderResponse(response) if response.failed.is_empty() => Ok(Ok(())),
+            Body::TransferLeaderResponse(response) => Err(failed(response.failed)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Trying while the link is down costs nothing, and a peer that is back should hear from us soon.
+    fn backoff(&self) -> Option<Backoff> {
+        const PAUSES_MS: [u64; 3] = [20, 50, 100];
+        let pauses = PAUSES_MS.into_iter().chain(std::iter::repeat(PAUSES_MS[2]));
+        Some(Backoff::new(pauses.map(Duration::from_millis)))
+    }
+}

@@ -1,0 +1,362 @@
+//! Three members in one process: real disks, real gRPC over loopback, and a network that can be cut.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_env::net::FRAMES_MAX;
+use holdfast_env::{BoxFuture, Duplex, Env, Incoming, Lane, Net, NetError, RealSpawn, Spawn, TaskHandle};
+use holdfast_log::{Log, LogConfig};
+use holdfast_mvcc::command::{Command, Op, Put, Range, ReadAt, SortOrder, SortTarget, Txn};
+use holdfast_mvcc::types::{KeyRange, MemberId, RangeEnd, Record, Revision};
+use holdfast_raft::{GrpcNet, GrpcNetConfig, Member, Node, NodeConfig, NodeError};
+use holdfast_storage::{Answer, EngineKind, EventSink, Storage, StorageConfig};
+use tokio::sync::{Notify, mpsc, watch};
+
+/// Longer than anything takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An election timeout that a busy machine does not pass by accident.
+pub(crate) const SLACK: Duration = Duration::from_secs(4);
+
+/// A network whose connections can all be cut, and mended.
+#[derive(Clone)]
+pub(crate) struct CutNet {
+    inner: GrpcNet,
+    cut: watch::Sender<bool>,
+    deaf: Arc<Notify>,
+}
+
+impl CutNet {
+    fn new() -> Self {
+        let inner = GrpcNet::new(tokio::runtime::Handle::current(), GrpcNetConfig::default());
+        Self { inner, cut: watch::Sender::new(false), deaf: Arc::default() }
+    }
+
+    /// Breaks all connections and lets none come about.
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+
+    pub(crate) fn mend(&self) {
+        self.cut.send_replace(false);
+    }
+
+    /// Ends one listener for good; connections stay.
+    pub(crate) fn deafen(&self) {
+        self.deaf.notify_one();
+    }
+}
+
+/// The same connection, until `cut`.
+fn until_cut(outer: Duplex, cut: watch::Receiver<bool>) -> Duplex {
+    let (send, outbound) = mpsc::channel::<Bytes>(FRAMES_MAX);
+    let (inbound, recv) = mpsc::channel(FRAMES_MAX);
+    tokio::spawn(pump(outbound, outer.send, cut.clone()));
+    tokio::spawn(pump(outer.recv, inbound, cut));
+    Duplex { send, recv }
+}
+
+async fn pump(mut from: mpsc::Receiver<Bytes>, to: mpsc::Sender<Bytes>, mut cut: watch::Receiver<bool>) {
+    let is_cut = async { drop(cut.wait_for(|cut| *cut).await) };
+    let moving = async {
+        while let Some(frame) = from.recv().await {
+            if to.send(frame).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = is_cut => {}
+        () = to.closed() => {}
+        () = moving => {}
+    }
+}
+
+impl Net for CutNet {
+    fn connect(&self, address: &str, lane: Lane) -> BoxFuture<'static, Result<Duplex, NetError>> {
+        let (net, address) = (self.clone(), address.to_owned());
+        Box::pin(async move {
+            if *net.cut.borrow() {
+                return Err(NetError::Unreachable { address, reason: "cut".to_owned() });
+            }
+            let duplex = net.inner.connect(&address, lane).await?;
+            Ok(until_cut(duplex, net.cut.subscribe()))
+        })
+    }
+
+    fn listen(&self, address: &str) -> BoxFuture<'static, Result<mpsc::Receiver<Incoming>, NetError>> {
+        let (net, address) = (self.clone(), address.to_owned());
+        Box::pin(async move {
+            let mut outer = net.inner.listen(&address).await?;
+            let (accepted, incoming) = mpsc::channel(16);
+            tokio::spawn(async move {
+                loop {
+                    let next = tokio::select! {
+                        biased;
+                        () = accepted.closed() => return,
+                        () = net.deaf.notified() => return,
+                        next = outer.recv() => next,
+                    };
+                    let Some(Incoming { lane, duplex }) = next else { return };
+                    if *net.cut.borrow() {
+                        continue;
+                    }
+                    let duplex = until_cut(duplex, net.cut.subscribe());
+                    if accepted.send(Incoming { lane, duplex }).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            Ok(incoming)
+        })
+    }
+}
+
+/// Real tasks; a halt is noted in place of ending the process.
+struct HaltSpawn {
+    inner: RealSpawn,
+    halted: watch::Sender<Option<String>>,
+}
+
+impl Spawn for HaltSpawn {
+    fn task(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        self.inner.task(name, future)
+    }
+
+    fn dedicated(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        self.inner.dedicated(name, future)
+    }
+
+    fn halt(&self, reason: &str) {
+        tracing::error!(reason, "halted");
+        self.halted.send_replace(Some(reason.to_owned()));
+    }
+}
+
+struct NoEvents;
+
+impl EventSink for NoEvents {
+    fn publish(&self, _: Vec<Record>, _: Revision) {}
+}
+
+/// One running member.
+pub(crate) struct Running {
+    pub(crate) node: Node,
+    pub(crate) storage: Storage,
+    pub(crate) log: Log,
+    pub(crate) net: CutNet,
+    /// Why the member stopped itself, when it did.
+    pub(crate) halted: watch::Receiver<Option<String>>,
+}
+
+/// The members and where they live. A member that is down is `None`.
+pub(crate) struct Cluster {
+    pub(crate) members: Vec<Option<Running>>,
+    urls: Vec<String>,
+    dir: tempfile::TempDir,
+    dump_log_bytes: u64,
+    election_timeout: Duration,
+}
+
+/// Where the ports for tests begin, and how many there are: below those that the kernel gives to outgoing connections,
+/// so that a member that restarts finds its port free.
+const PORTS_FROM: u16 = 21_000;
+const PORTS: u16 = 9_000;
+
+/// A free port for each member. Tests of one process never share one; processes start far from each other.
+fn free_urls(count: usize) -> Vec<String> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 90).unwrap() * 100;
+    let mut ports = std::iter::repeat_with(|| {
+        PORTS_FROM + (start + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS
+    });
+    let mut free = || {
+        let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let port = ports.by_ref().take(usize::from(PORTS)).find(is_free).expect("some port is free");
+        format!("http://127.0.0.1:{port}")
+    };
+    (0..count).map(|_| free()).collect()
+}
+
+fn id(place: usize) -> MemberId {
+    MemberId(place as u64 + 1)
+}
+
+impl Cluster {
+    /// Starts `count` members with an empty disk each.
+    pub(crate) async fn start(count: usize, dump_log_bytes: u64) -> Self {
+        Self::start_with(count, dump_log_bytes, SLACK).await
+    }
+
+    /// The same with another election timeout.
+    pub(crate) async fn start_with(count: usize, dump_log_bytes: u64, election_timeout: Duration) -> Self {
+        // Shown by the test runner when the test fails, or at once with --nocapture.
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_test_writer()
+            .with_ansi(false);
+        subscriber.try_init().ok();
+        let dir = tempfile::tempdir().unwrap();
+        let urls = free_urls(count);
+        let mut cluster = Self { members: Vec::new(), urls, dir, dump_log_bytes, election_timeout };
+        for place in 0..count {
+            let member = cluster.open(place).await;
+            cluster.members.push(Some(member));
+        }
+        cluster
+    }
+
+    fn path(&self, place: usize) -> PathBuf {
+        self.dir.path().join(place.to_string())
+    }
+
+    async fn open(&self, place: usize) -> Running {
+        let net = CutNet::new();
+        let runtime = tokio::runtime::Handle::current();
+        let (halt, halted) = watch::channel(None);
+        let spawn = HaltSpawn { inner: RealSpawn::new(runtime.clone()), halted: halt };
+        let env = Env { spawn: Arc::new(spawn), ..Env::real(runtime, Arc::new(net.clone())) };
+        let (log, storage) = open_stores(&env, &self.path(place)).await;
+        let initial_members = self.urls.iter().enumerate().map(|(place, url)| Member {
+            id: id(place),
+            peer_urls: vec![url.clone()],
+            is_learner: false,
+        });
+        let config = NodeConfig {
+            id: id(place),
+            cluster_id: 0xc1,
+            listen_peer_urls: vec![self.urls[place].clone()],
+            initial_members: initial_members.collect(),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: self.election_timeout,
+            request_bytes_max: 1 << 20,
+            proposal_bytes_max: 16 << 20,
+            apply_lag_max: 5000,
+            dump_log_bytes: self.dump_log_bytes,
+        };
+        let node = Node::start(&env, config, log.clone(), storage.clone()).await.unwrap();
+        Running { node, storage, log, net, halted }
+    }
+
+    /// Starts a member that is down, with what is on its disk.
+    pub(crate) async fn restart(&mut self, place: usize) {
+        assert!(self.members[place].is_none(), "only a member that is down can start");
+        self.members[place] = Some(self.open(place).await);
+    }
+
+    /// Stops a member in order.
+    pub(crate) async fn stop(&mut self, place: usize) {
+        let member = self.members[place].take().expect("only a running member can stop");
+        member.node.shutdown().await;
+        member.storage.shutdown().await;
+        member.log.shutdown().await;
+        assert_eq!(*member.halted.borrow(), None);
+    }
+
+    pub(crate) async fn stop_all(&mut self) {
+        for place in 0..self.members.len() {
+            if self.members[place].is_some() {
+                self.stop(place).await;
+            }
+        }
+    }
+
+    pub(crate) fn member(&self, place: usize) -> &Running {
+        self.members[place].as_ref().expect("the member is running")
+    }
+
+    /// Waits until a running member leads, but for those in `except`.
+    pub(crate) async fn leader(&self, except: &[usize]) -> usize {
+        eventually("a leader", || {
+            let mut running = self.members.iter().enumerate().filter(|(place, _)| !except.contains(place));
+            running.find(|(_, member)| member.as_ref().is_some_and(|member| member.node.health().is_leader))
+        })
+        .await
+        .0
+    }
+
+    /// Waits until a member sees `key` with `value` in its own state.
+    pub(crate) async fn sees(&self, place: usize, key: &str, value: &str) {
+        eventually("the value", || {
+            (get(&self.member(place).storage, key).as_deref() == Some(value)).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn open_stores(env: &Env, dir: &Path) -> (Log, Storage) {
+    let log = LogConfig { segment_bytes: 4 << 20, ..LogConfig::new(dir.join("log")) };
+    let log = Log::open(env, log).unwrap();
+    let storage = StorageConfig {
+        dir: dir.join("store"),
+        engine: EngineKind::Sled,
+        workers: 1,
+        memory_bytes: 32 << 20,
+    };
+    let storage = Storage::open(env, storage, Arc::new(NoEvents)).await.unwrap();
+    (log, storage)
+}
+
+/// Waits until `check` gives a value.
+pub(crate) async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn put_command(key: &str, value: &[u8]) -> Command {
+    Command::Put(Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value),
+        lease: None,
+        prev_kv: false,
+        ignore_value: false,
+        ignore_lease: false,
+    })
+}
+
+/// So many transactions, one in the other.
+pub(crate) fn nested(depth: usize) -> Command {
+    let innermost = Txn { compares: Vec::new(), success: Vec::new(), failure: Vec::new() };
+    let txn = (1..depth).fold(innermost, |inner, _| Txn {
+        compares: Vec::new(),
+        success: vec![Op::Txn(inner)],
+        failure: Vec::new(),
+    });
+    Command::Txn(txn)
+}
+
+/// Puts and waits for the answer.
+pub(crate) async fn put(node: &Node, key: &str, value: &[u8], budget: Duration) -> Result<Answer, NodeError> {
+    node.propose(put_command(key, value), budget).await
+}
+
+/// What a member's own state holds under a key.
+pub(crate) fn get(storage: &Storage, key: &str) -> Option<String> {
+    let range = Range {
+        range: KeyRange { start: Bytes::copy_from_slice(key.as_bytes()), end: RangeEnd::Single },
+        limit: None,
+        at: ReadAt::Latest,
+        order: SortOrder::None,
+        target: SortTarget::Key,
+        keys_only: false,
+        count_only: false,
+        min_mod_revision: Revision::NONE,
+        max_mod_revision: Revision::NONE,
+        min_create_revision: Revision::NONE,
+        max_create_revision: Revision::NONE,
+    };
+    let (response, _) = storage.range(&range).unwrap();
+    response.kvs.first().map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
+}

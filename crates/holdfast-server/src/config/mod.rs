@@ -1,0 +1,352 @@
+//! The one typed configuration, read from flags and environment and checked before anything else happens.
+//!
+//! Nothing below this module reads the environment. [`Config::from_flags`] refuses every combination that cannot work
+//! and can be seen without touching the machine; [`crate::data_dir`] and the listeners check the rest.
+
+mod address;
+mod error;
+pub mod flags;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use address::{MemberUrl, join};
+pub use error::ConfigError;
+use holdfast_storage::EngineKind;
+
+use crate::limits;
+use address::parse_urls;
+use flags::{ClusterStateFlag, EngineFlag, ServerFlags};
+
+/// How one member runs.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This member's name.
+    pub name: String,
+    /// Where all its data is.
+    pub data_dir: PathBuf,
+    /// Where clients are served.
+    pub listen_client_urls: Vec<MemberUrl>,
+    /// Where peers are served.
+    pub listen_peer_urls: Vec<MemberUrl>,
+    /// Where clients reach this member, as told in MemberList.
+    pub advertise_client_urls: Vec<MemberUrl>,
+    /// The first members of the cluster, this one among them, ascending by name.
+    pub initial_cluster: Vec<InitialMember>,
+    /// Whether a member without data may form the cluster.
+    pub cluster_state: ClusterState,
+    /// Tells clusters with equal URLs apart.
+    pub cluster_token: String,
+    /// Time between heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Silence of the leader before a campaign.
+    pub election_timeout: Duration,
+    /// What is refused.
+    pub limits: RequestLimits,
+    /// Sizes and engine of log and storage.
+    pub engine: EngineConfig,
+    /// Pings to idle clients; `None` for never.
+    pub keepalive_interval: Option<Duration>,
+    /// How long a pinged client may stay silent.
+    pub keepalive_timeout: Duration,
+    /// What the log should say once about flags without effect.
+    pub warnings: Vec<String>,
+}
+
+/// A first member of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitialMember {
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it, ascending; at least one.
+    pub peer_urls: Vec<MemberUrl>,
+}
+
+/// Whether a member without data may form the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterState {
+    /// It may.
+    New,
+    /// It must have data.
+    Existing,
+}
+
+/// What is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Largest encoded request in bytes.
+    pub request_bytes_max: usize,
+    /// Most operations in one transaction.
+    pub txn_ops_max: usize,
+    /// Most streams per client connection.
+    pub concurrent_streams_max: u32,
+    /// The quota in bytes; reported only.
+    pub quota_backend_bytes: u64,
+}
+
+/// Sizes and engine of log and storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// The engine of the stable store.
+    pub kind: EngineKind,
+    /// How many write workers.
+    pub write_workers: usize,
+    /// Memory for values in bytes.
+    pub memory_bytes: usize,
+    /// Log bytes that start a dump.
+    pub dump_log_bytes: u64,
+    /// Bytes of one log segment.
+    pub segment_bytes: u64,
+}
+
+impl Config {
+    /// The checked configuration.
+    ///
+    /// Errors: the first thing that cannot work, with what to do about it.
+    pub fn from_flags(flags: &ServerFlags) -> Result<Self, ConfigError> {
+        check_name(&flags.name)?;
+        let listen_client_urls = urls_or("listen-client-urls", flags.listen_client_urls.as_deref(), || {
+            vec![MemberUrl::localhost(2379)]
+        })?;
+        let listen_peer_urls = urls_or("listen-peer-urls", flags.listen_peer_urls.as_deref(), || {
+            vec![MemberUrl::localhost(2380)]
+        })?;
+        let advertise_client_urls =
+            urls_or("advertise-client-urls", flags.advertise_client_urls.as_deref(), || {
+                listen_client_urls.clone()
+            })?;
+        let reached_by_clients = Advertised {
+            flag: "advertise-client-urls",
+            who: "clients",
+            advice: "it is taken from --listen-client-urls when it is not given",
+        };
+        reached_by_clients.check(&advertise_client_urls)?;
+        let initial_cluster = initial_cluster(flags, &listen_peer_urls)?;
+        check_timers(flags)?;
+        let mut warnings = flags.accepted.warnings();
+        if flags.quota_backend_bytes > 0 {
+            warnings.push("--quota-backend-bytes is reported in Status, but not enforced yet".to_owned());
+        }
+        Ok(Self {
+            name: flags.name.clone(),
+            data_dir: flags
+                .data_dir
+                .clone()
+                .unwrap_or_else(|| PathBuf::from(format!("{}.holdfast", flags.name))),
+            listen_client_urls,
+            listen_peer_urls,
+            advertise_client_urls,
+            initial_cluster,
+            cluster_state: match flags.initial_cluster_state {
+                ClusterStateFlag::New => ClusterState::New,
+                ClusterStateFlag::Existing => ClusterState::Existing,
+            },
+            cluster_token: flags.initial_cluster_token.clone(),
+            heartbeat_interval: flags.heartbeat_interval,
+            election_timeout: flags.election_timeout,
+            limits: request_limits(flags)?,
+            engine: engine(flags)?,
+            keepalive_interval: Some(flags.grpc_keepalive_interval).filter(|interval| !interval.is_zero()),
+            keepalive_timeout: flags.grpc_keepalive_timeout,
+            warnings,
+        })
+    }
+
+    /// The time a request may take inside the server.
+    pub fn request_budget(&self) -> Duration {
+        limits::REQUEST_TIME_BASE + 2 * self.election_timeout
+    }
+}
+
+fn urls_or(
+    flag: &'static str,
+    given: Option<&str>,
+    default: impl FnOnce() -> Vec<MemberUrl>,
+) -> Result<Vec<MemberUrl>, ConfigError> {
+    given.map_or_else(|| Ok(default()), |text| parse_urls(flag, text))
+}
+
+fn value(flag: &'static str, value: impl std::fmt::Display, rule: impl Into<String>) -> ConfigError {
+    ConfigError::Value { flag, value: value.to_string(), rule: rule.into() }
+}
+
+fn check_name(name: &str) -> Result<(), ConfigError> {
+    let printable =
+        name.chars().all(|c| !c.is_control() && !c.is_whitespace() && !matches!(c, '=' | ',' | '/'));
+    if name.is_empty() || name.len() > 255 || !printable {
+        return Err(value(
+            "name",
+            format!("{name:?}"),
+            "write 1 to 255 bytes without spaces, =, comma and slash",
+        ));
+    }
+    Ok(())
+}
+
+/// URLs that others are told to connect to.
+struct Advertised {
+    flag: &'static str,
+    who: &'static str,
+    advice: &'static str,
+}
+
+impl Advertised {
+    /// Refuses what nobody can connect to: every interface, or any port.
+    fn check(&self, urls: &[MemberUrl]) -> Result<(), ConfigError> {
+        match urls.iter().find(|url| url.is_wildcard() || url.port() == 0) {
+            Some(url) => Err(ConfigError::Unreachable {
+                flag: self.flag,
+                url: url.to_string(),
+                who: self.who,
+                advice: self.advice,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn initial_cluster(
+    flags: &ServerFlags,
+    listen_peer_urls: &[MemberUrl],
+) -> Result<Vec<InitialMember>, ConfigError> {
+    let advertised = flags
+        .initial_advertise_peer_urls
+        .as_deref()
+        .map(|text| parse_urls("initial-advertise-peer-urls", text))
+        .transpose()?;
+    let Some(text) = flags.initial_cluster.as_deref() else {
+        let peer_urls = sorted(advertised.unwrap_or_else(|| listen_peer_urls.to_vec()));
+        let reached_by_peers = Advertised {
+            flag: "initial-advertise-peer-urls",
+            who: "the other members",
+            advice: "it is taken from --listen-peer-urls when it is not given",
+        };
+        reached_by_peers.check(&peer_urls)?;
+        return Ok(vec![InitialMember { name: flags.name.clone(), peer_urls }]);
+    };
+    let members = parse_initial_cluster(text)?;
+    let Some(ours) = members.iter().find(|member| member.name == flags.name) else {
+        let known = members.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(ConfigError::NameNotInCluster { name: flags.name.clone(), known });
+    };
+    if let Some(advertised) = advertised.map(sorted)
+        && advertised != ours.peer_urls
+    {
+        return Err(ConfigError::PeerUrlsDiffer {
+            name: flags.name.clone(),
+            advertised: join(&advertised),
+            in_cluster: join(&ours.peer_urls),
+        });
+    }
+    Ok(members)
+}
+
+fn parse_initial_cluster(text: &str) -> Result<Vec<InitialMember>, ConfigError> {
+    let mut members: BTreeMap<String, Vec<MemberUrl>> = BTreeMap::new();
+    let mut owners: BTreeMap<MemberUrl, String> = BTreeMap::new();
+    for part in text.split(',').map(str::trim) {
+        let Some((name, url)) = part.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(ConfigError::InitialClusterSyntax { part: part.to_owned() });
+        };
+        let url = MemberUrl::parse("initial-cluster", url)?;
+        if let Some(first) = owners.insert(url.clone(), name.to_owned()) {
+            return Err(ConfigError::PeerUrlShared { first, second: name.to_owned(), url: url.to_string() });
+        }
+        members.entry(name.to_owned()).or_default().push(url);
+    }
+    let reached_by_peers = Advertised {
+        flag: "initial-cluster",
+        who: "the other members",
+        advice: "it may differ from what the member listens on",
+    };
+    for urls in members.values() {
+        reached_by_peers.check(urls)?;
+    }
+    if members.len() > limits::INITIAL_MEMBERS_MAX {
+        let rule = format!("at most {} members vote; 3, 5 or 7 are usual", limits::INITIAL_MEMBERS_MAX);
+        return Err(value("initial-cluster", format!("{} members", members.len()), rule));
+    }
+    Ok(members.into_iter().map(|(name, urls)| InitialMember { name, peer_urls: sorted(urls) }).collect())
+}
+
+fn sorted(mut urls: Vec<MemberUrl>) -> Vec<MemberUrl> {
+    urls.sort();
+    urls
+}
+
+fn check_timers(flags: &ServerFlags) -> Result<(), ConfigError> {
+    let heartbeat = flags.heartbeat_interval;
+    let election = flags.election_timeout;
+    if heartbeat.is_zero() {
+        return Err(value("heartbeat-interval", heartbeat.as_millis(), "it must be at least 1 ms"));
+    }
+    if election < heartbeat * limits::HEARTBEATS_PER_ELECTION_MIN {
+        let rule = format!(
+            "it must be at least {} times --heartbeat-interval ({} ms)",
+            limits::HEARTBEATS_PER_ELECTION_MIN,
+            heartbeat.as_millis()
+        );
+        return Err(value("election-timeout", election.as_millis(), rule));
+    }
+    if election > limits::ELECTION_TIMEOUT_MAX {
+        let rule = format!("it must be at most {} ms", limits::ELECTION_TIMEOUT_MAX.as_millis());
+        return Err(value("election-timeout", election.as_millis(), rule));
+    }
+    Ok(())
+}
+
+/// `given` as a `usize`, within inclusive bounds.
+fn bounded(flag: &'static str, given: u64, (min, max): (u64, u64)) -> Result<usize, ConfigError> {
+    match usize::try_from(given) {
+        Ok(number) if (min..=max).contains(&given) => Ok(number),
+        _ => Err(value(flag, given, format!("it must be from {min} to {max}"))),
+    }
+}
+
+fn request_limits(flags: &ServerFlags) -> Result<RequestLimits, ConfigError> {
+    let (min, max) = limits::REQUEST_BYTES_BOUNDS;
+    if flags.max_txn_ops == 0 {
+        return Err(value("max-txn-ops", 0, "it must be at least 1"));
+    }
+    if flags.max_concurrent_streams == 0 {
+        return Err(value("max-concurrent-streams", 0, "it must be at least 1"));
+    }
+    Ok(RequestLimits {
+        request_bytes_max: bounded("max-request-bytes", flags.max_request_bytes, (min as u64, max as u64))?,
+        txn_ops_max: flags.max_txn_ops,
+        concurrent_streams_max: flags.max_concurrent_streams,
+        quota_backend_bytes: match u64::try_from(flags.quota_backend_bytes) {
+            Ok(quota) if quota > 0 => quota,
+            _ => limits::QUOTA_BACKEND_BYTES,
+        },
+    })
+}
+
+fn engine(flags: &ServerFlags) -> Result<EngineConfig, ConfigError> {
+    let workers = flags.write_workers.unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, usize::from).min(limits::WRITE_WORKERS_DEFAULT_MAX)
+    });
+    // The log takes no entry that is larger than half a segment.
+    let (min, max) = limits::SEGMENT_BYTES_BOUNDS;
+    let min = min.max(2 * (flags.max_request_bytes + limits::GRPC_OVERHEAD_BYTES as u64));
+    bounded("segment-bytes", flags.segment_bytes, (min, max))?;
+    bounded("dump-log-bytes", flags.dump_log_bytes, (1024 * 1024, u64::MAX))?;
+    Ok(EngineConfig {
+        kind: match flags.engine {
+            EngineFlag::Sled => EngineKind::Sled,
+            EngineFlag::Redb => EngineKind::Redb,
+            EngineFlag::Memory => EngineKind::Memory,
+        },
+        write_workers: bounded("write-workers", workers as u64, (1, limits::WRITE_WORKERS_MAX as u64))?,
+        memory_bytes: bounded(
+            "memory-bytes",
+            flags.memory_bytes,
+            (limits::MEMORY_BYTES_MIN as u64, u64::MAX),
+        )?,
+        dump_log_bytes: flags.dump_log_bytes,
+        segment_bytes: flags.segment_bytes,
+    })
+}

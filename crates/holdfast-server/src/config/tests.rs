@@ -1,0 +1,229 @@
+//! What flags and environment give, and what is refused with which words.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+
+use super::flags::{self, Cli};
+use super::*;
+
+fn parse_with(environment: &[(&str, &str)], args: &[&str]) -> Result<Cli, clap::Error> {
+    let environment: HashMap<String, OsString> =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+    let args = std::iter::once("holdfast").chain(args.iter().copied()).map(OsString::from);
+    flags::parse(args, &|name| environment.get(name).cloned())
+}
+
+fn config(args: &[&str]) -> Result<Config, ConfigError> {
+    Config::from_flags(&parse_with(&[], args).unwrap().server)
+}
+
+fn urls(urls: &[MemberUrl]) -> String {
+    join(urls)
+}
+
+#[test]
+fn without_flags_it_is_a_single_member_on_etcds_ports() {
+    let config = config(&[]).unwrap();
+    assert_eq!(config.name, "default");
+    assert_eq!(config.data_dir, PathBuf::from("default.holdfast"));
+    assert_eq!(urls(&config.listen_client_urls), "http://localhost:2379");
+    assert_eq!(urls(&config.advertise_client_urls), "http://localhost:2379");
+    assert_eq!(urls(&config.listen_peer_urls), "http://localhost:2380");
+    assert_eq!(config.initial_cluster.len(), 1);
+    assert_eq!(urls(&config.initial_cluster[0].peer_urls), "http://localhost:2380");
+    assert_eq!(config.limits.request_bytes_max, 1_572_864);
+    assert_eq!(config.limits.quota_backend_bytes, 2_147_483_648);
+    assert_eq!(config.request_budget(), Duration::from_secs(7));
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn a_member_of_three_finds_itself_in_the_cluster() {
+    let cluster = "n2=http://10.0.0.2:2380,n1=http://10.0.0.1:2380,n3=http://10.0.0.3:2380";
+    let config = config(&[
+        "--name=n2",
+        "--initial-cluster",
+        cluster,
+        "--listen-peer-urls=http://0.0.0.0:2380",
+        "--initial-advertise-peer-urls=http://10.0.0.2:2380",
+        "--listen-client-urls=http://0.0.0.0:2379",
+        "--advertise-client-urls=http://10.0.0.2:2379",
+        "--election-timeout=500",
+        "--heartbeat-interval=50",
+    ])
+    .unwrap();
+    let names: Vec<_> = config.initial_cluster.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["n1", "n2", "n3"]);
+    assert_eq!(config.election_timeout, Duration::from_millis(500));
+    assert_eq!(config.data_dir, PathBuf::from("n2.holdfast"));
+}
+
+#[test]
+fn a_flag_wins_over_holdfast_variables_and_these_over_etcds() {
+    let environment =
+        [("ETCD_NAME", "e"), ("HOLDFAST_NAME", "h"), ("ETCD_MAX_TXN_OPS", "7"), ("ETCD_DATA_DIR", "")];
+    let name = |args: &[&str]| parse_with(&environment, args).unwrap().server.name;
+    assert_eq!(name(&[]), "h");
+    assert_eq!(name(&["--name", "f"]), "f");
+    let server = parse_with(&environment, &[]).unwrap().server;
+    assert_eq!(server.max_txn_ops, 7);
+    assert_eq!(server.data_dir, None, "an empty variable is not set");
+    let flag = parse_with(&[("ETCD_PRE_VOTE", "true")], &[]).unwrap().server.accepted.pre_vote;
+    assert_eq!(flag, Some(true));
+}
+
+#[test]
+fn a_bad_value_in_the_environment_names_the_variable() {
+    for (variable, value) in [("ETCD_MAX_REQUEST_BYTES", "many"), ("HOLDFAST_ENGINE", "rocksdb")] {
+        let error = parse_with(&[(variable, value)], &["--name=n1"]).unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.exit_code(), 2);
+        assert!(
+            text.contains(&format!("environment variable {variable}: ")) && text.contains(value),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn variables_that_mean_nothing_are_warned_about() {
+    let names = [
+        "HOLDFAST_NAME",
+        "ETCD_DATA_DIR",
+        "HOLDFAST_BIN",
+        "ETCD_PORT_2379_TCP",
+        "ETCD_SERVICE_HOST",
+        "PATH",
+        "ETCDCTL_API",
+        "ETCD_LISTEN_CLIENT_URL",
+        "HOLDFAST_DATADIR",
+    ];
+    let warnings = flags::unknown_variables(names.map(OsString::from));
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("ETCD_LISTEN_CLIENT_URL ") && warnings[1].contains("HOLDFAST_DATADIR "));
+}
+
+#[test]
+fn go_style_flags_work() {
+    let server =
+        parse_with(&[], &["-name", "n1", "-data-dir=/x", "--pre-vote", "--strict-reconfig-check=false"])
+            .unwrap();
+    assert_eq!(server.server.name, "n1");
+    assert_eq!(server.server.data_dir, Some(PathBuf::from("/x")));
+    assert_eq!(server.server.accepted.pre_vote, Some(true));
+    assert_eq!(server.server.accepted.warnings().len(), 1);
+}
+
+#[test]
+fn commands_are_told_from_flags_and_take_no_variables() {
+    let environment = [("HOLDFAST_NAME", "h"), ("HOLDFAST_ENGINE", "redb")];
+    assert!(parse_with(&environment, &["demo", "--duration=3s"]).unwrap().command.is_some());
+    assert!(parse_with(&environment, &["healthcheck"]).unwrap().command.is_some());
+    assert!(parse_with(&[], &["--name=x", "demo"]).is_err(), "a member's flags mean nothing to the demo");
+    assert!(parse_with(&[], &["dance"]).is_err());
+}
+
+#[test]
+fn flags_that_cannot_be_read_are_refused() {
+    for args in [
+        &["--no-such-flag"][..],
+        &["--max-request-bytes=many"],
+        &["--heartbeat-interval=soon"],
+        &["--engine=rocksdb"],
+        &["--initial-cluster-state=old"],
+        &["--segment-bytes=1XiB"],
+        &["--name"],
+    ] {
+        let error = parse_with(&[], args).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{args:?}");
+    }
+}
+
+#[test]
+fn sizes_and_durations_take_units() {
+    let server =
+        parse_with(&[], &["--memory-bytes=1GiB", "--segment-bytes=8388608", "--election-timeout=2s"])
+            .unwrap()
+            .server;
+    assert_eq!((server.memory_bytes, server.segment_bytes), (1 << 30, 8 << 20));
+    assert_eq!(server.election_timeout, Duration::from_secs(2));
+    assert_eq!(
+        parse_with(&[], &["--grpc-keepalive-interval=2h0m0s"]).unwrap().server.grpc_keepalive_interval,
+        Duration::from_secs(7200)
+    );
+}
+
+/// Each line: the flags, and what the refusal must say: where it is, what is wrong, what to do.
+#[test]
+fn what_cannot_work_is_refused_with_the_next_step() {
+    let three = "--initial-cluster=n1=http://a:2380,n2=http://b:2380,n3=http://c:2380";
+    let cases: &[(&[&str], &[&str])] = &[
+        (
+            &["--listen-client-urls=localhost:2379"],
+            &["--listen-client-urls", "\"localhost:2379\"", "write http://host:port"],
+        ),
+        (&["--listen-client-urls=https://localhost:2379"], &["--listen-client-urls", "TLS", "use http://"]),
+        (&["--listen-client-urls=ftp://localhost:2379"], &["--listen-client-urls", "not http"]),
+        (&["--listen-peer-urls=unix:///tmp/s"], &["--listen-peer-urls", "unix sockets"]),
+        (&["--listen-peer-urls=http://localhost"], &["--listen-peer-urls", "no port"]),
+        (&["--listen-peer-urls=http://localhost:99999"], &["--listen-peer-urls", "65535"]),
+        (&["--listen-peer-urls=http://localhost:2380/"], &["--listen-peer-urls", "something follows"]),
+        (&["--listen-peer-urls=http://a b:2380"], &["--listen-peer-urls", "host"]),
+        (&["--listen-peer-urls=http://[::g]:2380"], &["--listen-peer-urls", "IPv6"]),
+        (&["--listen-client-urls=http://h:1,,http://h:2"], &["--listen-client-urls", "\"\""]),
+        (&["--listen-client-urls=http://0.0.0.0:2379"], &["--advertise-client-urls", "clients can reach"]),
+        (&["--listen-client-urls=http://[::]:2379"], &["--advertise-client-urls", "http://[::]:2379"]),
+        (&["--listen-client-urls=http://127.0.0.1:0"], &["--advertise-client-urls", "http://127.0.0.1:0"]),
+        (&["--advertise-client-urls=http://h:1,http://0.0.0.0:2"], &["--advertise-client-urls", "0.0.0.0:2"]),
+        (&["--advertise-client-urls=http://h:0"], &["--advertise-client-urls", "http://h:0", "port"]),
+        (&["--listen-peer-urls=http://127.0.0.1:0"], &["--initial-advertise-peer-urls", "127.0.0.1:0"]),
+        (&["--initial-advertise-peer-urls=http://[::]:1"], &["--initial-advertise-peer-urls", "[::]:1"]),
+        (
+            &["--name=a", "--initial-cluster=a=http://h:1,b=http://0.0.0.0:2"],
+            &["--initial-cluster", "http://0.0.0.0:2", "the other members can reach"],
+        ),
+        (&["--name=a", "--initial-cluster=a=http://h:0"], &["--initial-cluster", "http://h:0"]),
+        (
+            &["--listen-peer-urls=http://0.0.0.0:2380"],
+            &["--initial-advertise-peer-urls", "the other members can reach"],
+        ),
+        (&["--name=n4", three], &["--initial-cluster", "\"n4\"", "n1, n2, n3"]),
+        (
+            &["--name=n1", three, "--initial-advertise-peer-urls=http://z:2380"],
+            &["--initial-advertise-peer-urls", "http://z:2380", "http://a:2380", "make the two equal"],
+        ),
+        (&["--initial-cluster=default"], &["--initial-cluster", "\"default\"", "name=http://host:port"]),
+        (&["--initial-cluster==http://a:1"], &["--initial-cluster", "name=http://host:port"]),
+        (
+            &["--name=a", "--initial-cluster=a=http://h:1,b=http://h:1"],
+            &["--initial-cluster", "\"a\"", "\"b\"", "http://h:1", "its own"],
+        ),
+        (&["--name=a b"], &["--name", "without spaces"]),
+        (&["--heartbeat-interval=0"], &["--heartbeat-interval", "at least 1 ms"]),
+        (&["--election-timeout=400"], &["--election-timeout", "5 times --heartbeat-interval (100 ms)"]),
+        (&["--election-timeout=60000"], &["--election-timeout", "50000"]),
+        (&["--max-txn-ops=0"], &["--max-txn-ops", "at least 1"]),
+        (&["--max-request-bytes=0"], &["--max-request-bytes", "from 4096 to"]),
+        (&["--max-request-bytes=4095"], &["--max-request-bytes", "from 4096 to"]),
+        (&["--max-concurrent-streams=0"], &["--max-concurrent-streams", "at least 1"]),
+        (&["--memory-bytes=1MiB"], &["--memory-bytes", "from 16777216"]),
+        (&["--write-workers=0"], &["--write-workers", "from 1 to 64"]),
+        (&["--segment-bytes=1MiB"], &["--segment-bytes", "from 4194304"]),
+        (&["--max-request-bytes=33554432", "--segment-bytes=64MiB"], &["--segment-bytes", "from 68157440"]),
+    ];
+    for (args, parts) in cases {
+        let message = config(args).map(|_| ()).unwrap_err().to_string();
+        for part in *parts {
+            assert!(message.contains(part), "{args:?}: \"{message}\" does not say \"{part}\"");
+        }
+    }
+}
+
+#[test]
+fn flags_without_effect_are_warned_about_once() {
+    let config =
+        config(&["--snapshot-count=10000", "--pre-vote=true", "--logger=zap", "--quota-backend-bytes=1000"])
+            .unwrap();
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert_eq!(config.limits.quota_backend_bytes, 1000);
+}

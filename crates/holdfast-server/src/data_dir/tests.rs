@@ -1,0 +1,231 @@
+//! Whose a directory is, and that a refusal leaves it as it was.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use super::*;
+
+struct NoNet;
+
+impl holdfast_env::Net for NoNet {
+    fn connect(
+        &self,
+        address: &str,
+        _: holdfast_env::Lane,
+    ) -> holdfast_env::BoxFuture<'static, Result<holdfast_env::Duplex, holdfast_env::NetError>> {
+        panic!("nobody connects to {address} here")
+    }
+    fn listen(
+        &self,
+        address: &str,
+    ) -> holdfast_env::BoxFuture<
+        'static,
+        Result<tokio::sync::mpsc::Receiver<holdfast_env::Incoming>, holdfast_env::NetError>,
+    > {
+        panic!("nobody listens on {address} here")
+    }
+}
+
+struct World {
+    env: Env,
+    dir: TempDir,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let env = Env::real(runtime.handle().clone(), Arc::new(NoNet));
+        Self { env, dir: TempDir::new().unwrap(), _runtime: runtime }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn lock(&self, identity: &Identity) -> Result<DataDir, DataDirError> {
+        DataDir::lock(&self.env, &self.path(), identity, ClusterState::New)
+    }
+
+    /// A directory that belongs to `identity`.
+    fn made_by(identity: &Identity) -> Self {
+        let world = Self::new();
+        world.lock(identity).unwrap().mark().unwrap();
+        world
+    }
+
+    fn content(&self) -> BTreeMap<String, Vec<u8>> {
+        let Ok(entries) = std::fs::read_dir(self.path()) else { return BTreeMap::new() };
+        let file = |entry: std::fs::DirEntry| {
+            (
+                entry.file_name().to_string_lossy().into_owned(),
+                std::fs::read(entry.path()).unwrap_or_default(),
+            )
+        };
+        entries.map(|entry| file(entry.unwrap())).collect()
+    }
+
+    /// The refusal of `identity`, after a check that it changed nothing.
+    fn refusal(&self, identity: &Identity) -> String {
+        let before = self.content();
+        let refused = self.lock(identity).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(before, self.content(), "a refusal changes nothing");
+        assert!(refused.contains(&self.path().display().to_string()), "{refused}");
+        refused
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::create_dir_all(self.path()).unwrap();
+        std::fs::write(self.path().join(name), text).unwrap();
+    }
+}
+
+fn ours() -> Identity {
+    Identity { cluster_id: 0xc1, member_id: MemberId(0xa1), name: "n1".to_owned() }
+}
+
+#[test]
+fn a_new_directory_is_marked_and_known_again() {
+    let world = World::new();
+    let first = world.lock(&ours()).unwrap();
+    assert!(first.is_fresh());
+    first.mark().unwrap();
+    drop(first);
+    let again = world.lock(&ours()).unwrap();
+    assert!(!again.is_fresh());
+    let before = world.content();
+    again.mark().unwrap();
+    assert_eq!(before, world.content(), "marking is done once");
+}
+
+#[test]
+fn the_identity_file_has_its_written_form() {
+    let expected = "holdfast data directory\nformat 1\ncluster 00000000000000c1\nmember 00000000000000a1\nname n1\nsum 1f7685aa6b15a781\n";
+    assert_eq!(encode_identity(&ours()), expected);
+}
+
+#[test]
+fn a_second_process_is_refused_until_the_first_ends() {
+    let world = World::new();
+    let first = world.lock(&ours()).unwrap();
+    assert!(world.refusal(&ours()).contains("another process is using it: stop that one first"));
+    drop(first);
+    world.lock(&ours()).unwrap();
+}
+
+#[test]
+fn anothers_directory_is_refused() {
+    let world = World::made_by(&ours());
+    let other_cluster = Identity { cluster_id: 0xc2, ..ours() };
+    let message = world.refusal(&other_cluster);
+    assert!(
+        message.contains("belongs to cluster 00000000000000c1") && message.contains("--initial-cluster"),
+        "{message}"
+    );
+    let other_member = Identity { member_id: MemberId(0xa2), name: "n2".to_owned(), ..ours() };
+    let message = world.refusal(&other_member);
+    assert!(message.contains("belongs to member \"n1\", not to \"n2\""), "{message}");
+    let renamed = Identity { name: "n9".to_owned(), ..ours() };
+    assert!(world.refusal(&renamed).contains("start with --name n1"));
+}
+
+#[test]
+fn a_newer_format_is_refused_whatever_follows() {
+    let world = World::new();
+    world.write("IDENTITY", "holdfast data directory\nformat 2\nsomething new\n");
+    assert!(
+        world
+            .refusal(&ours())
+            .contains("it has format 2, this version reads up to 1: use the holdfast version")
+    );
+}
+
+#[test]
+fn a_damaged_identity_is_refused() {
+    let whole = encode_identity(&ours());
+    let flipped = whole.replace("name n1", "name n7");
+    let cases = [
+        ("", "first line"),
+        ("holdfast", "first line"),
+        ("holdfast data directory\nformat x\n", "no format"),
+        ("holdfast data directory\nformat 1\ncluster zz\n", "no cluster"),
+        (&whole[..whole.len() - 4], "checksum"),
+        (&flipped, "checksum"),
+    ];
+    for (text, what) in cases {
+        let world = World::new();
+        world.write("IDENTITY", text);
+        let message = world.refusal(&ours());
+        assert!(message.contains("damaged") && message.contains(what), "{text:?}: {message}");
+    }
+}
+
+#[test]
+fn a_directory_with_foreign_files_is_refused() {
+    let world = World::new();
+    world.write("member", "an etcd member's directory, say");
+    let message = world.refusal(&ours());
+    assert!(
+        message.contains("it holds member but no IDENTITY file") && message.contains("--data-dir"),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_a_cut_start_left_behind_does_no_harm() {
+    let world = World::new();
+    world.write("LOCK", "");
+    world.write("IDENTITY.new", "holdfast data dir");
+    let data_dir = world.lock(&ours()).unwrap();
+    data_dir.mark().unwrap();
+    drop(data_dir);
+    assert!(!world.lock(&ours()).unwrap().is_fresh());
+}
+
+#[test]
+fn joining_with_nothing_is_refused() {
+    let world = World::new();
+    let refused =
+        DataDir::lock(&world.env, &world.path(), &ours(), ClusterState::Existing).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, DataDirError::NothingToJoinWith { .. }));
+    assert!(!world.path().exists());
+    World::made_by(&ours()).lock(&ours()).unwrap();
+}
+
+#[test]
+fn a_file_in_the_place_of_the_directory_is_refused() {
+    let world = World::new();
+    std::fs::write(world.path(), "not a directory").unwrap();
+    let message = world.lock(&ours()).map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("give a directory with --data-dir"), "{message}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused_with_advice() {
+    let world = World::new();
+    std::fs::create_dir(world.path()).unwrap();
+    std::fs::set_permissions(world.path(), std::fs::Permissions::from_mode(0o500)).unwrap();
+    if std::fs::write(world.path().join("probe"), "").is_ok() {
+        use std::io::Write;
+        writeln!(std::io::stderr(), "skipped: unwritable data directory: this user may write everywhere")
+            .unwrap();
+        return;
+    }
+    let message = world.lock(&ours()).map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("change its owner"), "{message}");
+}
+
+#[test]
+fn a_full_or_read_only_disk_has_its_advice() {
+    let error = |kind: io::ErrorKind| DataDirError::Io {
+        path: PathBuf::from("/data"),
+        action: "create it",
+        source: io::Error::from(kind),
+    };
+    assert!(error(io::ErrorKind::StorageFull).to_string().contains("free space on that disk"));
+    assert!(
+        error(io::ErrorKind::ReadOnlyFilesystem).to_string().contains("mount the file system for writing")
+    );
+}

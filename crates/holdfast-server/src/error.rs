@@ -1,0 +1,86 @@
+//! Why a member cannot start or go on, in sentences for whoever runs it.
+
+use std::io;
+
+use crate::config::ConfigError;
+use crate::data_dir::DataDirError;
+
+/// Why a member cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The flags cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// An address cannot be listened on.
+    #[error("--{flag}: cannot listen on {url}: {source}{}", listen_advice(source))]
+    Listen {
+        /// The flag it came with.
+        flag: &'static str,
+        /// The URL.
+        url: String,
+        /// What the network said.
+        source: io::Error,
+    },
+    /// The Raft log cannot be used.
+    #[error("{0}")]
+    Log(#[from] holdfast_raft::LogError),
+    /// The stable store or the snapshots cannot be used.
+    #[error("{0}")]
+    Storage(#[from] holdfast_storage::StorageError),
+    /// Consensus cannot start.
+    #[error("{0}")]
+    Raft(#[from] holdfast_raft::StartError),
+    /// Reflection or transport could not be set up.
+    #[error("cannot serve clients: {0}")]
+    Serve(String),
+}
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what it should.
+    Success,
+    /// Something on the machine, in the data or in the cluster.
+    Failure,
+    /// The flags or the environment.
+    Usage,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+        }
+    }
+}
+
+impl ServerError {
+    /// How the process ends with this error: usage for what the flags alone tell, failure for all else.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Usage,
+            Self::DataDir(_)
+            | Self::Listen { .. }
+            | Self::Log(_)
+            | Self::Storage(_)
+            | Self::Raft(_)
+            | Self::Serve(_) => Exit::Failure,
+        }
+    }
+}
+
+/// What to do about an address, when that is plain; starts with a colon.
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ": stop the process that uses it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => ": it is no address of this machine",
+        io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege, choose a higher one",
+        _ => "",
+    }
+}

@@ -1,0 +1,310 @@
+//! The client-facing side of one member: what all services share.
+//!
+//! It checks what every call is checked for (leader wanted, learner, deadline), sends commands to consensus, and
+//! answers reads from local state after the confirmation they need. Services translate; this decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_env::{Clock, Monotonic};
+use holdfast_mvcc::command::{Command, Range, RangeResponse, ReadAt};
+use holdfast_mvcc::types::{RangeEnd, Revision};
+use holdfast_proto::etcdserverpb as pb;
+use holdfast_raft::{Log, Node};
+use holdfast_storage::{Answer, DispatcherState, ReadError, Storage, Visible};
+use tokio::sync::{Semaphore, watch};
+use tonic::metadata::MetadataMap;
+
+use crate::codec::response::signed;
+use crate::config::RequestLimits;
+use crate::identity::Identity;
+use crate::limits;
+use crate::metrics::{Metrics, RequestKind, Scrape};
+use crate::status::{Failure, within};
+
+/// What all services share. Behind an `Arc`; nothing in it changes but through the parts' own handles.
+pub struct Frontend {
+    /// Who this member is.
+    pub identity: Identity,
+    /// What is refused.
+    pub limits: RequestLimits,
+    /// Consensus.
+    pub node: Node,
+    /// Local state.
+    pub storage: Storage,
+    /// The Raft log, for its figures alone.
+    pub log: Log,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    budget: Duration,
+    blocking_reads: Arc<Semaphore>,
+    ready: watch::Receiver<bool>,
+}
+
+/// What the frontend is made of.
+pub struct Parts {
+    /// Who this member is.
+    pub identity: Identity,
+    /// What is refused.
+    pub limits: RequestLimits,
+    /// The time a request may take inside the server.
+    pub budget: Duration,
+    /// Consensus.
+    pub node: Node,
+    /// Local state.
+    pub storage: Storage,
+    /// The Raft log, for its figures alone.
+    pub log: Log,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// True once the member has caught up after its start.
+    pub ready: watch::Receiver<bool>,
+}
+
+/// Whether a learner answers a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Voters alone.
+    Voters,
+    /// Learners too.
+    Everyone,
+}
+
+/// Whether a read needs a quorum's confirmation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// It sees every write acknowledged before it began.
+    Linearizable,
+    /// Local state, possibly stale.
+    Serializable,
+}
+
+/// One call's own terms.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    began: Monotonic,
+    /// How long the client waits, less what our answer needs to be there before.
+    client_deadline: Option<Duration>,
+    budget: Duration,
+}
+
+impl Frontend {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            identity: parts.identity,
+            limits: parts.limits,
+            node: parts.node,
+            storage: parts.storage,
+            log: parts.log,
+            metrics: parts.metrics,
+            clock: parts.clock,
+            budget: parts.budget,
+            blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
+            ready: parts.ready,
+        }
+    }
+
+    /// Admits a call, or says why not.
+    pub fn admit(&self, metadata: &MetadataMap, service: Service) -> Result<Call, Failure> {
+        if metadata.get("client-api-version").is_some_and(|v| std::str::from_utf8(v.as_bytes()).is_err()) {
+            return Err(Failure::ClientApiVersion);
+        }
+        let wants_leader = metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
+        if wants_leader || service == Service::Voters {
+            let health = self.node.health();
+            if service == Service::Voters && health.is_learner {
+                return Err(Failure::Learner);
+            }
+            if wants_leader && health.leader.is_none() {
+                return Err(Failure::LeaderRequired);
+            }
+        }
+        let client_deadline =
+            metadata.get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(grpc_timeout);
+        let client_deadline = client_deadline.map(answered_before);
+        let budget = client_deadline.map_or(self.budget, |deadline| deadline.min(self.budget));
+        Ok(Call { began: self.clock.now(), client_deadline, budget })
+    }
+
+    /// A call of the server itself, with the whole budget.
+    pub fn internal_call(&self) -> Call {
+        Call { began: self.clock.now(), client_deadline: None, budget: self.budget }
+    }
+
+    /// Proposes a command and waits until its effects are visible here.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn propose(&self, command: Command, call: Call) -> Result<Answer, Failure> {
+        tracing::debug!(since_arrival = ?self.clock.now().since(call.began), "checked, to be proposed");
+        let proposed = self.node.propose(command, self.remaining(call)).await;
+        let since_arrival = self.clock.now().since(call.began);
+        match &proposed {
+            Ok(answer) => {
+                tracing::debug!(?since_arrival, log_id = %answer.log_id, "committed and visible here");
+            }
+            Err(error) => tracing::debug!(?since_arrival, %error, "not committed as far as known"),
+        }
+        proposed.map_err(|error| within(error, call.client_deadline, self.budget))
+    }
+
+    /// Makes a local read that follows linearizable.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn linearize(&self, call: Call) -> Result<Visible, Failure> {
+        self.node.linearize(self.remaining(call)).await.map_err(|error| {
+            self.metrics.read_indexes_failed.inc();
+            within(error, call.client_deadline, self.budget)
+        })
+    }
+
+    /// Answers a read; the revision is the store's current one.
+    pub async fn read(
+        &self,
+        range: Range,
+        consistency: Consistency,
+        call: Call,
+    ) -> Result<(RangeResponse, Revision), Failure> {
+        if consistency == Consistency::Linearizable {
+            self.linearize(call).await?;
+        }
+        self.metrics.ranges.inc();
+        let single = matches!(range.range.end, RangeEnd::Single) && range.at == ReadAt::Latest;
+        if single && let Some(answer) = self.storage.range_if_hot(&range) {
+            return Ok(answer?);
+        }
+        self.read_blocking(call, move |storage| storage.range(&range)).await
+    }
+
+    /// Runs a read that may wait for the disk, on a thread that may block.
+    pub async fn read_blocking<T: Send + 'static>(
+        &self,
+        call: Call,
+        read: impl FnOnce(&Storage) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let permit = Arc::clone(&self.blocking_reads).acquire_owned();
+        let permit = tokio::select! {
+            // Both arms are cancel-safe: a permit is taken only on completion, a timer holds nothing.
+            permit = permit => permit.map_err(|_| Failure::Stopped)?,
+            () = self.clock.sleep(self.remaining(call)) => {
+                let late = holdfast_raft::NodeError::ApplyTimedOut;
+                return Err(within(late, call.client_deadline, self.budget));
+            }
+        };
+        let storage = self.storage.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            // Held until the read is over, also when nobody waits for it any more.
+            let _permit = permit;
+            read(&storage)
+        });
+        // The runtime drops blocking work only when it is shut down; a panic ends the process.
+        Ok(read.await.map_err(|_| Failure::Stopped)??)
+    }
+
+    /// Waits until the cluster knows this member's name and URLs, at most the call's time. Only a member that starts
+    /// for the first time has to wait; clients that find it then expect to find it whole.
+    pub async fn until_published(&self, call: Call) {
+        let own = self.identity.member_id;
+        if self.storage.members().iter().any(|attributes| attributes.id == own) {
+            return;
+        }
+        let mut ready = self.ready.clone();
+        tokio::select! {
+            // Both only wait; what they end with makes no difference.
+            _ = ready.wait_for(|ready| *ready) => {}
+            () = self.clock.sleep(self.remaining(call)) => {}
+        }
+    }
+
+    /// The header of an answer at `revision`.
+    pub fn header(&self, revision: Revision) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.identity.cluster_id,
+            member_id: self.identity.member_id.0,
+            revision: signed(revision.get()),
+            raft_term: self.node.health().term.get(),
+        }
+    }
+
+    /// The header of an answer that tells nothing about the store: membership calls.
+    pub fn header_without_revision(&self) -> pb::ResponseHeader {
+        self.header(Revision::NONE)
+    }
+
+    /// The store's revision as readers here see it now.
+    pub fn current_revision(&self) -> Revision {
+        self.storage.visible().borrow().revision
+    }
+
+    /// Notes a finished request.
+    pub fn observe(&self, kind: RequestKind, call: Call, succeeded: bool) {
+        self.metrics.observe_request(kind, succeeded, self.clock.now().since(call.began));
+    }
+
+    /// True once the member has applied what was committed when it started, and until it stops.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// True when the stable store has failed for good.
+    pub fn is_poisoned(&self) -> bool {
+        self.storage.status().state == DispatcherState::Poisoned
+    }
+
+    /// What a metrics page is made from.
+    pub fn scrape(&self) -> Scrape {
+        Scrape { health: self.node.health(), storage: self.storage.status(), log: self.log.stats() }
+    }
+
+    fn remaining(&self, call: Call) -> Duration {
+        call.budget.saturating_sub(self.clock.now().since(call.began))
+    }
+}
+
+/// The time that is ours when a client waits for so long. It is a little shorter: at the client's own deadline the
+/// transport on either side cuts the call off with words of its own, and the client would not learn ours.
+fn answered_before(client_deadline: Duration) -> Duration {
+    client_deadline - (client_deadline / 10).min(limits::DEADLINE_HEADROOM_MAX)
+}
+
+/// Reads gRPC's timeout header: at most 8 digits and a unit.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let number = digits.parse::<u64>().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 60 * 60)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_time_ends_a_little_before_the_clients() {
+        let ms = Duration::from_millis;
+        for (clients, ours) in [(0, 0), (10, 9), (100, 90), (200, 180), (5_000, 4_980)] {
+            assert_eq!(answered_before(ms(clients)), ms(ours));
+        }
+    }
+
+    #[test]
+    fn a_timeout_header_is_read_as_grpc_writes_it() {
+        assert_eq!(grpc_timeout("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(grpc_timeout("4999817u"), Some(Duration::from_micros(4_999_817)));
+        assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in ["", "S", "1", "1x", "123456789S", "-1S", "1é"] {
+            assert_eq!(grpc_timeout(bad), None, "{bad}");
+        }
+    }
+}

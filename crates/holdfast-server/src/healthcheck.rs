@@ -1,0 +1,65 @@
+//! `holdfast healthcheck`: asks a member whether it is ready. For container health checks, where there is no curl.
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+
+use crate::config::flags::HealthcheckFlags;
+use crate::config::{ConfigError, MemberUrl};
+
+/// The answer is a few lines.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// What was found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The member is ready.
+    Ready,
+    /// It is not, or did not answer; says why.
+    NotReady(String),
+}
+
+/// Asks `/readyz` once.
+///
+/// Errors: an endpoint that is no URL.
+pub async fn run(flags: &HealthcheckFlags) -> Result<Found, ConfigError> {
+    // etcdctl's endpoints often come without a scheme.
+    let text = if flags.endpoint.contains("://") {
+        flags.endpoint.clone()
+    } else {
+        format!("http://{}", flags.endpoint)
+    };
+    let url = MemberUrl::parse("endpoint", &text)?;
+    let uri: Uri = format!("{url}/readyz?verbose").parse().map_err(|_| ConfigError::Url {
+        flag: "endpoint",
+        url: text,
+        why: "it is not a URL: write http://host:port",
+    })?;
+    Ok(match tokio::time::timeout(flags.timeout, ask(uri)).await {
+        Ok(Ok((StatusCode::OK, _))) => Found::Ready,
+        Ok(Ok((status, body))) => Found::NotReady(format!("{url} answers {status}: {}", body.trim_end())),
+        Ok(Err(reason)) => Found::NotReady(format!("{url} does not answer: {reason}")),
+        Err(_) => Found::NotReady(format!("{url} does not answer within {:?}", flags.timeout)),
+    })
+}
+
+async fn ask(uri: Uri) -> Result<(StatusCode, String), String> {
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::get(uri).body(Empty::new()).map_err(|error| error.to_string())?;
+    let response = client.request(request).await.map_err(|error| reason(&error))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+    let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// The innermost cause, which is what people can act on.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

@@ -1,0 +1,38 @@
+//! One member of a holdfast cluster, from its client port down: what the binary `holdfast` runs.
+//!
+//! It reads the configuration, claims the data directory, starts log, storage and consensus, and serves etcd's gRPC
+//! services together with health, version and metrics over HTTP on one port.
+//!
+//! # What it is not
+//! It holds no state of its own: commands go to `holdfast-raft`, reads to `holdfast-storage`. It knows nothing of
+//! openraft or of storage engines.
+//!
+//! # Invariants
+//! - Nothing below [`config`] reads the environment. What cannot work is refused before anything on disk is touched.
+//! - [`status`] alone makes statuses for clients; [`codec`] and the services alone name generated types.
+//! - A linearizable read is answered from local state behind a confirmation that began after the request arrived.
+//! - Every task is owned by [`server::Server`] and ends with it.
+//!
+//! # Module map
+//! [`config`], [`limits`], [`identity`], [`data_dir`] before the start; [`server`] the order of start and stop;
+//! [`serve`], [`listener`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
+//! [`codec`], [`status`] the wire; [`metrics`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
+
+pub mod codec;
+pub mod config;
+pub mod data_dir;
+pub mod demo;
+pub mod error;
+pub mod frontend;
+pub mod healthcheck;
+pub mod http;
+pub mod identity;
+pub mod limits;
+pub mod listener;
+pub mod logging;
+pub mod metrics;
+pub mod serve;
+pub mod server;
+pub mod services;
+pub mod status;
+pub mod version;

@@ -1,0 +1,116 @@
+//! Every limit of the server, with the reason for its value. Those with a flag are defaults; the others are fixed.
+
+use std::time::Duration;
+
+/// Largest encoded request that is replicated; `--max-request-bytes`. etcd's default.
+pub const REQUEST_BYTES_MAX: usize = 1_572_864;
+
+/// What a gRPC message may be larger than [`REQUEST_BYTES_MAX`]: between the two a client gets etcd's own "request is
+/// too large", beyond both the gRPC library's error.
+pub const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// The range of `--max-request-bytes`. Above 10 MiB etcd warns; above 64 MiB one request would hold up the log, the
+/// peers' streams and every heartbeat behind it for longer than an election timeout on a slow disk.
+/// Below 4 KiB a member could not publish its own name and URLs, and so would never be ready.
+pub const REQUEST_BYTES_BOUNDS: (usize, usize) = (4 * 1024, 64 * 1024 * 1024);
+
+/// Most operations in one transaction; `--max-txn-ops`. etcd's default.
+pub const TXN_OPS_MAX: usize = 128;
+
+/// Most streams per client connection; `--max-concurrent-streams`. etcd's default, which is no limit: a watch-heavy
+/// client opens one stream per watch, and each costs its client as much as us.
+pub const CONCURRENT_STREAMS_MAX: u32 = u32::MAX;
+
+/// Heartbeats; `--heartbeat-interval`. etcd's default.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Silence before a campaign; `--election-timeout`. etcd's default.
+pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// How many heartbeats must fit into an election timeout, so that one lost packet starts no campaign. etcd's rule.
+pub const HEARTBEATS_PER_ELECTION_MIN: u32 = 5;
+
+/// Longest election timeout accepted. etcd's rule: beyond it a dead leader stays unnoticed for too long.
+pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
+
+/// The fixed part of a request's time budget; two election timeouts come on top, so that a request survives one
+/// change of leader. etcd's rule.
+pub const REQUEST_TIME_BASE: Duration = Duration::from_secs(5);
+
+/// How long before a client's own deadline our time ends at most (a tenth of the deadline, when that is less), so that
+/// the client gets our answer and not its transport's. Enough for a turn of the scheduler and a way through a network.
+pub const DEADLINE_HEADROOM_MAX: Duration = Duration::from_millis(20);
+
+/// Quota that is reported when none is set; `--quota-backend-bytes`. etcd's default.
+pub const QUOTA_BACKEND_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// Memory budget for values; `--memory-bytes`.
+pub const MEMORY_BYTES: usize = 512 * 1024 * 1024;
+
+/// Smallest memory budget: the overlay stops writers at half of it, and must hold several of the largest requests.
+pub const MEMORY_BYTES_MIN: usize = 16 * 1024 * 1024;
+
+/// Log bytes since the last snapshot that start a dump; `--dump-log-bytes`.
+pub const DUMP_LOG_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Size of one log segment; `--segment-bytes`.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The range of `--segment-bytes`: the lower bound holds the largest batch of entries with room to spare.
+pub const SEGMENT_BYTES_BOUNDS: (u64, u64) = (4 * 1024 * 1024, 1024 * 1024 * 1024);
+
+/// Bytes of the log's tail kept in memory for peers that are a little behind.
+pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of proposals that may wait; the next is refused with "too many requests".
+pub const PROPOSAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What a frame between members may be larger than [`REQUEST_BYTES_MAX`]: frames are filled to 1 MiB before the last
+/// entry, which may be the largest.
+pub const PEER_FRAME_OVERHEAD_BYTES: usize = 2 * 1024 * 1024;
+
+/// Committed entries that may wait to be applied; the next proposal is refused with "too many requests". etcd's rule.
+pub const APPLY_LAG_MAX: u64 = 5_000;
+
+/// Most write workers; `--write-workers`. More would only queue behind the one committer.
+pub const WRITE_WORKERS_MAX: usize = 64;
+
+/// Default write workers on a large machine.
+pub const WRITE_WORKERS_DEFAULT_MAX: usize = 8;
+
+/// Reads that may block on the stable store at once. Each occupies a thread; more of them than this would only wait
+/// for the same disk. The next reads wait for a permit, within their time budget.
+pub const BLOCKING_READS_MAX: usize = 32;
+
+/// Members in an initial cluster: more voters make each write slower and help nobody (etcd recommends at most 7).
+pub const INITIAL_MEMBERS_MAX: usize = 15;
+
+/// A key or value up to this size is copied out of its receive buffer. Larger ones are most of their buffer, so
+/// keeping the buffer costs less than the copy.
+pub const COPY_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a stop waits for requests that are being answered.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How often a member that could not publish its name and URLs tries again.
+pub const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+
+/// Pause between two attempts to become ready.
+pub const READY_RETRY: Duration = Duration::from_millis(50);
+
+/// HTTP/2 flow-control windows: a stream may send a whole default request without waiting for an update.
+pub const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// The connection's window holds a few of them.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// Ping idle clients so often; `--grpc-keepalive-interval`. etcd's default.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Drop a client that does not answer a ping; `--grpc-keepalive-timeout`. etcd's default.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+const _: () = assert!(
+    HEARTBEAT_INTERVAL.as_millis() * (HEARTBEATS_PER_ELECTION_MIN as u128) <= ELECTION_TIMEOUT.as_millis()
+);
+const _: () =
+    assert!(REQUEST_BYTES_MAX >= REQUEST_BYTES_BOUNDS.0 && REQUEST_BYTES_MAX <= REQUEST_BYTES_BOUNDS.1);

@@ -1,0 +1,289 @@
+//! One running member: the order in which its parts start and stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use holdfast_env::{Env, TaskHandle};
+use holdfast_mvcc::command::{Command, MemberAttributes};
+use holdfast_raft::{GrpcNet, GrpcNetConfig, Log, LogConfig, Member, Node, NodeConfig};
+use holdfast_storage::{Storage, StorageConfig};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tonic_health::server::HealthReporter;
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::error::ServerError;
+use crate::frontend::{Frontend, Parts};
+use crate::identity::{self, Identity};
+use crate::metrics::{Fixed, Metrics};
+use crate::{limits, listener, serve};
+
+/// A running member. Stop it with [`Server::stop`]; dropping it leaves its tasks running.
+pub struct Server {
+    frontend: Arc<Frontend>,
+    client_addresses: Vec<SocketAddr>,
+    stop: CancellationToken,
+    serving: Mutex<Option<oneshot::Receiver<()>>>,
+    tasks: Mutex<Vec<TaskHandle>>,
+    ready: watch::Receiver<bool>,
+    env: Env,
+    // Last, so that the lock is held until everything else is gone.
+    _data_dir: DataDir,
+}
+
+impl Server {
+    /// Starts a member in this order: data directory and addresses, log, storage, consensus, services. Returns when it
+    /// serves; it may not be ready yet, see [`Server::ready`].
+    ///
+    /// Errors: the first thing that does not work. As long as that is the directory or an address, nothing on disk was
+    /// changed.
+    pub async fn start(config: &Config) -> Result<Self, ServerError> {
+        let env = Env::real(tokio::runtime::Handle::current(), peer_net(config));
+        let identity = Identity::of(config);
+        let (data_dir, listeners) = claim(&env, config, &identity).await?;
+        tracing::info!(
+            name = identity.name,
+            member_id = format!("{:x}", identity.member_id.0),
+            cluster_id = format!("{:x}", identity.cluster_id),
+            data_dir = %config.data_dir.display(),
+            is_fresh = data_dir.is_fresh(),
+            "starting a member"
+        );
+        let metrics = Arc::new(Metrics::new(&Fixed {
+            member_id: identity.member_id.0,
+            quota_bytes: config.limits.quota_backend_bytes,
+        }));
+        let log = Log::open(&env, log_config(config, &data_dir))?;
+        let events = Arc::new(metrics.events.clone());
+        let storage = Storage::open(&env, storage_config(config, &data_dir), events).await?;
+        let node = Node::start(&env, node_config(config, &identity), log.clone(), storage.clone()).await?;
+        let (ready_now, ready) = watch::channel(false);
+        let parts = Parts {
+            identity,
+            limits: config.limits,
+            budget: config.request_budget(),
+            node,
+            storage,
+            log,
+            metrics,
+            clock: Arc::clone(&env.clock),
+            ready: ready.clone(),
+        };
+        let frontend = Arc::new(Frontend::new(parts));
+        let mut server = Self {
+            frontend,
+            client_addresses: listener::addresses(&listeners),
+            stop: CancellationToken::new(),
+            serving: Mutex::new(None),
+            tasks: Mutex::new(Vec::new()),
+            ready,
+            env,
+            _data_dir: data_dir,
+        };
+        server.serve(config, listeners, ready_now).await?;
+        Ok(server)
+    }
+
+    /// Starts the tasks that face the clients.
+    async fn serve(
+        &mut self,
+        config: &Config,
+        listeners: Vec<TcpListener>,
+        ready: watch::Sender<bool>,
+    ) -> Result<(), ServerError> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        let routes = serve::routes(&self.frontend, config, health_service)?;
+        let connections = listener::connections(listeners, &self.env.clock);
+        let transport = serve::Transport::of(config, self.frontend.metrics.rpc.clone());
+        let (ended, serving) = oneshot::channel::<()>();
+        *self.serving.lock() = Some(serving);
+        let stop = self.stop.clone();
+        let serve = async move {
+            if let Err(error) = transport.serve(routes, connections, stop).await {
+                tracing::error!(%error, "serving clients ended");
+            }
+            // Its end is the message.
+            drop(ended);
+        };
+        let greeting = Greeting {
+            frontend: Arc::clone(&self.frontend),
+            env: self.env.clone(),
+            health,
+            ready,
+            stop: self.stop.clone(),
+            client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
+        };
+        let mut tasks = self.tasks.lock();
+        tasks.push(self.env.spawn.task("serve", Box::pin(serve)));
+        tasks.push(self.env.spawn.task("greet", Box::pin(greeting.run())));
+        Ok(())
+    }
+
+    /// Where clients are served, with real port numbers.
+    pub fn client_addresses(&self) -> &[SocketAddr] {
+        &self.client_addresses
+    }
+
+    /// Turns true once the member has caught up with what was committed when it started.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
+    }
+
+    /// Who this member is.
+    pub fn identity(&self) -> &Identity {
+        &self.frontend.identity
+    }
+
+    /// Completes if serving ends without [`Server::stop`]: something went wrong, and the process should end.
+    pub async fn serving_ended(&self) {
+        let serving = self.serving.lock().take();
+        match serving {
+            // Either outcome means that the task is gone.
+            Some(ended) => drop(ended.await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops in order: no new connections, requests under way get [`limits::STOP_GRACE`], then consensus hands over,
+    /// storage drains, the log is synced.
+    pub async fn stop(self) {
+        tracing::info!("stopping: no new connections");
+        self.stop.cancel();
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        let ended = async {
+            for task in tasks {
+                task.join().await;
+            }
+        };
+        tokio::select! {
+            // Neither arm loses anything: the tasks go on by themselves when the timer wins.
+            () = ended => {}
+            () = self.env.clock.sleep(limits::STOP_GRACE) => {
+                tracing::warn!("some clients did not close their streams; they will see the connection break");
+            }
+        }
+        self.frontend.node.shutdown().await;
+        self.frontend.storage.shutdown().await;
+        self.frontend.log.shutdown().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// Takes the data directory and the client addresses. A directory that is ours is locked first, so that a second
+/// process on it hears of that and not of the addresses; one that is new is made only when the addresses are free.
+async fn claim(
+    env: &Env,
+    config: &Config,
+    identity: &Identity,
+) -> Result<(DataDir, Vec<TcpListener>), ServerError> {
+    let lock = || DataDir::lock(env, &config.data_dir, identity, config.cluster_state);
+    let is_ours = DataDir::is_ours(env, &config.data_dir, identity)?;
+    let locked = is_ours.then(lock).transpose()?;
+    let listeners = listener::bind("listen-client-urls", &config.listen_client_urls).await?;
+    // Consensus listens for itself; asking here finds a taken address before anything is written.
+    drop(listener::bind("listen-peer-urls", &config.listen_peer_urls).await?);
+    let data_dir = match locked {
+        Some(locked) => locked,
+        None => lock()?,
+    };
+    data_dir.mark()?;
+    Ok((data_dir, listeners))
+}
+
+/// What a member does once after its start: catch up, say so, and tell the others its name.
+struct Greeting {
+    frontend: Arc<Frontend>,
+    env: Env,
+    health: HealthReporter,
+    ready: watch::Sender<bool>,
+    stop: CancellationToken,
+    client_urls: Vec<String>,
+}
+
+impl Greeting {
+    async fn run(self) {
+        tokio::select! {
+            // Dropping the greeting at any point is fine: a proposal under way may still happen, and does no harm.
+            () = self.stop.cancelled() => {}
+            () = self.greet() => self.stop.cancelled().await,
+        }
+        self.ready.send_replace(false);
+        self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    }
+
+    async fn greet(&self) {
+        while self.frontend.linearize(self.frontend.internal_call()).await.is_err() {
+            self.env.clock.sleep(limits::READY_RETRY).await;
+        }
+        self.publish().await;
+        self.ready.send_replace(true);
+        self.health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        tracing::info!(client_urls = ?self.client_urls, "ready to serve client requests");
+    }
+
+    /// Publishes name and URLs, unless the cluster knows them as they are.
+    async fn publish(&self) {
+        let Identity { member_id, name, .. } = &self.frontend.identity;
+        let attributes =
+            MemberAttributes { id: *member_id, name: name.clone(), client_urls: self.client_urls.clone() };
+        while !self.frontend.storage.members().contains(&attributes) {
+            let command = Command::PublishMember(attributes.clone());
+            match self.frontend.propose(command, self.frontend.internal_call()).await {
+                Ok(_) => return,
+                Err(failure) => {
+                    tracing::warn!(?failure, "cannot publish this member's name yet, trying again");
+                }
+            }
+            self.env.clock.sleep(limits::PUBLISH_RETRY).await;
+        }
+    }
+}
+
+fn log_config(config: &Config, data_dir: &DataDir) -> LogConfig {
+    LogConfig {
+        segment_bytes: config.engine.segment_bytes,
+        cache_bytes_max: limits::LOG_CACHE_BYTES_MAX,
+        ..LogConfig::new(data_dir.log_dir())
+    }
+}
+
+fn storage_config(config: &Config, data_dir: &DataDir) -> StorageConfig {
+    StorageConfig {
+        dir: data_dir.store_dir(),
+        engine: config.engine.kind,
+        workers: config.engine.write_workers,
+        memory_bytes: config.engine.memory_bytes,
+    }
+}
+
+fn node_config(config: &Config, identity: &Identity) -> NodeConfig {
+    let member = |initial: &crate::config::InitialMember| Member {
+        id: identity::member_id(&config.cluster_token, initial),
+        peer_urls: initial.peer_urls.iter().map(ToString::to_string).collect(),
+        is_learner: false,
+    };
+    NodeConfig {
+        id: identity.member_id,
+        cluster_id: identity.cluster_id,
+        listen_peer_urls: config.listen_peer_urls.iter().map(ToString::to_string).collect(),
+        initial_members: config.initial_cluster.iter().map(member).collect(),
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        request_bytes_max: config.limits.request_bytes_max,
+        proposal_bytes_max: limits::PROPOSAL_BYTES_MAX,
+        apply_lag_max: limits::APPLY_LAG_MAX,
+        dump_log_bytes: config.engine.dump_log_bytes,
+    }
+}
+
+/// The network to the other members. Its frames hold the largest request and whatever goes with it.
+fn peer_net(config: &Config) -> Arc<dyn holdfast_env::Net> {
+    let defaults = GrpcNetConfig::default();
+    let frame_bytes_max =
+        defaults.frame_bytes_max.max(config.limits.request_bytes_max + limits::PEER_FRAME_OVERHEAD_BYTES);
+    Arc::new(GrpcNet::new(tokio::runtime::Handle::current(), GrpcNetConfig { frame_bytes_max, ..defaults }))
+}

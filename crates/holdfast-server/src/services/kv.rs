@@ -1,0 +1,178 @@
+//! The KV service.
+
+use std::sync::Arc;
+
+use holdfast_mvcc::command::{Command, Response as CommandResponse, TxnResponse};
+use holdfast_mvcc::types::Revision;
+use holdfast_mvcc::validate::{validate, validate_range, validate_txn};
+use holdfast_proto::etcdserverpb as pb;
+use holdfast_storage::Answer;
+use tonic::{Request, Response, Status};
+
+use super::NoStream;
+use crate::codec::{request, response};
+use crate::frontend::{Call, Consistency, Frontend, Service};
+use crate::metrics::RequestKind;
+use crate::status::Failure;
+
+/// Serves [`pb::kv_server::Kv`].
+pub struct KvService {
+    frontend: Arc<Frontend>,
+}
+
+/// An answer without its header.
+struct Answered {
+    revision: Revision,
+    response: CommandResponse,
+}
+
+impl KvService {
+    /// Serves through `frontend`.
+    pub fn new(frontend: Arc<Frontend>) -> Self {
+        Self { frontend }
+    }
+
+    async fn do_range(&self, inner: pb::RangeRequest, call: Call) -> Result<pb::RangeResponse, Failure> {
+        // An empty key is reported before an unknown sort option.
+        if inner.key.is_empty() {
+            return Err(holdfast_mvcc::command::Invalid::EmptyKey.into());
+        }
+        let decoded = request::range(inner)?;
+        validate_range(&decoded.range)?;
+        let consistency =
+            if decoded.serializable { Consistency::Serializable } else { Consistency::Linearizable };
+        let (result, revision) = self.frontend.read(decoded.range, consistency, call).await?;
+        Ok(response::range(result, self.frontend.header(revision)))
+    }
+
+    async fn write(&self, command: Command, call: Call) -> Result<Answered, Failure> {
+        validate(&command, self.frontend.limits.txn_ops_max)?;
+        let Answer { outcome, .. } = self.frontend.propose(command, call).await?;
+        Ok(Answered { revision: outcome.revision, response: outcome.response? })
+    }
+
+    async fn do_put(&self, inner: pb::PutRequest, call: Call) -> Result<pb::PutResponse, Failure> {
+        let answered = self.write(Command::Put(request::put(inner)), call).await?;
+        let CommandResponse::Put(result) = answered.response else {
+            unreachable!("a put is answered as a put")
+        };
+        Ok(response::put(result, self.frontend.header(answered.revision)))
+    }
+
+    async fn do_delete_range(
+        &self,
+        inner: pb::DeleteRangeRequest,
+        call: Call,
+    ) -> Result<pb::DeleteRangeResponse, Failure> {
+        let answered = self.write(Command::DeleteRange(request::delete_range(inner)), call).await?;
+        let CommandResponse::DeleteRange(result) = answered.response else {
+            unreachable!("a delete is answered as a delete")
+        };
+        Ok(response::delete_range(result, self.frontend.header(answered.revision)))
+    }
+
+    async fn do_txn(&self, inner: pb::TxnRequest, call: Call) -> Result<pb::TxnResponse, Failure> {
+        let decoded = request::txn(inner)?;
+        self.frontend.metrics.txns.inc();
+        let (result, revision) = if decoded.txn.is_read_only() {
+            self.read_txn(decoded, call).await?
+        } else {
+            let answered = self.write(Command::Txn(decoded.txn), call).await?;
+            let CommandResponse::Txn(result) = answered.response else {
+                unreachable!("a transaction is answered as a transaction")
+            };
+            (result, answered.revision)
+        };
+        Ok(response::txn(result, self.frontend.header(revision)))
+    }
+
+    async fn read_txn(
+        &self,
+        decoded: request::DecodedTxn,
+        call: Call,
+    ) -> Result<(TxnResponse, Revision), Failure> {
+        validate_txn(&decoded.txn, self.frontend.limits.txn_ops_max)?;
+        if !decoded.serializable {
+            self.frontend.linearize(call).await?;
+        }
+        self.frontend.read_blocking(call, move |storage| storage.read_txn(&decoded.txn)).await
+    }
+
+    async fn do_compact(
+        &self,
+        inner: pb::CompactionRequest,
+        call: Call,
+    ) -> Result<pb::CompactionResponse, Failure> {
+        let answered = self.write(request::compact(&inner), call).await?;
+        if inner.physical {
+            // Bounded by the client: the transport drops us at its deadline or when it goes away.
+            let reached = Revision::new(u64::try_from(inner.revision).unwrap_or(0));
+            self.frontend.storage.scrubbed(reached).await.map_err(|_| Failure::Stopped)?;
+        }
+        Ok(pb::CompactionResponse { header: Some(self.frontend.header(answered.revision)) })
+    }
+
+    fn finish<T>(
+        &self,
+        kind: RequestKind,
+        call: Call,
+        result: Result<T, Failure>,
+    ) -> Result<Response<T>, Status> {
+        self.frontend.observe(kind, call, result.is_ok());
+        Ok(Response::new(result?))
+    }
+}
+
+#[tonic::async_trait]
+impl pb::kv_server::Kv for KvService {
+    type RangeStreamStream = NoStream<pb::RangeStreamResponse>;
+
+    #[tracing::instrument(name = "range", level = "debug", skip_all)]
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let service = if request.get_ref().serializable { Service::Everyone } else { Service::Voters };
+        let call = self.frontend.admit(request.metadata(), service)?;
+        let result = self.do_range(request.into_inner(), call).await;
+        self.finish(RequestKind::Range, call, result)
+    }
+
+    async fn range_stream(
+        &self,
+        _: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        Err(Failure::Unimplemented("RangeStream").into())
+    }
+
+    #[tracing::instrument(name = "put", level = "debug", skip_all)]
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let result = self.do_put(request.into_inner(), call).await;
+        self.finish(RequestKind::Put, call, result)
+    }
+
+    #[tracing::instrument(name = "delete_range", level = "debug", skip_all)]
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let result = self.do_delete_range(request.into_inner(), call).await;
+        self.finish(RequestKind::DeleteRange, call, result)
+    }
+
+    #[tracing::instrument(name = "txn", level = "debug", skip_all)]
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let result = self.do_txn(request.into_inner(), call).await;
+        self.finish(RequestKind::Txn, call, result)
+    }
+
+    #[tracing::instrument(name = "compact", level = "debug", skip_all)]
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let result = self.do_compact(request.into_inner(), call).await;
+        self.finish(RequestKind::Compact, call, result)
+    }
+}

@@ -1,0 +1,142 @@
+//! The Maintenance service: status and hashes; the rest comes later.
+
+use std::sync::Arc;
+
+use holdfast_mvcc::types::Revision;
+use holdfast_proto::etcdserverpb as pb;
+use holdfast_storage::HistoryHash;
+use pb::alarm_request::AlarmAction;
+use tonic::{Request, Response, Status};
+
+use super::NoStream;
+use crate::codec::response::{compact_revision, signed};
+use crate::frontend::{Call, Frontend, Service};
+use crate::status::Failure;
+use crate::version;
+
+/// Serves [`pb::maintenance_server::Maintenance`].
+pub struct MaintenanceService {
+    frontend: Arc<Frontend>,
+}
+
+impl MaintenanceService {
+    /// Serves through `frontend`.
+    pub fn new(frontend: Arc<Frontend>) -> Self {
+        Self { frontend }
+    }
+
+    fn describe(&self) -> pb::StatusResponse {
+        let health = self.frontend.node.health();
+        let storage = self.frontend.storage.status();
+        let mut errors = Vec::new();
+        if health.leader.is_none() {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        if self.frontend.is_poisoned() {
+            errors.push("holdfast: the stable store failed and could not be rebuilt".to_owned());
+        }
+        // Never 0, also not on a store without keys: clients take 0 for "unknown".
+        let bytes = signed(storage.logical_bytes.max(1));
+        pb::StatusResponse {
+            header: Some(self.frontend.header(storage.visible.revision)),
+            version: version::ETCD_API.to_owned(),
+            db_size: bytes,
+            leader: health.leader.map_or(0, |id| id.0),
+            raft_index: health.committed.map_or(0, |id| id.index().get()),
+            raft_term: health.term.get(),
+            raft_applied_index: storage.visible.log_id.map_or(0, |id| id.index().get()),
+            errors,
+            db_size_in_use: bytes,
+            is_learner: health.is_learner,
+            storage_version: version::ETCD_API.to_owned(),
+            db_size_quota: signed(self.frontend.limits.quota_backend_bytes),
+            downgrade_info: Some(pb::DowngradeInfo::default()),
+        }
+    }
+
+    async fn hash_at(&self, revision: i64, call: Call) -> Result<HistoryHash, Failure> {
+        let revision = u64::try_from(revision).ok().filter(|revision| *revision > 0).map(Revision::new);
+        let _timer = self.frontend.metrics.hash_seconds.start_timer();
+        let mut hashed =
+            self.frontend.read_blocking(call, move |storage| storage.history_hash(revision)).await?;
+        // Clients take 0 for "no hash". Equal histories still give equal hashes.
+        hashed.hash = hashed.hash.max(1);
+        Ok(hashed)
+    }
+}
+
+#[tonic::async_trait]
+impl pb::maintenance_server::Maintenance for MaintenanceService {
+    type SnapshotStream = NoStream<pb::SnapshotResponse>;
+
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        self.frontend.admit(request.metadata(), Service::Everyone)?;
+        Ok(Response::new(self.describe()))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let hashed = self.hash_at(request.get_ref().revision, call).await?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(self.frontend.header(self.frontend.current_revision())),
+            hash: hashed.hash,
+            compact_revision: compact_revision(hashed.compact_revision),
+            hash_revision: signed(hashed.revision.get()),
+        }))
+    }
+
+    async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let hashed = self.hash_at(0, call).await?;
+        let header = Some(self.frontend.header(self.frontend.current_revision()));
+        Ok(Response::new(pb::HashResponse { header, hash: hashed.hash }))
+    }
+
+    /// There are no alarms yet, so a list of them is empty; `etcdctl endpoint health` asks for it.
+    async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        self.frontend.admit(request.metadata(), Service::Voters)?;
+        match AlarmAction::try_from(request.get_ref().action) {
+            Ok(AlarmAction::Get) => {
+                let header = Some(self.frontend.header(self.frontend.current_revision()));
+                Ok(Response::new(pb::AlarmResponse { header, alarms: Vec::new() }))
+            }
+            Ok(AlarmAction::Activate | AlarmAction::Deactivate) | Err(_) => {
+                Err(Failure::Unimplemented("Alarm with another action than GET").into())
+            }
+        }
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        Err(Failure::Unimplemented("Defragment").into())
+    }
+
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(Failure::Unimplemented("Snapshot").into())
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        Err(Failure::Unimplemented("MoveLeader").into())
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        Err(Failure::Unimplemented("Downgrade").into())
+    }
+}

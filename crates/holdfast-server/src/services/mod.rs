@@ -1,0 +1,16 @@
+//! The gRPC services: translation only.
+//!
+//! Each checks the call, decodes, asks the [`crate::frontend`], encodes. What later work fills answers Unimplemented
+//! through the generated traits, so that reflection already lists it.
+//!
+//! Module map: [`kv`], [`cluster`], [`maintenance`] serve; `later` holds what does not yet.
+
+pub mod cluster;
+pub mod kv;
+pub mod later;
+pub mod maintenance;
+
+use tonic::Status;
+
+/// The stream type of methods that never answer with one.
+pub type NoStream<T> = tokio_stream::Empty<Result<T, Status>>;

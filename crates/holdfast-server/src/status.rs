@@ -1,0 +1,335 @@
+//! The one place where a client-facing status is made: codes and texts of the wire contract.
+//!
+//! Clients match these texts exactly, so nothing is added to them. What else may help (a bound, whether the request may
+//! have happened) goes into metadata beside the status. The match has no wildcard: a new failure does not compile
+//! until its status is chosen here.
+
+use std::time::Duration;
+
+use holdfast_mvcc::command::{Invalid, Refusal};
+use holdfast_raft::{NodeError, TimeoutCause};
+use holdfast_storage::ReadError;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use crate::codec::request::DecodeError;
+
+/// Tells whether a failed write may have happened: `none` or `unknown`.
+const OUTCOME: &str = "holdfast-outcome";
+/// The lowest readable revision, with "compacted".
+const COMPACT_REVISION: &str = "holdfast-compact-revision";
+/// The newest revision, with "future revision".
+const CURRENT_REVISION: &str = "holdfast-current-revision";
+
+/// Why a client gets no answer. The closed set.
+#[derive(Debug)]
+pub enum Failure {
+    /// The request must be changed.
+    Invalid(Invalid),
+    /// The request holds numbers without a meaning.
+    Decode(DecodeError),
+    /// The state refuses it, on every member alike.
+    Refused(Refusal),
+    /// Consensus gave no answer.
+    Node(NodeError),
+    /// The client's own deadline ended first; a write may have happened.
+    ClientDeadline,
+    /// The client asked for a leader and none is known.
+    LeaderRequired,
+    /// The version that the client names is no text.
+    ClientApiVersion,
+    /// A learner does not serve this.
+    Learner,
+    /// A local read failed for good.
+    Store(String),
+    /// The member is stopping.
+    Stopped,
+    /// Not served by this version.
+    Unimplemented(&'static str),
+    /// Larger than the transport takes.
+    MessageTooLarge {
+        /// Its size in bytes.
+        bytes: u64,
+        /// What is taken.
+        bytes_max: u64,
+    },
+}
+
+impl From<Invalid> for Failure {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        Self::Node(error)
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Refused(refusal) => Self::Refused(refusal),
+            ReadError::Store(reason) => Self::Store(reason),
+        }
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Invalid(invalid) => Self::new(Code::InvalidArgument, invalid_text(invalid)),
+            Failure::Decode(DecodeError::SortOption) => {
+                Self::new(Code::InvalidArgument, "etcdserver: invalid sort option")
+            }
+            // etcd has no text for this one: it answers such compares by accident.
+            Failure::Decode(DecodeError::CompareOption) => {
+                Self::new(Code::InvalidArgument, "etcdserver: invalid compare option")
+            }
+            Failure::Refused(refusal) => refused(refusal),
+            Failure::Node(error) => node(&error),
+            Failure::ClientDeadline => with(
+                Self::new(Code::DeadlineExceeded, "etcdserver: context deadline exceeded"),
+                OUTCOME,
+                "unknown",
+            ),
+            Failure::LeaderRequired => Self::new(Code::Unavailable, "etcdserver: no leader"),
+            Failure::ClientApiVersion => {
+                Self::new(Code::InvalidArgument, "etcdserver: invalid client api version")
+            }
+            Failure::Learner => {
+                Self::new(Code::FailedPrecondition, "etcdserver: rpc not supported for learner")
+            }
+            Failure::Store(_) => Self::new(Code::DataLoss, "etcdserver: corrupt cluster"),
+            Failure::Stopped => Self::new(Code::Unavailable, "etcdserver: server stopped"),
+            Failure::Unimplemented(method) => {
+                Self::new(Code::Unimplemented, format!("{method} is not served by this version of holdfast"))
+            }
+            Failure::MessageTooLarge { bytes, bytes_max } => Self::new(
+                Code::ResourceExhausted,
+                format!("grpc: received message larger than max ({bytes} vs. {bytes_max})"),
+            ),
+        }
+    }
+}
+
+fn invalid_text(invalid: Invalid) -> &'static str {
+    match invalid {
+        Invalid::EmptyKey => "etcdserver: key is not provided",
+        Invalid::ValueProvided => "etcdserver: value is provided",
+        Invalid::LeaseProvided => "etcdserver: lease is provided",
+        // etcd bounds the depth by the number of operations alone.
+        Invalid::TooManyOperations { .. } | Invalid::TooDeep { .. } => {
+            "etcdserver: too many operations in txn request"
+        }
+        Invalid::DuplicateKey => "etcdserver: duplicate key given in txn request",
+        // etcd's own text for an operation with nothing set.
+        Invalid::EmptyOperation => "etcdserver: key not found",
+    }
+}
+
+fn refused(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::KeyNotFound => Status::new(Code::InvalidArgument, "etcdserver: key not found"),
+        Refusal::LeaseNotFound { .. } => Status::new(Code::NotFound, "etcdserver: requested lease not found"),
+        Refusal::Compacted { compact_revision, .. } => with(
+            Status::new(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
+            COMPACT_REVISION,
+            &compact_revision.get().to_string(),
+        ),
+        Refusal::FutureRevision { current, .. } => with(
+            Status::new(Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision"),
+            CURRENT_REVISION,
+            &current.get().to_string(),
+        ),
+    }
+}
+
+fn node(error: &NodeError) -> Status {
+    let (code, text, outcome) = match error {
+        NodeError::NoLeader => (Code::Unavailable, "etcdserver: no leader", "none"),
+        NodeError::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed", "none"),
+        NodeError::TooLarge { .. } => (Code::InvalidArgument, "etcdserver: request is too large", "none"),
+        NodeError::TooDeep { .. } => {
+            (Code::InvalidArgument, "etcdserver: too many operations in txn request", "none")
+        }
+        NodeError::TooManyRequests => (Code::ResourceExhausted, "etcdserver: too many requests", "none"),
+        NodeError::NoSpace => (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", "none"),
+        NodeError::TimedOut(TimeoutCause::Plain) => {
+            (Code::Unavailable, "etcdserver: request timed out", "unknown")
+        }
+        NodeError::TimedOut(TimeoutCause::LeaderFailure) => (
+            Code::Unavailable,
+            "etcdserver: request timed out, possibly due to previous leader failure",
+            "unknown",
+        ),
+        NodeError::TimedOut(TimeoutCause::ConnectionLost) => {
+            (Code::Unavailable, "etcdserver: request timed out, possibly due to connection lost", "unknown")
+        }
+        NodeError::ApplyTimedOut => (
+            Code::Unavailable,
+            "etcdserver: request timed out, waiting for the applied index took too long",
+            "none",
+        ),
+        NodeError::Stopped => (Code::Unavailable, "etcdserver: server stopped", "unknown"),
+    };
+    with(Status::new(code, text), OUTCOME, outcome)
+}
+
+fn with(mut status: Status, key: &'static str, value: &str) -> Status {
+    // The values are short words and digits, which are always valid metadata.
+    if let Ok(value) = value.parse::<MetadataValue<_>>() {
+        status.metadata_mut().insert(key, value);
+    }
+    status
+}
+
+/// A node's failure within a budget: when the client's own deadline was the shorter one, it is that which ended.
+pub fn within(error: NodeError, client_deadline: Option<Duration>, budget: Duration) -> Failure {
+    let deadline_was_the_clients = client_deadline.is_some_and(|deadline| deadline <= budget);
+    match error {
+        NodeError::TimedOut(_) | NodeError::ApplyTimedOut if deadline_was_the_clients => {
+            Failure::ClientDeadline
+        }
+        other => Failure::Node(other),
+    }
+}
+
+/// The transport's own "message too large", with the size and the limit it names, if that is what `message` says.
+///
+/// tonic refuses such a message before any service sees it, with a text of its own; clients know gRPC's.
+pub fn too_large_in_transport(message: &str) -> Option<Failure> {
+    let rest = message.strip_prefix("Error, decoded message length too large: found ")?;
+    let (bytes, rest) = rest.split_once(" bytes, the limit is: ")?;
+    let bytes_max = rest.strip_suffix(" bytes")?;
+    Some(Failure::MessageTooLarge { bytes: bytes.parse().ok()?, bytes_max: bytes_max.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_mvcc::types::{LeaseId, Revision};
+
+    use super::*;
+
+    #[test]
+    fn codes_and_texts_are_those_of_the_contract() {
+        let cases: Vec<(Failure, i32, &str)> = vec![
+            (Invalid::EmptyKey.into(), 3, "etcdserver: key is not provided"),
+            (Invalid::ValueProvided.into(), 3, "etcdserver: value is provided"),
+            (Invalid::LeaseProvided.into(), 3, "etcdserver: lease is provided"),
+            (
+                Invalid::TooManyOperations { operations: 129, operations_max: 128 }.into(),
+                3,
+                "etcdserver: too many operations in txn request",
+            ),
+            (Invalid::TooDeep { depth_max: 32 }.into(), 3, "etcdserver: too many operations in txn request"),
+            (Invalid::DuplicateKey.into(), 3, "etcdserver: duplicate key given in txn request"),
+            (Invalid::EmptyOperation.into(), 3, "etcdserver: key not found"),
+            (DecodeError::SortOption.into(), 3, "etcdserver: invalid sort option"),
+            (DecodeError::CompareOption.into(), 3, "etcdserver: invalid compare option"),
+            (Refusal::KeyNotFound.into(), 3, "etcdserver: key not found"),
+            (Refusal::LeaseNotFound { lease: LeaseId(7) }.into(), 5, "etcdserver: requested lease not found"),
+            (
+                Refusal::Compacted { requested: 1, compact_revision: Revision::new(4) }.into(),
+                11,
+                "etcdserver: mvcc: required revision has been compacted",
+            ),
+            (
+                Refusal::FutureRevision { requested: 9, current: Revision::new(4) }.into(),
+                11,
+                "etcdserver: mvcc: required revision is a future revision",
+            ),
+            (NodeError::NoLeader.into(), 14, "etcdserver: no leader"),
+            (NodeError::LeaderChanged.into(), 14, "etcdserver: leader changed"),
+            (NodeError::TooLarge { bytes: 2, bytes_max: 1 }.into(), 3, "etcdserver: request is too large"),
+            (
+                NodeError::TooDeep { depth_max: 32 }.into(),
+                3,
+                "etcdserver: too many operations in txn request",
+            ),
+            (NodeError::TooManyRequests.into(), 8, "etcdserver: too many requests"),
+            (NodeError::NoSpace.into(), 8, "etcdserver: mvcc: database space exceeded"),
+            (NodeError::TimedOut(TimeoutCause::Plain).into(), 14, "etcdserver: request timed out"),
+            (
+                NodeError::TimedOut(TimeoutCause::LeaderFailure).into(),
+                14,
+                "etcdserver: request timed out, possibly due to previous leader failure",
+            ),
+            (
+                NodeError::TimedOut(TimeoutCause::ConnectionLost).into(),
+                14,
+                "etcdserver: request timed out, possibly due to connection lost",
+            ),
+            (
+                NodeError::ApplyTimedOut.into(),
+                14,
+                "etcdserver: request timed out, waiting for the applied index took too long",
+            ),
+            (NodeError::Stopped.into(), 14, "etcdserver: server stopped"),
+            (Failure::ClientDeadline, 4, "etcdserver: context deadline exceeded"),
+            (Failure::LeaderRequired, 14, "etcdserver: no leader"),
+            (Failure::ClientApiVersion, 3, "etcdserver: invalid client api version"),
+            (Failure::Learner, 9, "etcdserver: rpc not supported for learner"),
+            (Failure::Store("sled: corrupt".to_owned()), 15, "etcdserver: corrupt cluster"),
+            (Failure::Stopped, 14, "etcdserver: server stopped"),
+            (Failure::Unimplemented("Watch"), 12, "Watch is not served by this version of holdfast"),
+            (
+                Failure::MessageTooLarge { bytes: 2_187_274, bytes_max: 2_097_152 },
+                8,
+                "grpc: received message larger than max (2187274 vs. 2097152)",
+            ),
+        ];
+        for (failure, code, text) in cases {
+            let (what, status) = (format!("{failure:?}"), Status::from(failure));
+            assert_eq!((i32::from(status.code()), status.message()), (code, text), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_failed_write_says_whether_it_may_have_happened() {
+        let outcome = |error: NodeError| {
+            let status = Status::from(Failure::Node(error));
+            status.metadata().get(OUTCOME).map(|v| v.to_str().unwrap().to_owned()).unwrap()
+        };
+        assert_eq!(outcome(NodeError::LeaderChanged), "none");
+        assert_eq!(outcome(NodeError::TimedOut(TimeoutCause::Plain)), "unknown");
+        assert_eq!(outcome(NodeError::Stopped), "unknown");
+    }
+
+    #[test]
+    fn a_timeout_within_the_clients_deadline_is_the_clients() {
+        let second = Duration::from_secs(1);
+        let timed_out = || NodeError::TimedOut(TimeoutCause::Plain);
+        assert!(matches!(within(timed_out(), Some(second), 7 * second), Failure::ClientDeadline));
+        assert!(matches!(within(timed_out(), Some(9 * second), 7 * second), Failure::Node(_)));
+        assert!(matches!(within(timed_out(), None, 7 * second), Failure::Node(_)));
+        assert!(matches!(
+            within(NodeError::NoLeader, Some(second), 7 * second),
+            Failure::Node(NodeError::NoLeader)
+        ));
+    }
+
+    #[test]
+    fn the_transports_refusal_is_recognised() {
+        let text =
+            "Error, decoded message length too large: found 2187274 bytes, the limit is: 2097152 bytes";
+        assert!(matches!(
+            too_large_in_transport(text),
+            Some(Failure::MessageTooLarge { bytes: 2_187_274, bytes_max: 2_097_152 })
+        ));
+        assert!(too_large_in_transport("etcdserver: mvcc: required revision has been compacted").is_none());
+    }
+}

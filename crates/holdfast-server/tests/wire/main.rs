@@ -1,0 +1,9 @@
+//! End to end: real members of the test server, driven over their client ports.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
+mod common;
+mod http;
+mod metadata;
+mod single;
+mod starting;
+mod three;

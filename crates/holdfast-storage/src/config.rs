@@ -1,0 +1,44 @@
+//! Sizes and places.
+
+use std::path::PathBuf;
+
+/// Which engine keeps the stable store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EngineKind {
+    /// sled; the default.
+    #[default]
+    Sled,
+    /// redb.
+    Redb,
+    /// In memory: gone at the end of the process, rebuilt from snapshot and log.
+    Memory,
+}
+
+/// Sizes and places; every limit has a flag in the server.
+#[derive(Debug, Clone)]
+pub struct StorageConfig {
+    /// The directory of the stable store and the snapshots, created when missing.
+    pub dir: PathBuf,
+    /// The engine of the stable store.
+    pub engine: EngineKind,
+    /// How many write workers; default min(cores, 8).
+    pub workers: usize,
+    /// The memory budget for values (memtables and cache) in bytes; default 512 MiB. Half of it is for what is not
+    /// yet in the stable store, a quarter for our cache of values, an eighth for the engine's own.
+    pub memory_bytes: usize,
+}
+
+impl StorageConfig {
+    /// Bytes that may wait in memtables before new entries are held back.
+    pub(crate) fn memtable_bytes_max(&self) -> usize {
+        self.memory_bytes / 2
+    }
+    /// Bytes of cached values.
+    pub(crate) fn cache_bytes(&self) -> usize {
+        self.memory_bytes / 4
+    }
+    /// Bytes for the engine's own cache; below 1 MiB sled cannot work.
+    pub(crate) fn engine_cache_bytes(&self) -> usize {
+        (self.memory_bytes / 8).max(1 << 20)
+    }
+}

@@ -1,0 +1,124 @@
+//! The engine over sled, the default.
+//!
+//! What sled needs from its user, and gets here:
+//! - its `flush` does not reach the drive: we sync the file through a handle of our own behind it;
+//! - messages above a quarter segment go to blob files that nobody syncs: segments of 4 MiB and values of at most
+//!   32 KiB keep all messages below that;
+//! - a batch holds a process-wide lock that blocks readers: batches are bounded;
+//! - only its background flush collects segments: it stays on;
+//! - damage shows at open or on a read: the caller throws the store away and rebuilds it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_env::{Disk, OpenMode};
+use sled::{Config, Db, IVec};
+
+use super::{Batch, Engine, Pair};
+use crate::error::StoreError;
+
+/// A quarter of it is above the largest leaf that packs of 32 KiB make.
+const SEGMENT_BYTES: usize = 4 << 20;
+
+/// How often sled's own thread flushes and collects segments.
+const FLUSH_EVERY_MS: u64 = 1000;
+
+/// A sled database.
+pub(crate) struct Sled {
+    db: Db,
+    disk: Arc<dyn Disk>,
+    file: PathBuf,
+}
+
+impl Sled {
+    /// Opens or creates the database in `dir`.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
+        let config = Config::new()
+            .path(dir)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(cache_bytes as u64)
+            .flush_every_ms(Some(FLUSH_EVERY_MS));
+        let db = config.open().map_err(opening)?;
+        Ok(Self { db, disk: Arc::clone(disk), file: dir.join("db") })
+    }
+}
+
+impl Engine for Sled {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.db.get(key).map_err(running)?.map(|v| bytes(&v)))
+    }
+
+    fn get_le(&self, key: &[u8]) -> Result<Option<Pair>, StoreError> {
+        match self.db.range(&key[..1]..=key).next_back() {
+            Some(found) => found.map(pair).map(Some).map_err(running),
+            None => Ok(None),
+        }
+    }
+
+    fn scan(&self, from: &[u8], pairs_max: usize, bytes_max: usize) -> Result<Vec<Pair>, StoreError> {
+        let end = [from[0] + 1];
+        let mut found = Vec::new();
+        let mut taken = 0;
+        for next in self.db.range(from..&end[..]).take(pairs_max) {
+            let (key, value) = pair(next.map_err(running)?);
+            taken += value.len();
+            found.push((key, value));
+            if taken > bytes_max {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut ops = sled::Batch::default();
+        for (key, value) in batch.into_ops() {
+            match value {
+                Some(value) => ops.insert(key, value),
+                None => ops.remove(key),
+            }
+        }
+        self.db.apply_batch(ops).map_err(running)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(running)?;
+        let file = self.disk.open(&self.file, OpenMode::ReadWrite).map_err(StoreError::Failed)?;
+        file.sync_data().map_err(StoreError::Failed)
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
+    }
+}
+
+fn bytes(value: &IVec) -> Bytes {
+    Bytes::copy_from_slice(value)
+}
+
+fn pair((key, value): (IVec, IVec)) -> Pair {
+    (bytes(&key), bytes(&value))
+}
+
+/// At open, a held lock has its own meaning; sled reports it as an I/O error with that text and no kind of its own.
+/// Files of another sled are not damaged; any other complaint about its configuration file means that it is.
+fn opening(error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => StoreError::InUse,
+        sled::Error::Unsupported(why) if why.contains("pagecache version") => {
+            StoreError::Newer(format!("sled: {why}"))
+        }
+        other => running(other),
+    }
+}
+
+fn running(error: sled::Error) -> StoreError {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error {
+        sled::Error::Io(error) if !matches!(error.kind(), InvalidData | UnexpectedEof) => {
+            StoreError::Failed(error)
+        }
+        other => StoreError::Damaged(format!("sled: {other}")),
+    }
+}

@@ -1,0 +1,164 @@
+//! What readers may see: the visible revision, the compact revision there, and who reads below.
+//!
+//! A reader enters at a revision and pins it. The scrub removes what a compaction made unreadable only when no reader
+//! is pinned below that compact revision; readers that come later are refused there. So a read that was let in never
+//! finds its revision gone, and never needs a lock for longer than a chunk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holdfast_mvcc::ReadWindow;
+use holdfast_mvcc::command::{MemberAttributes, ReadAt, Refusal};
+use holdfast_mvcc::types::Revision;
+use parking_lot::Mutex;
+
+/// The entrance for readers. Opened further by the sequencer only (and by an install).
+#[derive(Debug)]
+pub(crate) struct Gate {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    revision: Revision,
+    compact_revision: Option<Revision>,
+    members: Arc<[MemberAttributes]>,
+    pins: BTreeMap<Revision, usize>,
+}
+
+/// A reader inside; leaves on drop.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    gate: Arc<Gate>,
+    /// The revision it reads at; nothing at or above it is scrubbed away.
+    pub(crate) at: Revision,
+    /// What was readable when it entered.
+    pub(crate) window: ReadWindow,
+}
+
+impl Gate {
+    /// Open up to this state.
+    pub(crate) fn new(head: &holdfast_mvcc::Head) -> Arc<Self> {
+        let inner = Inner {
+            revision: head.revision,
+            compact_revision: head.compact_revision,
+            members: head.members.as_slice().into(),
+            pins: BTreeMap::new(),
+        };
+        Arc::new(Self { inner: Mutex::new(inner) })
+    }
+
+    /// Opens up to this state.
+    pub(crate) fn advance(&self, head: &holdfast_mvcc::Head) {
+        let mut inner = self.inner.lock();
+        assert!(inner.revision <= head.revision, "the visible revision never steps back");
+        inner.revision = head.revision;
+        inner.compact_revision = head.compact_revision;
+        if inner.members[..] != head.members[..] {
+            inner.members = head.members.as_slice().into();
+        }
+    }
+
+    /// Lets a reader in.
+    pub(crate) fn enter(self: &Arc<Self>, at: ReadAt) -> Result<Pin, Refusal> {
+        let mut inner = self.inner.lock();
+        let at = inner.window().resolve(at)?;
+        Ok(inner.pin(self, at))
+    }
+
+    /// Lets a reader in that may go to any readable revision.
+    pub(crate) fn enter_window(self: &Arc<Self>) -> Pin {
+        let mut inner = self.inner.lock();
+        let lowest = inner.compact_revision.unwrap_or(Revision::NONE);
+        inner.pin(self, lowest)
+    }
+
+    /// The visible revision.
+    pub(crate) fn revision(&self) -> Revision {
+        self.inner.lock().revision
+    }
+
+    /// The members' attributes at the visible revision.
+    pub(crate) fn members(&self) -> Vec<MemberAttributes> {
+        self.inner.lock().members.to_vec()
+    }
+
+    /// The visible compact revision, when nobody reads below it: then what it made unreadable may go.
+    pub(crate) fn scrubbable(&self) -> Option<Revision> {
+        let inner = self.inner.lock();
+        let compact_revision = inner.compact_revision?;
+        let lowest = inner.pins.keys().next();
+        lowest.is_none_or(|&lowest| lowest >= compact_revision).then_some(compact_revision)
+    }
+
+    /// The visible compact revision.
+    pub(crate) fn compact_revision(&self) -> Option<Revision> {
+        self.inner.lock().compact_revision
+    }
+}
+
+impl Inner {
+    fn window(&self) -> ReadWindow {
+        ReadWindow { newest: self.revision, compact_revision: self.compact_revision }
+    }
+
+    fn pin(&mut self, gate: &Arc<Gate>, at: Revision) -> Pin {
+        *self.pins.entry(at).or_default() += 1;
+        Pin { gate: Arc::clone(gate), at, window: self.window() }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut inner = self.gate.inner.lock();
+        let readers = inner.pins.get_mut(&self.at).expect("a pin is registered until it drops");
+        *readers -= 1;
+        if *readers == 0 {
+            inner.pins.remove(&self.at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_mvcc::Head;
+
+    use super::*;
+
+    fn head(revision: u64, compact: Option<u64>) -> Head {
+        Head {
+            revision: Revision::new(revision),
+            compact_revision: compact.map(Revision::new),
+            members: Vec::new(),
+        }
+    }
+
+    fn at(revision: u64) -> ReadAt {
+        ReadAt::Revision(Revision::new(revision))
+    }
+
+    #[test]
+    fn the_bounds_are_inclusive() {
+        let gate = Gate::new(&head(9, Some(4)));
+        assert!(matches!(gate.enter(at(10)), Err(Refusal::FutureRevision { requested: 10, .. })));
+        assert!(matches!(gate.enter(at(3)), Err(Refusal::Compacted { requested: 3, .. })));
+        assert_eq!(gate.enter(at(4)).unwrap().at, Revision::new(4));
+        assert_eq!(gate.enter(ReadAt::Latest).unwrap().at, Revision::new(9));
+    }
+
+    #[test]
+    fn a_reader_below_holds_the_scrub_back() {
+        let gate = Gate::new(&head(9, None));
+        let old = gate.enter(at(5)).unwrap();
+        let same = gate.enter(at(5)).unwrap();
+        gate.advance(&head(9, Some(7)));
+        assert_eq!(gate.scrubbable(), None);
+        drop(old);
+        assert_eq!(gate.scrubbable(), None);
+        drop(same);
+        assert_eq!(gate.scrubbable(), Some(Revision::new(7)));
+        let exact = gate.enter(at(7)).unwrap();
+        assert_eq!(gate.scrubbable(), Some(Revision::new(7)), "the compact revision itself stays readable");
+        drop(exact);
+    }
+}

@@ -1,0 +1,76 @@
+//! The bounds of this crate, each with its reason.
+
+use std::time::Duration;
+
+/// Target size of a pack in bytes. sled writes a leaf of up to 16 and some items as one message, and moves messages
+/// above a quarter segment (1 MiB at our segment size) into unsynced blob files; 32 KiB keeps clear of that.
+pub(crate) const PACK_BYTES: usize = 32 << 10;
+
+/// A stored value of the engine is never longer: what is larger is cut into pieces.
+pub(crate) const PIECE_BYTES: usize = PACK_BYTES;
+
+/// The last pack is rewritten with what follows until it has this size, so that a trickle of writes does not leave
+/// one pack per commit behind.
+pub(crate) const TAIL_BYTES: usize = 8 << 10;
+
+/// Operations in one engine batch: sled holds a process-wide lock for a batch, which blocks readers.
+pub(crate) const BATCH_OPS_MAX: usize = 256;
+
+/// Bytes in one engine batch, for the same reason.
+pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// The committer gathers this many bytes before it writes ...
+pub(crate) const COMMIT_BYTES: usize = PACK_BYTES;
+
+/// ... or waits this long ...
+pub(crate) const COMMIT_LINGER: Duration = Duration::from_millis(100);
+
+/// ... and takes at most this many bytes of records at a time.
+pub(crate) const COMMIT_BYTES_MAX: usize = 768 << 10;
+
+/// The committer flushes the engine after this many bytes: redb reuses no page before, and a restart after a power cut
+/// replays from here.
+pub(crate) const FLUSH_BYTES: usize = 32 << 20;
+
+/// Bytes of entries that may wait for the dispatcher.
+pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Messages (each a list of entries) that may wait for the dispatcher.
+pub(crate) const QUEUE_MESSAGES_MAX: usize = 256;
+
+/// Entries evaluated in one go, under one hold of the index lock.
+pub(crate) const SLICE_ENTRIES_MAX: usize = 64;
+
+/// Values fetched ahead for one slice; what lies beyond is read during evaluation.
+pub(crate) const PREFETCH_RECORDS_MAX: usize = 4096;
+
+/// Bytes of values fetched ahead for one slice, exceeded by less than one value. They are held until the slice is
+/// evaluated, beside the budget for memtables and cache.
+pub(crate) const PREFETCH_BYTES_MAX: usize = 16 << 20;
+
+/// Evaluated slices on their way through workers and sequencer.
+pub(crate) const SLICES_IN_FLIGHT_MAX: usize = 64;
+
+/// Control events that may wait. Each of their few senders has at most one on its way.
+pub(crate) const CONTROL_MAX: usize = 32;
+
+/// Keys visited under one hold of the index lock by readers and by the scrub.
+pub(crate) const LOCK_KEYS_MAX: usize = 512;
+
+/// What an entry costs in memory beside its records, for accounting.
+pub(crate) const ENTRY_BYTES: usize = 128;
+
+/// Raw bytes of a snapshot block.
+pub(crate) const BLOCK_BYTES: usize = 1 << 20;
+
+/// How long a shutdown waits for the pipeline.
+pub(crate) const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Packs looked at in one slice of the scrub.
+pub(crate) const SCRUB_PACKS_MAX: usize = 12;
+
+/// How long the scrub waits when a reader is in its way.
+pub(crate) const SCRUB_RETRY: Duration = Duration::from_millis(50);
+
+const _: () = assert!(COMMIT_BYTES_MAX + PACK_BYTES * 4 <= BATCH_BYTES_MAX);
+const _: () = assert!((SCRUB_PACKS_MAX + 1) * 2 * PACK_BYTES <= BATCH_BYTES_MAX);

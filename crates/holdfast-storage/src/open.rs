@@ -1,0 +1,267 @@
+//! Opening: from what is on disk to a running pipeline.
+//!
+//! 1. Verify the newest snapshot.
+//! 2. Open the current generation and load its position and index. When that shows damage, or damage was found while
+//!    the member ran, set it aside. Clean up what is left of old snapshots.
+//! 3. When there is none, or the snapshot is ahead of it (an install was interrupted, or the engine is in memory),
+//!    build the next generation from the snapshot, or an empty one.
+//! 4. Start the loops.
+//!
+//! Whatever a newer release wrote ends the start before anything is changed on disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use arc_swap::ArcSwap;
+use holdfast_env::disk::create_dir_synced;
+use holdfast_env::{Env, TaskHandle};
+use holdfast_mvcc::State;
+use holdfast_mvcc::types::{RecordId, Revision};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::config::StorageConfig;
+use crate::engine::EngineFactory;
+use crate::error::{StorageError, StoreError};
+use crate::gate::Gate;
+use crate::generation::{Generation, Generations};
+use crate::limits::{CONTROL_MAX, QUEUE_MESSAGES_MAX, SLICES_IN_FLIGHT_MAX};
+use crate::memtable::Memtable;
+use crate::pack::metas;
+use crate::pipeline::backlog::Backlog;
+use crate::pipeline::committer::Committer;
+use crate::pipeline::control::{CommitPosition, Control, QueueItem};
+use crate::pipeline::dispatcher::{Channels, Dispatcher};
+use crate::pipeline::shared::{Positions, Shared};
+use crate::pipeline::{sequencer, worker};
+use crate::snapshot::install::{self, Prepared};
+use crate::snapshot::store::SnapshotStore;
+use crate::stable::following;
+use crate::types::{Applied, DispatcherState, EventSink, Visible};
+use crate::view::{Cache, View};
+
+/// A stable store with its index.
+pub(crate) struct Loaded {
+    generation: Arc<Generation>,
+    state: State,
+    applied: Applied,
+    scrubbed: Option<Revision>,
+}
+
+/// What a pipeline starts from.
+pub(crate) type Opened = (SnapshotStore, Generations, Loaded);
+
+/// The running loops and the ways in.
+pub(crate) struct Running {
+    /// What they share.
+    pub(crate) shared: Arc<Shared>,
+    /// To the dispatcher, in log order.
+    pub(crate) queue: mpsc::Sender<QueueItem>,
+    /// To the dispatcher, first.
+    pub(crate) control: mpsc::Sender<Control>,
+    /// The loops.
+    pub(crate) tasks: Vec<TaskHandle>,
+}
+
+/// Steps 1 to 3. Blocks on files.
+pub(crate) fn load(
+    env: &Env,
+    config: &StorageConfig,
+    engines: EngineFactory,
+) -> Result<Opened, StorageError> {
+    create_dir_synced(&*env.disk, &config.dir).map_err(StorageError::io(&config.dir, "create"))?;
+    // Up to the clean-up this only looks: what a newer release has left must stay as it is.
+    let (snapshots, left_over) = SnapshotStore::open(&env.disk, config.dir.join("snapshots"))?;
+    let generations = Generations::new(&env.disk, config, engines);
+    let current = generations.current()?;
+    let loaded = match current {
+        Some(number) => load_generation(&generations, number)?,
+        None => None,
+    };
+    snapshots.clean_up(left_over)?;
+    let behind = |loaded: &Loaded| {
+        snapshots.current().is_some_and(|snapshot| snapshot.applied.log_id > loaded.applied.log_id)
+    };
+    let loaded = match loaded {
+        Some(loaded) if !behind(&loaded) => loaded,
+        stale => {
+            drop(stale);
+            rebuild(&generations, &snapshots, current.unwrap_or(0) + 1)?
+        }
+    };
+    generations.remove_others(loaded.generation.number())?;
+    Ok((snapshots, generations, loaded))
+}
+
+/// The current generation with its index; `None` when it is damaged, which sets it aside.
+fn load_generation(generations: &Generations, number: u64) -> Result<Option<Loaded>, StorageError> {
+    if !generations.exists(number)? {
+        tracing::error!(
+            number,
+            "the stable store is missing: it is rebuilt from the newest snapshot and the log"
+        );
+        return Ok(None);
+    }
+    if generations.is_marked_damaged(number)? {
+        tracing::error!(
+            number,
+            "the stable store was found damaged while it was in use: it is rebuilt from the newest snapshot and the log"
+        );
+        generations.set_aside(number)?;
+        return Ok(None);
+    }
+    let opened = generations.open(number).and_then(|generation| {
+        let index = load_index(&generation)?;
+        // What we read may be in the system's cache only, after a process that was killed. From here on the position
+        // counts as durable, and the log may be purged up to it: so it has to be on disk first.
+        generation.stable().flush()?;
+        Ok((generation, index))
+    });
+    match opened {
+        Ok((generation, (state, applied, scrubbed))) => {
+            Ok(Some(Loaded { generation, state, applied, scrubbed }))
+        }
+        Err(StoreError::Damaged(reason)) => {
+            tracing::error!(
+                reason,
+                "the stable store is damaged: it is rebuilt from the newest snapshot and the log"
+            );
+            generations.set_aside(number)?;
+            Ok(None)
+        }
+        Err(other) => Err(StorageError::store(&generations.path(number), other)),
+    }
+}
+
+type Index = (State, Applied, Option<Revision>);
+
+fn load_index(generation: &Generation) -> Result<Index, StoreError> {
+    let stable = generation.stable();
+    let Some((head, applied)) = stable.position()? else {
+        stable.trim(Revision::NONE)?;
+        return Ok((State::new(), Applied::default(), None));
+    };
+    let revision = head.revision;
+    let mut state = State::with_head(head);
+    let mut from = RecordId::default();
+    loop {
+        let page = stable.meta_packs(from)?;
+        let Some((last, _)) = page.last() else { break };
+        from = following(*last);
+        for (_, pack) in &page {
+            // What an interrupted commit has left above the head is trimmed below.
+            for meta in metas(pack)?.iter().filter(|meta| meta.id.revision <= revision) {
+                state.restore(meta);
+            }
+        }
+    }
+    // Last, because it is the first thing that writes.
+    stable.trim(revision)?;
+    Ok((state, applied, stable.scrubbed()?))
+}
+
+/// A new generation from the newest snapshot, or an empty one.
+fn rebuild(
+    generations: &Generations,
+    snapshots: &SnapshotStore,
+    number: u64,
+) -> Result<Loaded, StorageError> {
+    let loaded = match snapshots.current() {
+        Some(snapshot) => {
+            tracing::info!(snapshot = snapshot.id, "building the stable store from the newest snapshot");
+            let built = install::build(generations, snapshots, number, snapshot)?;
+            let Prepared { generation, state, applied, .. } = built;
+            let scrubbed = state.head().compact_revision;
+            Loaded { generation, state, applied, scrubbed }
+        }
+        None => {
+            if number > 1 {
+                tracing::warn!(
+                    "there is no snapshot: the log has to begin at its first entry; when entries are missing, remove \
+                     this member from the cluster and add it again with an empty directory"
+                );
+            }
+            let created = generations.create(number);
+            let generation = created.map_err(|e| StorageError::store(&generations.path(number), e))?;
+            Loaded { generation, state: State::new(), applied: Applied::default(), scrubbed: None }
+        }
+    };
+    generations.switch_to(number)?;
+    loaded.generation.keep();
+    Ok(loaded)
+}
+
+/// Step 4.
+pub(crate) fn start(
+    env: &Env,
+    config: StorageConfig,
+    events: Arc<dyn EventSink>,
+    (snapshots, generations, loaded): Opened,
+) -> Running {
+    let workers = config.workers.clamp(1, 64);
+    let Loaded { generation, state, applied, scrubbed } = loaded;
+    let head = state.head().clone();
+    let visible = Visible { log_id: applied.log_id, revision: head.revision };
+    let disk_bytes = generation.stable().disk_bytes();
+    let durable = if generation.is_durable() {
+        applied.log_id
+    } else {
+        snapshots.current().and_then(|snapshot| snapshot.applied.log_id)
+    };
+    let view = View {
+        gate: Gate::new(&head),
+        state: Arc::new(RwLock::new(state)),
+        active: Memtable::new(workers),
+        frozen: None,
+        generation,
+    };
+    let shared = Arc::new(Shared {
+        env: env.clone(),
+        cache: Cache::new(config.cache_bytes()),
+        config,
+        events,
+        view: ArcSwap::from_pointee(view),
+        visible: watch::Sender::new(visible),
+        backlog: Backlog::default(),
+        memtable_bytes: AtomicUsize::new(0),
+        space: Notify::new(),
+        state: Mutex::new(DispatcherState::Normal),
+        poisoned: Mutex::new(None),
+        positions: Mutex::new(Positions { stable: applied.log_id, durable }),
+        disk_bytes: AtomicU64::new(disk_bytes),
+        evaluation_reads: AtomicU64::new(0),
+        applied: Mutex::new(applied.clone()),
+        scrubbed: watch::Sender::new(scrubbed.map_or(0, Revision::get)),
+        scrubbing: RwLock::new(()),
+        ended: watch::Sender::new(false),
+        cancel_dump: AtomicBool::new(false),
+        abandon: AtomicBool::new(false),
+        snapshots,
+        generations,
+    });
+    spawn(&shared, workers, CommitPosition { head, applied })
+}
+
+fn spawn(shared: &Arc<Shared>, workers: usize, position: CommitPosition) -> Running {
+    let (queue, queue_out) = mpsc::channel(QUEUE_MESSAGES_MAX);
+    let (control, control_out) = mpsc::channel(CONTROL_MAX);
+    let (to_sequencer, sequencer_in) = mpsc::channel(SLICES_IN_FLIGHT_MAX);
+    let spawn = &shared.env.spawn;
+    let mut tasks = Vec::new();
+    let mut shards = Vec::new();
+    for shard in 0..workers {
+        let (jobs, jobs_in) = mpsc::channel(SLICES_IN_FLIGHT_MAX);
+        shards.push(jobs);
+        tasks.push(spawn.dedicated(&format!("hf-worker-{shard}"), Box::pin(worker::run(shard, jobs_in))));
+    }
+    tasks.push(spawn.dedicated("hf-sequencer", Box::pin(sequencer::run(Arc::clone(shared), sequencer_in))));
+    let committer = Committer::new(Arc::clone(shared), control.clone(), position.clone());
+    tasks.push(spawn.dedicated("hf-committer", Box::pin(committer.run())));
+    let channels = Channels { queue: queue_out, control: control_out, shards, sequencer: to_sequencer };
+    let dispatcher = Dispatcher::new(Arc::clone(shared), channels, position.applied);
+    tasks.push(spawn.dedicated("hf-dispatcher", Box::pin(dispatcher.run())));
+    Running { shared: Arc::clone(shared), queue, control, tasks }
+}
+
+#[cfg(test)]
+mod tests;

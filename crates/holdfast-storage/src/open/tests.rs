@@ -1,0 +1,227 @@
+//! Tests of the start: what it makes durable, what it refuses, what it rebuilds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use crate::engine::tests::Watched;
+use crate::engine::{self, Batch, Engine, EngineFactory};
+use crate::pack::{PackKind, newer_pack};
+use crate::tests::common::*;
+use crate::types::{DispatchBody, DispatchItem, DispatcherState};
+use crate::{EngineKind, EventSink, Storage, StorageError};
+
+const ON_DISK: [EngineKind; 2] = [EngineKind::Sled, EngineKind::Redb];
+
+type Watching = Arc<Mutex<Vec<Arc<Watched>>>>;
+
+/// Engines on disk that can be looked into.
+fn watched(kind: EngineKind) -> (EngineFactory, Watching) {
+    let made = Watching::default();
+    let kept = Arc::clone(&made);
+    let disk: Arc<dyn holdfast_env::Disk> = Arc::new(holdfast_env::RealDisk);
+    let factory: EngineFactory = Arc::new(move |dir| {
+        let engine = Arc::new(Watched::new(engine::open(kind, &disk, dir, 1 << 20)?));
+        kept.lock().push(Arc::clone(&engine));
+        Ok(engine as Arc<dyn Engine>)
+    });
+    (factory, made)
+}
+
+async fn open(dir: &Path, kind: EngineKind) -> (Member, Watching) {
+    let events = Arc::new(Events::default());
+    let (factory, engines) = watched(kind);
+    let sink = Arc::clone(&events) as Arc<dyn EventSink>;
+    let storage = Storage::open_with(&env(), config(dir, kind), sink, factory).await.unwrap();
+    (Member::over(storage, events), engines)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_that_counts_as_durable_was_flushed_by_this_start() {
+    for kind in ON_DISK {
+        let dir = tempfile::tempdir().unwrap();
+        let mut member = Member::open(dir.path(), kind).await;
+        member.run(vec![put("k", "v")]).await;
+        member.close().await;
+        let (member, engines) = open(dir.path(), kind).await;
+        assert_eq!(member.storage.status().durable, Some(log_id(0)), "{kind:?}");
+        // Nothing was dispatched, so the committer has flushed nothing: it was the start.
+        assert_eq!(engines.lock()[0].flushes.load(Ordering::SeqCst), 1, "{kind:?}");
+        engines.lock().clear();
+        member.close().await;
+    }
+}
+
+/// All files below a directory with their content, but for what engines write whenever they are opened.
+fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            let inner = content(&path);
+            found.insert(path, Vec::new());
+            found.extend(inner);
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            found.insert(path, bytes);
+        }
+    }
+    found
+}
+
+/// The names, and the content of what is not an engine's.
+fn ours(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let is_engine = |path: &Path| path.parent().is_some_and(|p| p.starts_with(dir.join("gen-1")));
+    let mut found = content(dir);
+    // sled writes snapshots of its page table when it is opened and closed.
+    found.retain(|path, _| !path.file_name().unwrap().to_string_lossy().starts_with("snap."));
+    found.iter_mut().filter(|(path, _)| is_engine(path)).for_each(|(_, bytes)| bytes.clear());
+    found
+}
+
+/// A directory with some data, a snapshot, and an interrupted transfer.
+async fn written(dir: &Path, kind: EngineKind) {
+    let mut member = Member::open(dir, kind).await;
+    member.run((0..50).map(|n| put(&format!("k{n}"), &"x".repeat(3000))).collect()).await;
+    member.dump().await;
+    member.run(vec![put("k", "behind the snapshot")]).await;
+    member.close().await;
+    std::fs::write(dir.join("snapshots/recv-7.tmp"), b"half").unwrap();
+}
+
+/// Changes the engine's content behind the member's back.
+fn change(dir: &Path, kind: EngineKind, change: impl FnOnce(&dyn Engine) -> Batch) {
+    let disk: Arc<dyn holdfast_env::Disk> = Arc::new(holdfast_env::RealDisk);
+    let engine = engine::open(kind, &disk, &dir.join("gen-1"), 1 << 20).unwrap();
+    let batch = change(&*engine);
+    engine.apply(batch).unwrap();
+    engine.flush().unwrap();
+}
+
+async fn refused_as_newer(dir: &Path, kind: EngineKind, case: &str) {
+    let before = ours(dir);
+    for _ in 0..2 {
+        let opened = Storage::open(&env(), config(dir, kind), Arc::new(Events::default())).await;
+        let Err(error @ StorageError::NewerFormat { .. }) = opened else {
+            panic!("{kind:?}, {case}: {opened:?}");
+        };
+        let message = error.to_string();
+        assert!(message.contains("format 2, this release reads up to 1"), "{message}");
+        assert!(message.contains(&*dir.to_string_lossy()), "{message}");
+    }
+    assert!(ours(dir) == before, "{kind:?}, {case}: something was changed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_stable_store_is_refused_and_left_as_it_is() {
+    for kind in ON_DISK {
+        for key in ["aapplied", "ahead"] {
+            let dir = tempfile::tempdir().unwrap();
+            written(dir.path(), kind).await;
+            change(dir.path(), kind, |engine| {
+                let mut stored = engine.get(key.as_bytes()).unwrap().unwrap().to_vec();
+                stored[2] = 2;
+                let mut batch = Batch::default();
+                batch.put(key.as_bytes().to_vec(), stored);
+                batch
+            });
+            refused_as_newer(dir.path(), kind, key).await;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path(), kind).await;
+        change(dir.path(), kind, |engine| {
+            let (key, _) = engine.scan(b"m", 1, 1).unwrap().remove(0);
+            let mut stored = vec![0];
+            stored.extend_from_slice(&newer_pack(PackKind::Meta));
+            let mut batch = Batch::default();
+            batch.put(key.to_vec(), stored);
+            batch
+        });
+        refused_as_newer(dir.path(), kind, "a meta pack").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_snapshot_is_refused_and_left_as_it_is() {
+    for kind in ON_DISK {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path(), kind).await;
+        let name = std::fs::read_dir(dir.path().join("snapshots")).unwrap().map(|e| e.unwrap().path());
+        let path = name.into_iter().find(|p| p.extension().unwrap() == "snap").unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[8] = 2;
+        std::fs::write(&path, &bytes).unwrap();
+        refused_as_newer(dir.path(), kind, "a snapshot").await;
+    }
+}
+
+/// Breaks a byte in the first value pack, which no start reads.
+fn damage_a_value(dir: &Path, kind: EngineKind) {
+    change(dir, kind, |engine| {
+        let (key, stored) = engine.scan(b"v", 1, 1).unwrap().remove(0);
+        let mut stored = stored.to_vec();
+        *stored.last_mut().unwrap() ^= 1;
+        let mut batch = Batch::default();
+        batch.put(key.to_vec(), stored);
+        batch
+    });
+}
+
+async fn run_into_the_damage(member: &mut Member) -> String {
+    let (respond, answer) = tokio::sync::oneshot::channel();
+    let body = DispatchBody::Command { command: swap("k0", "y", "z"), respond: Some(respond) };
+    let dispatched = member.storage.dispatch(vec![DispatchItem { log_id: log_id(member.next), body }]).await;
+    // It may be poisoned before the dispatch returns.
+    assert!(matches!(dispatched, Ok(()) | Err(StorageError::Poisoned { .. })), "{dispatched:?}");
+    assert!(within(answer).await.is_err());
+    member.until("poisoned", |s| s.state == DispatcherState::Poisoned).await;
+    member.storage.dispatch(Vec::new()).await.unwrap_err().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_found_while_running_is_repaired_by_a_restart() {
+    for kind in ON_DISK {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path(), kind).await;
+        damage_a_value(dir.path(), kind);
+        let mut member = Member::open(dir.path(), kind).await;
+        assert_eq!(member.storage.applied().log_id, Some(log_id(50)), "{kind:?}: a start does not see it");
+        let told = run_into_the_damage(&mut member).await;
+        assert!(told.contains("restart the member, which rebuilds it"), "{told}");
+        member.close().await;
+        let mut member = Member::open(dir.path(), kind).await;
+        assert_eq!(member.storage.applied().log_id, Some(log_id(49)), "{kind:?}: the snapshot's position");
+        assert!(dir.path().join("gen-1.bad").exists());
+        member.run(vec![put("k", "behind the snapshot"), swap("k0", "y", "z")]).await;
+        assert_eq!(member.get("k1"), Some("x".repeat(3000)));
+        assert_eq!(member.get("k0"), None, "evaluated at last");
+        assert_eq!(member.storage.status().state, DispatcherState::Normal);
+        member.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_that_cannot_be_repaired_is_left_and_says_what_to_do() {
+    for kind in ON_DISK {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path(), kind).await;
+        damage_a_value(dir.path(), kind);
+        for entry in std::fs::read_dir(dir.path().join("snapshots")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().unwrap() == "snap" {
+                std::fs::write(path, b"rotten").unwrap();
+            }
+        }
+        for _ in 0..2 {
+            let mut member = Member::open(dir.path(), kind).await;
+            assert_eq!(member.storage.applied().log_id, Some(log_id(50)), "{kind:?}");
+            let told = run_into_the_damage(&mut member).await;
+            assert!(told.contains("remove this member from the cluster and add it again"), "{told}");
+            member.close().await;
+        }
+        assert!(!dir.path().join("gen-1.bad").exists(), "nothing is thrown away");
+    }
+}

@@ -1,0 +1,270 @@
+//! The committer: the only writer of the stable store. Takes contiguous prefixes of the visible log and stores each
+//! with one position; dumps while nothing is written; scrubs when there is nothing else to do.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use holdfast_env::Monotonic;
+use tokio::sync::{mpsc, oneshot};
+
+use super::backlog::ReadySlice;
+use super::control::{CommitPosition, Control, Fence};
+use super::scrub::Scrub;
+use super::shared::Shared;
+use crate::error::{StorageError, StoreError};
+use crate::generation::Generation;
+use crate::limits::{COMMIT_BYTES, COMMIT_BYTES_MAX, COMMIT_LINGER, FLUSH_BYTES, SCRUB_RETRY, TAIL_BYTES};
+use crate::pack::{Run, RunBuilder};
+use crate::record::Stored;
+use crate::snapshot::dump::{self, DumpError};
+
+/// The loop's state.
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    control: mpsc::Sender<Control>,
+    generation: Arc<Generation>,
+    /// The position of the last commit.
+    committed: CommitPosition,
+    /// The records of the last run while it is small: the next commit extends it.
+    tail: Vec<Arc<Stored>>,
+    scrub: Scrub,
+    /// Bytes committed since the last flush.
+    unflushed: usize,
+}
+
+enum Work {
+    Commit,
+    Fence(Fence),
+    Scrub,
+    End,
+}
+
+impl Committer {
+    /// Goes on behind this position.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        control: mpsc::Sender<Control>,
+        committed: CommitPosition,
+    ) -> Self {
+        let generation = Arc::clone(&shared.view.load().generation);
+        Self {
+            shared,
+            control,
+            generation,
+            committed,
+            tail: Vec::new(),
+            scrub: Scrub::default(),
+            unflushed: 0,
+        }
+    }
+
+    /// Works until the backlog is closed and empty, or the store fails.
+    pub(crate) async fn run(mut self) {
+        if let Err(error) = self.work().await {
+            let reason = self.shared.store_failed(&self.generation, &error);
+            let dropped = self.shared.backlog.clear();
+            self.shared.memtable_bytes.fetch_sub(dropped, Ordering::AcqRel);
+            // When the dispatcher is gone, the pipeline is ending anyway.
+            drop(self.control.send(Control::StoreFailed(reason)).await);
+            self.drain().await;
+        }
+        tracing::debug!("the committer ends");
+    }
+
+    async fn work(&mut self) -> Result<(), StoreError> {
+        loop {
+            match self.next().await {
+                Work::Commit => self.commit()?,
+                Work::Fence(fence) => self.on_fence(fence).await?,
+                Work::Scrub => {
+                    self.tail.clear();
+                    self.scrub.slice(&self.shared, &self.generation)?;
+                    super::breathe().await;
+                }
+                Work::End => return self.flush(),
+            }
+        }
+    }
+
+    /// After a failure: what still arrives is visible, but can be stored no more.
+    async fn drain(&self) {
+        loop {
+            let waiting = self.shared.backlog.waiting();
+            let dropped = self.shared.backlog.clear();
+            self.shared.memtable_bytes.fetch_sub(dropped, Ordering::AcqRel);
+            if waiting.closed {
+                return;
+            }
+            self.shared.backlog.changed().await;
+        }
+    }
+
+    async fn next(&mut self) -> Work {
+        let mut linger_until: Option<Monotonic> = None;
+        loop {
+            let waiting = self.shared.backlog.waiting();
+            if self.shared.abandon.load(Ordering::Acquire) {
+                return Work::End;
+            }
+            if waiting.slices {
+                let now = self.shared.env.clock.now();
+                let until = *linger_until.get_or_insert(now.after(COMMIT_LINGER));
+                if waiting.fence || waiting.closed || waiting.bytes >= COMMIT_BYTES || now >= until {
+                    return Work::Commit;
+                }
+                let timer = self.shared.env.clock.sleep(until.since(now));
+                // Both arms are cancel-safe: a lost timer is started anew, a wake-up stays noted.
+                tokio::select! {
+                    biased;
+                    () = self.shared.backlog.changed() => {}
+                    () = timer => {}
+                }
+                continue;
+            }
+            if let Some(fence) = self.shared.backlog.take_fence() {
+                return Work::Fence(fence);
+            }
+            if waiting.closed {
+                return Work::End;
+            }
+            if !Scrub::is_wanted(&self.shared) {
+                self.shared.backlog.changed().await;
+                continue;
+            }
+            if Scrub::is_allowed(&self.shared) {
+                return Work::Scrub;
+            }
+            // A reader that leaves does not call us. Both arms are cancel-safe, as above.
+            let timer = self.shared.env.clock.sleep(SCRUB_RETRY);
+            tokio::select! {
+                biased;
+                () = self.shared.backlog.changed() => {}
+                () = timer => {}
+            }
+        }
+    }
+
+    /// Stores the next contiguous prefix with its position.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let slices = self.shared.backlog.take_slices(COMMIT_BYTES_MAX);
+        let Some(position) = slices.last().map(|s| s.position.clone()) else { return Ok(()) };
+        let bytes: usize = slices.iter().map(|s| s.bytes).sum();
+        let span = tracing::debug_span!("commit", slices = slices.len(), bytes);
+        let _span = span.enter();
+        let runs = self.build_runs(&slices);
+        self.generation.stable().commit(&runs, &position.head, &position.applied)?;
+        self.shared.positions.lock().stable = position.applied.log_id;
+        self.committed = position;
+        for slice in slices {
+            self.retire(&slice);
+        }
+        self.shared.memtable_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.shared.space.notify_one();
+        let disk_bytes = self.generation.stable().disk_bytes();
+        self.shared.disk_bytes.store(disk_bytes, Ordering::Relaxed);
+        self.unflushed += bytes;
+        if self.unflushed >= FLUSH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// The new runs; the first one repeats the tail of the last commit when that was small.
+    fn build_runs(&mut self, slices: &[ReadySlice]) -> Vec<Run> {
+        let mut builder = RunBuilder::default();
+        let mut runs = Vec::new();
+        let mut open = std::mem::take(&mut self.tail);
+        for stored in &open {
+            let cut = builder.add(stored);
+            debug_assert!(cut.is_none(), "a tail is far smaller than a pack");
+        }
+        for stored in slices.iter().flat_map(|s| &s.records) {
+            if let Some(run) = builder.add(stored) {
+                runs.push(run);
+                open.clear();
+            }
+            open.push(Arc::clone(stored));
+        }
+        if let Some(run) = builder.finish() {
+            self.tail = if run.bytes() < TAIL_BYTES { open } else { Vec::new() };
+            runs.push(run);
+        }
+        runs
+    }
+
+    /// The slice is in the stable store: its values move from the memtable to the cache.
+    fn retire(&self, slice: &ReadySlice) {
+        for stored in &slice.records {
+            if let holdfast_mvcc::types::Change::Put(put) = &stored.record.change {
+                self.shared.cache.insert(stored.record.id, put.clone());
+            }
+        }
+        slice.memtable.remove(&slice.records);
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.generation.stable().flush()?;
+        self.unflushed = 0;
+        if self.generation.is_durable() {
+            self.shared.positions.lock().durable = self.committed.applied.log_id;
+        }
+        Ok(())
+    }
+
+    async fn on_fence(&mut self, fence: Fence) -> Result<(), StoreError> {
+        match fence {
+            Fence::Dump(position) => self.dump(position).await,
+            Fence::Merge => {
+                // When the dispatcher is gone there is nobody to tell.
+                drop(self.control.send(Control::Merged).await);
+                Ok(())
+            }
+            Fence::Install => {
+                let (resume, resumed) = oneshot::channel();
+                if self.control.send(Control::Quiesced { resume }).await.is_err() {
+                    return Ok(());
+                }
+                if let Ok(generation) = resumed.await
+                    && !Arc::ptr_eq(&generation, &self.generation)
+                {
+                    let view = self.shared.view.load_full();
+                    let head = view.state.read().head().clone();
+                    self.committed = CommitPosition { head, applied: self.shared.applied.lock().clone() };
+                    self.generation = generation;
+                    self.tail = Vec::new();
+                    self.scrub = Scrub::default();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Everything up to the fence is stored: writes it out as a snapshot, while nothing is written to the store.
+    async fn dump(&mut self, position: CommitPosition) -> Result<(), StoreError> {
+        self.flush()?;
+        let stable = self.shared.positions.lock().stable;
+        assert!(stable == position.applied.log_id, "the store stands at {stable:?} at the start of a dump");
+        tracing::info!(as_of = ?stable, "dump: drained and flushed, writing");
+        let (result, failed) = match dump::write(&self.shared, &self.generation, &position).await {
+            Ok(snapshot) => (Ok(snapshot), None),
+            Err(DumpError::NotWritten(error)) => (Err(error), None),
+            // A store that cannot be read cannot be trusted with writes either.
+            Err(DumpError::Unreadable(error)) => {
+                (Err(StorageError::Poisoned { reason: format!("reading for a dump: {error}") }), Some(error))
+            }
+        };
+        match &result {
+            Ok(snapshot) => {
+                tracing::info!(snapshot = snapshot.id, bytes = snapshot.bytes, "dump: verified and durable");
+                if !self.generation.is_durable() {
+                    // What is in memory is rebuilt from the snapshot: that is its durability.
+                    self.shared.positions.lock().durable = snapshot.applied.log_id;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "dump: ended without a snapshot"),
+        }
+        let (resume, resumed) = oneshot::channel();
+        if self.control.send(Control::DumpDone { result, resume }).await.is_ok() {
+            // Fired or dropped: either way the dump is over for the dispatcher too.
+            drop(resumed.await);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}

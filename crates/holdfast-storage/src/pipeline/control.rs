@@ -1,0 +1,129 @@
+//! What passes between the loops.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use holdfast_mvcc::Head;
+use holdfast_mvcc::types::Record;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::error::StorageError;
+use crate::generation::Generation;
+use crate::memtable::Memtable;
+use crate::record::Stored;
+use crate::snapshot::install::Prepared;
+use crate::types::{Answer, Applied, DispatchItem, Snapshot, Visible};
+
+/// Where the result of a dump goes.
+pub(crate) type DumpWaiter = oneshot::Sender<Result<Snapshot, StorageError>>;
+
+/// What the queue to the dispatcher carries, in log order.
+pub(crate) enum QueueItem {
+    /// Some entries.
+    Entries {
+        /// Ascending.
+        items: VecDeque<DispatchItem>,
+        /// Their share of the queue's bytes; given back by the drop, when the last entry was taken.
+        #[expect(dead_code, reason = "held for its drop")]
+        space: OwnedSemaphorePermit,
+    },
+    /// A dump as of the entries before.
+    StartDump {
+        /// Fired when the state is sealed (or the dump joined).
+        sealed: oneshot::Sender<Result<(), StorageError>>,
+        /// Gets the snapshot.
+        done: DumpWaiter,
+    },
+}
+
+/// What the dispatcher takes before anything else.
+pub(crate) enum Control {
+    /// The dump is over; the committer goes on when `resume` is fired or dropped.
+    DumpDone {
+        /// What came of it.
+        result: Result<Snapshot, StorageError>,
+        /// Lets the committer write again.
+        resume: oneshot::Sender<()>,
+    },
+    /// The overlay of the last dump is in the stable store.
+    Merged,
+    /// Replace the state.
+    Install {
+        /// By this.
+        prepared: Box<Prepared>,
+        /// Told when it is visible.
+        done: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// The committer has reached the fence of an install and waits for the generation to go on with.
+    Quiesced {
+        /// Gets the new generation.
+        resume: oneshot::Sender<Arc<Generation>>,
+    },
+    /// The stable store failed.
+    StoreFailed(String),
+    /// Take what is queued, then end.
+    Shutdown,
+}
+
+/// What a worker gets.
+pub(crate) enum ShardJob {
+    /// Records of this shard, ascending.
+    Records {
+        /// What to encode.
+        records: Vec<Record>,
+        /// Where to put it: the memtable that was active when the slice was evaluated.
+        memtable: Arc<Memtable>,
+        /// Gets the encoded records.
+        done: oneshot::Sender<Vec<Arc<Stored>>>,
+    },
+    /// Fired when all before is done.
+    Fence(oneshot::Sender<()>),
+}
+
+/// What the sequencer gets, in log order.
+pub(crate) enum Sequenced {
+    /// An evaluated slice.
+    Slice(Slice),
+    /// Passed on once all shards have reached it.
+    Fence {
+        /// One per shard.
+        reached: Vec<oneshot::Receiver<()>>,
+        /// What it is for.
+        fence: Fence,
+    },
+}
+
+/// An evaluated slice of the log, while its records are with the workers.
+pub(crate) struct Slice {
+    /// What each worker gives back.
+    pub(crate) parts: Vec<oneshot::Receiver<Vec<Arc<Stored>>>>,
+    /// Who waits for what.
+    pub(crate) answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+    /// How far readers see behind it.
+    pub(crate) visible: Visible,
+    /// What to commit behind it.
+    pub(crate) commit: CommitPosition,
+    /// What it was accounted with.
+    pub(crate) bytes: usize,
+    /// Where its records are.
+    pub(crate) memtable: Arc<Memtable>,
+}
+
+/// The position that a commit leads to.
+#[derive(Clone)]
+pub(crate) struct CommitPosition {
+    /// The state beside the records.
+    pub(crate) head: Head,
+    /// The place in the log.
+    pub(crate) applied: Applied,
+}
+
+/// A point in the stream of commits at which the committer does something else.
+pub(crate) enum Fence {
+    /// Drain, flush, dump.
+    Dump(CommitPosition),
+    /// All of the overlay is before this point.
+    Merge,
+    /// Wait for another generation.
+    Install,
+}

@@ -1,0 +1,426 @@
+//! The dispatcher: the only writer of the state, and the owner of the pipeline's phase.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use holdfast_mvcc::types::{Record, Revision};
+use tokio::sync::{mpsc, oneshot};
+
+use super::control::{CommitPosition, Control, DumpWaiter, Fence, QueueItem, Sequenced, ShardJob, Slice};
+use super::evaluate::{Evaluated, Recent, evaluate};
+use super::phase::{Merging, Normal, Phase, Poisoned, tell};
+use super::shared::{Positions, Shared};
+use crate::error::StorageError;
+use crate::limits::SLICE_ENTRIES_MAX;
+use crate::memtable::{Memtable, shard_of};
+use crate::snapshot::install::Prepared;
+use crate::types::{Applied, DispatchItem, Visible};
+use crate::view::View;
+
+/// The loop's state.
+pub(crate) struct Dispatcher {
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<QueueItem>,
+    control: mpsc::Receiver<Control>,
+    shards: Vec<mpsc::Sender<ShardJob>>,
+    sequencer: mpsc::Sender<Sequenced>,
+    /// Taken only for the duration of a transition.
+    phase: Option<Phase>,
+    /// The last entry evaluated.
+    applied: Applied,
+    recent: Recent,
+    /// Taken from the queue, not yet evaluated.
+    waiting: VecDeque<QueueItem>,
+    stopping: bool,
+}
+
+/// The other ends, as the dispatcher needs them.
+pub(crate) struct Channels {
+    /// Entries and dump requests.
+    pub(crate) queue: mpsc::Receiver<QueueItem>,
+    /// Events that go first.
+    pub(crate) control: mpsc::Receiver<Control>,
+    /// To the workers.
+    pub(crate) shards: Vec<mpsc::Sender<ShardJob>>,
+    /// To the sequencer.
+    pub(crate) sequencer: mpsc::Sender<Sequenced>,
+}
+
+enum Input {
+    Control(Option<Control>),
+    Queue(Option<QueueItem>),
+    Space,
+}
+
+/// The pipeline has lost a part; only at the end of the process or of the storage.
+struct Broken;
+
+impl Dispatcher {
+    /// Begins behind this entry.
+    pub(crate) fn new(shared: Arc<Shared>, channels: Channels, applied: Applied) -> Self {
+        let Channels { queue, control, shards, sequencer } = channels;
+        let (phase, waiting) = (Some(Phase::Normal(Normal::default())), VecDeque::new());
+        let recent = Recent::default();
+        Self { shared, queue, control, shards, sequencer, phase, applied, recent, waiting, stopping: false }
+    }
+
+    /// Works until shutdown, or until all handles are gone.
+    pub(crate) async fn run(mut self) {
+        loop {
+            while let Ok(event) = self.control.try_recv() {
+                if self.on_control(event).await.is_err() {
+                    return;
+                }
+            }
+            if self.may_evaluate() && !self.waiting.is_empty() {
+                if self.step().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            if self.is_done() {
+                return self.end();
+            }
+            let handled = match self.next_input().await {
+                Input::Control(Some(event)) => self.on_control(event).await,
+                Input::Control(None) => return self.end(),
+                Input::Queue(Some(item)) => {
+                    self.take_queue(item);
+                    Ok(())
+                }
+                Input::Queue(None) => {
+                    self.stopping = true;
+                    Ok(())
+                }
+                Input::Space => Ok(()),
+            };
+            if handled.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for whatever may come next. All arms are cancel-safe: what is not taken stays where it is.
+    async fn next_input(&mut self) -> Input {
+        let takes =
+            self.waiting.is_empty() && !self.stopping && !matches!(self.phase, Some(Phase::Installing(_)));
+        tokio::select! {
+            biased;
+            event = self.control.recv() => Input::Control(event),
+            () = self.shared.space.notified(), if !self.waiting.is_empty() => Input::Space,
+            item = self.queue.recv(), if takes => Input::Queue(item),
+        }
+    }
+
+    /// Takes all that waits: what is evaluated together is answered and committed together.
+    fn take_queue(&mut self, first: QueueItem) {
+        self.accept(first);
+        while let Ok(item) = self.queue.try_recv() {
+            self.accept(item);
+        }
+    }
+
+    fn accept(&mut self, item: QueueItem) {
+        let Some(Phase::Poisoned(poisoned)) = &self.phase else { return self.waiting.push_back(item) };
+        if let QueueItem::StartDump { sealed, .. } = item {
+            let reason = poisoned.reason().to_owned();
+            drop(sealed.send(Err(StorageError::Poisoned { reason })));
+        }
+    }
+
+    fn may_evaluate(&self) -> bool {
+        let applies = match self.phase() {
+            Phase::Normal(_) | Phase::Dumping(_) | Phase::Merging(_) => true,
+            Phase::Installing(_) | Phase::Poisoned(_) => false,
+        };
+        let held =
+            self.shared.memtable_bytes.load(Ordering::Acquire) >= self.shared.config.memtable_bytes_max();
+        applies && !held
+    }
+
+    /// When stopping, what is queued is still taken, unless it would have to wait for space or an install.
+    fn is_done(&self) -> bool {
+        self.stopping && (self.waiting.is_empty() || !self.may_evaluate())
+    }
+
+    fn end(self) {
+        self.shared.cancel_dump.store(true, Ordering::Release);
+        tracing::debug!("the dispatcher ends");
+    }
+
+    fn phase(&self) -> &Phase {
+        self.phase.as_ref().expect("a phase is missing only within a transition")
+    }
+
+    fn change(&mut self, transition: impl FnOnce(Phase) -> Phase) {
+        let phase = transition(self.phase.take().expect("a phase is missing only within a transition"));
+        let mut state = self.shared.state.lock();
+        if *state != phase.state() {
+            tracing::debug!(from = ?*state, to = ?phase.state(), "dispatcher state");
+            *state = phase.state();
+        }
+        drop(state);
+        self.phase = Some(phase);
+    }
+
+    /// One slice of entries, or one dump request.
+    async fn step(&mut self) -> Result<(), Broken> {
+        let items = self.next_entries();
+        if items.is_empty() {
+            return match self.waiting.pop_front() {
+                Some(QueueItem::StartDump { sealed, done }) => self.on_dump_request(sealed, done).await,
+                Some(QueueItem::Entries { .. }) | None => Ok(()),
+            };
+        }
+        let view = self.shared.view.load_full();
+        self.recent.forget(view.gate.revision());
+        let evaluated = {
+            let _span = tracing::debug_span!("dispatch", entries = items.len()).entered();
+            evaluate(&self.shared, &view, items, &mut self.recent, &mut self.applied)
+        };
+        match evaluated {
+            Ok(evaluated) => self.send(&view, evaluated).await,
+            Err(error) => {
+                let reason = self.shared.store_failed(&view.generation, &error);
+                self.poison(&format!("evaluation: {reason}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// The next entries before a dump request, without those that are contained already.
+    fn next_entries(&mut self) -> Vec<DispatchItem> {
+        let mut items = Vec::new();
+        let mut last = self.applied.log_id;
+        while items.len() < SLICE_ENTRIES_MAX {
+            let Some(QueueItem::Entries { items: entries, .. }) = self.waiting.front_mut() else { break };
+            let Some(item) = entries.pop_front() else {
+                self.waiting.pop_front();
+                continue;
+            };
+            if last.is_some_and(|last| item.log_id.index() <= last.index()) {
+                tracing::debug!(log_id = %item.log_id, "skipping an entry that is contained already");
+                continue;
+            }
+            last = Some(item.log_id);
+            items.push(item);
+        }
+        items
+    }
+
+    /// Hands records to the workers and the rest to the sequencer.
+    async fn send(&mut self, view: &View, evaluated: Evaluated) -> Result<(), Broken> {
+        let Evaluated { records, answers, position, bytes } = evaluated;
+        self.shared.memtable_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let mut by_shard: Vec<Vec<Record>> = (0..self.shards.len()).map(|_| Vec::new()).collect();
+        for record in records {
+            by_shard[shard_of(&record.key, self.shards.len())].push(record);
+        }
+        let mut parts = Vec::new();
+        for (shard, records) in self.shards.iter().zip(by_shard) {
+            if !records.is_empty() {
+                let (done, part) = oneshot::channel();
+                let memtable = Arc::clone(&view.active);
+                shard.send(ShardJob::Records { records, memtable, done }).await.map_err(|_| Broken)?;
+                parts.push(part);
+            }
+        }
+        let visible = Visible { log_id: position.applied.log_id, revision: position.head.revision };
+        let memtable = Arc::clone(&view.active);
+        let slice = Slice { parts, answers, visible, commit: position, bytes, memtable };
+        self.sequencer.send(Sequenced::Slice(slice)).await.map_err(|_| Broken)
+    }
+
+    /// Sends a fence through all shards and the sequencer to the committer.
+    async fn fence(&mut self, fence: Fence) -> Result<(), Broken> {
+        let mut reached = Vec::new();
+        for shard in &self.shards {
+            let (done, part) = oneshot::channel();
+            shard.send(ShardJob::Fence(done)).await.map_err(|_| Broken)?;
+            reached.push(part);
+        }
+        self.sequencer.send(Sequenced::Fence { reached, fence }).await.map_err(|_| Broken)
+    }
+
+    /// Seals the active memtable: from here on records go to a fresh one.
+    fn seal(&self) {
+        let view = View::clone(&self.shared.view.load());
+        let overlay = Memtable::new(view.active.shards());
+        self.shared.view.store(Arc::new(View { active: overlay, frozen: Some(view.active), ..view }));
+    }
+
+    async fn on_dump_request(
+        &mut self,
+        sealed: oneshot::Sender<Result<(), StorageError>>,
+        done: DumpWaiter,
+    ) -> Result<(), Broken> {
+        // Whether the caller still waits makes no difference to the dump.
+        drop(sealed.send(Ok(())));
+        let last = self.applied.log_id;
+        match self.phase.as_mut() {
+            Some(Phase::Dumping(dumping)) => dumping.join(last, done),
+            Some(Phase::Merging(merging)) => merging.join(done),
+            Some(Phase::Normal(_)) => return self.start_dump(vec![done]).await,
+            // Neither takes anything from the queue.
+            Some(Phase::Installing(_) | Phase::Poisoned(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    async fn start_dump(&mut self, waiters: Vec<DumpWaiter>) -> Result<(), Broken> {
+        let last = self.applied.log_id;
+        if let Some(snapshot) = self.shared.snapshots.current()
+            && snapshot.applied.log_id == last
+        {
+            tracing::debug!(snapshot = snapshot.id, "the newest snapshot is as new as the state");
+            tell(waiters, &Ok(snapshot));
+            return Ok(());
+        }
+        tracing::info!(as_of = ?last, "dump: sealing");
+        self.shared.cancel_dump.store(false, Ordering::Release);
+        let head = self.shared.view.load().state.read().head().clone();
+        self.seal();
+        self.change(|phase| match phase {
+            Phase::Normal(normal) => Phase::Dumping(normal.start_dump(last, waiters)),
+            other => other,
+        });
+        self.fence(Fence::Dump(CommitPosition { head, applied: self.applied.clone() })).await
+    }
+
+    async fn on_control(&mut self, event: Control) -> Result<(), Broken> {
+        match event {
+            Control::DumpDone { result, resume } => {
+                if let Some(Phase::Installing(installing)) = self.phase.as_mut() {
+                    installing.dump_ended();
+                } else {
+                    self.seal();
+                    self.change(|phase| match phase {
+                        Phase::Dumping(dumping) => Phase::Merging(dumping.finish(&result)),
+                        other => other,
+                    });
+                    self.fence(Fence::Merge).await?;
+                }
+                // The committer may have ended meanwhile.
+                resume.send(()).unwrap_or_default();
+                Ok(())
+            }
+            Control::Merged => self.on_merged().await,
+            Control::Install { prepared, done } => self.on_install(prepared, done).await,
+            Control::Quiesced { resume } => {
+                self.switch(resume);
+                Ok(())
+            }
+            Control::StoreFailed(reason) => {
+                self.poison(&reason);
+                Ok(())
+            }
+            Control::Shutdown => {
+                self.stopping = true;
+                self.queue.close();
+                while let Ok(item) = self.queue.try_recv() {
+                    self.accept(item);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn on_merged(&mut self) -> Result<(), Broken> {
+        if !matches!(self.phase(), Phase::Merging(_)) {
+            return Ok(());
+        }
+        let view = View::clone(&self.shared.view.load());
+        self.shared.view.store(Arc::new(View { frozen: None, ..view }));
+        let mut pending = Vec::new();
+        self.change(|phase| match phase {
+            Phase::Merging(merging) => {
+                let (normal, waiters) = Merging::merged(merging);
+                pending = waiters;
+                Phase::Normal(normal)
+            }
+            other => other,
+        });
+        tracing::info!("dump: the overlay is merged");
+        self.shared.backlog.wake();
+        if pending.is_empty() { Ok(()) } else { self.start_dump(pending).await }
+    }
+
+    async fn on_install(
+        &mut self,
+        prepared: Box<Prepared>,
+        done: oneshot::Sender<Result<(), StorageError>>,
+    ) -> Result<(), Broken> {
+        let busy = matches!(self.phase(), Phase::Installing(_) | Phase::Poisoned(_));
+        self.change(|phase| phase.install(prepared, done));
+        if busy {
+            return Ok(());
+        }
+        self.shared.cancel_dump.store(true, Ordering::Release);
+        self.fence(Fence::Install).await
+    }
+
+    /// The pipeline is empty: replaces the state, unless it has meanwhile come as far by itself.
+    fn switch(&mut self, resume: oneshot::Sender<Arc<crate::generation::Generation>>) {
+        let mut installing = None;
+        self.change(|phase| match phase {
+            Phase::Installing(found) => {
+                let (normal, prepared, done) = found.into_parts();
+                installing = Some((prepared, done));
+                Phase::Normal(normal)
+            }
+            other => other,
+        });
+        let Some((prepared, done)) = installing else { return };
+        let old = self.shared.view.load_full();
+        let (result, generation) = if prepared.applied.log_id <= self.applied.log_id {
+            self.shared.snapshots.publish(prepared.snapshot);
+            (Ok(()), Arc::clone(&old.generation))
+        } else {
+            match self.shared.generations.switch_to(prepared.generation.number()) {
+                Ok(()) => (Ok(()), self.replace(&old, *prepared)),
+                Err(error) => {
+                    self.shared.snapshots.publish(prepared.snapshot);
+                    (Err(error), Arc::clone(&old.generation))
+                }
+            }
+        };
+        drop(resume.send(generation));
+        drop(done.send(result));
+    }
+
+    fn replace(&mut self, old: &View, prepared: Prepared) -> Arc<crate::generation::Generation> {
+        let Prepared { generation, state, applied, snapshot } = prepared;
+        tracing::info!(snapshot = snapshot.id, "install: the state is replaced");
+        let visible = Visible { log_id: applied.log_id, revision: state.head().revision };
+        let gate = crate::gate::Gate::new(state.head());
+        let compact_revision = state.head().compact_revision;
+        let state = Arc::new(parking_lot::RwLock::new(state));
+        let active = Memtable::new(old.active.shards());
+        let view = View { state, active, frozen: None, generation: Arc::clone(&generation), gate };
+        self.shared.view.store(Arc::new(view));
+        generation.keep();
+        old.generation.make_obsolete();
+        self.recent = Recent::default();
+        let scrubbed = compact_revision.map_or(0, Revision::get);
+        self.shared.scrubbed.send_replace(scrubbed);
+        let durable = applied.log_id;
+        *self.shared.positions.lock() = Positions { stable: applied.log_id, durable };
+        *self.shared.applied.lock() = applied.clone();
+        self.shared.snapshots.publish(snapshot);
+        self.applied = applied;
+        self.shared.visible.send_replace(visible);
+        generation
+    }
+
+    fn poison(&mut self, reason: &str) {
+        tracing::error!(reason, "the stable store failed: nothing is applied any more");
+        *self.shared.poisoned.lock() = Some(reason.to_owned());
+        self.change(|phase| phase.poison(reason.to_owned()));
+        let dropped: Vec<QueueItem> = self.waiting.drain(..).collect();
+        for item in dropped {
+            self.accept(item);
+        }
+        debug_assert!(matches!(self.phase(), Phase::Poisoned(Poisoned { .. })));
+    }
+}

@@ -1,0 +1,106 @@
+//! What the loops and the handles share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use arc_swap::ArcSwap;
+use holdfast_env::{Env, LogId};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+use super::backlog::Backlog;
+use crate::config::StorageConfig;
+use crate::error::StoreError;
+use crate::generation::{Generation, Generations};
+use crate::snapshot::store::SnapshotStore;
+use crate::types::{Applied, DispatcherState, EventSink, Visible};
+use crate::view::{Cache, View};
+
+/// Everything that more than one loop, or a loop and the handles, need.
+pub(crate) struct Shared {
+    /// The world.
+    pub(crate) env: Env,
+    /// Sizes and places.
+    pub(crate) config: StorageConfig,
+    /// Who hears of changes; called by the sequencer.
+    pub(crate) events: Arc<dyn EventSink>,
+    /// Where values are; replaced by the dispatcher only.
+    pub(crate) view: ArcSwap<View>,
+    /// Values from the stable store, and those that went there last.
+    pub(crate) cache: Cache,
+    /// How far readers see; sent by the sequencer, and by the dispatcher in an install.
+    pub(crate) visible: watch::Sender<Visible>,
+    /// Visible slices for the committer.
+    pub(crate) backlog: Backlog,
+    /// Bytes evaluated and not yet committed: added by the dispatcher, subtracted by the committer.
+    pub(crate) memtable_bytes: AtomicUsize,
+    /// Fired by the committer when it has subtracted.
+    pub(crate) space: Notify,
+    /// The state, for status; written by the dispatcher.
+    pub(crate) state: Mutex<DispatcherState>,
+    /// Why the store is poisoned; written by the dispatcher.
+    pub(crate) poisoned: Mutex<Option<String>>,
+    /// Positions of the stable store, for status; written by the committer and, in an install, the dispatcher.
+    pub(crate) positions: Mutex<Positions>,
+    /// The stable store's size, for status; written by the committer.
+    pub(crate) disk_bytes: AtomicU64,
+    /// Reads of the stable store during evaluation.
+    pub(crate) evaluation_reads: AtomicU64,
+    /// What the store contained at open, or contains since the last install.
+    pub(crate) applied: Mutex<Applied>,
+    /// The compact revision behind which nothing unreadable is left; sent by the committer.
+    pub(crate) scrubbed: watch::Sender<u64>,
+    /// Held for writing during a slice of the scrub, for reading by who walks through all runs.
+    pub(crate) scrubbing: RwLock<()>,
+    /// True once the pipeline has ended; sent by the shutdown.
+    pub(crate) ended: watch::Sender<bool>,
+    /// Ends a running dump early.
+    pub(crate) cancel_dump: AtomicBool,
+    /// Ends all work at once: the shutdown has waited long enough.
+    pub(crate) abandon: AtomicBool,
+    /// The snapshots.
+    pub(crate) snapshots: SnapshotStore,
+    /// The generations of the stable store.
+    pub(crate) generations: Generations,
+}
+
+impl Shared {
+    /// Takes note of a failed stable store; returns what failed where, and what to do. A damaged one is marked, so that
+    /// the next start rebuilds it, unless what it would be rebuilt from is gone.
+    pub(crate) fn store_failed(&self, generation: &Generation, error: &StoreError) -> String {
+        let told = error.at(&self.config.dir);
+        match error {
+            StoreError::Damaged(reason) if self.snapshots.can_rebuild() => {
+                match generation.mark_damaged(reason) {
+                    Ok(()) => {
+                        format!(
+                            "{told}: restart the member, which rebuilds it from its newest snapshot and its log"
+                        )
+                    }
+                    Err(unmarked) => format!(
+                        "{told}, and that could not be noted ({unmarked}): stop the member, remove the directory {}, \
+                     and start it again: it rebuilds the store from its newest snapshot and its log",
+                        generation.path().display()
+                    ),
+                }
+            }
+            StoreError::Damaged(_) => format!(
+                "{told}: its snapshots are damaged, too, so it cannot be rebuilt here: remove this member from the \
+                 cluster and add it again with an empty directory"
+            ),
+            StoreError::Newer(_) => format!("{told}: start the release that wrote it, or a later one"),
+            StoreError::InUse | StoreError::Failed(_) => {
+                format!("{told}: then restart the member, which goes on from its log")
+            }
+        }
+    }
+}
+
+/// How far the stable store has come.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Positions {
+    /// Its content.
+    pub(crate) stable: Option<LogId>,
+    /// What of it is known to be on disk.
+    pub(crate) durable: Option<LogId>,
+}

@@ -1,0 +1,169 @@
+//! Reads: ranges at a pinned revision, in small steps under the index lock, and the history hash.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal, Txn, TxnResponse};
+use holdfast_mvcc::types::{KeyRange, PutRecord, Record, RecordId, Revision};
+use holdfast_mvcc::{HistoryHasher, IndexChunk, RangeSource};
+
+use crate::error::{ReadError, StoreError};
+use crate::gate::{Gate, Pin};
+use crate::limits::LOCK_KEYS_MAX;
+use crate::pipeline::shared::Shared;
+use crate::retention::Retention;
+use crate::stable::following;
+use crate::types::HistoryHash;
+use crate::view::{Cache, ValueReader, View};
+
+/// A view with a pinned revision in it.
+struct Entered {
+    view: Arc<View>,
+    pin: Pin,
+}
+
+/// Lets a reader in. The revision is pinned first and the view loaded behind it: so whatever is visible at the pinned
+/// revision is found in the view. When an install came in between, the two do not belong together: try again.
+fn enter(shared: &Shared, pin: impl Fn(&Arc<Gate>) -> Result<Pin, Refusal>) -> Result<Entered, ReadError> {
+    loop {
+        let gate = Arc::clone(&shared.view.load().gate);
+        let pin = pin(&gate).map_err(ReadError::Refused)?;
+        let view = shared.view.load_full();
+        if Arc::ptr_eq(&view.gate, &gate) {
+            return Ok(Entered { view, pin });
+        }
+    }
+}
+
+/// Answers a range; the revision beside it is the newest one visible when the read began.
+pub(crate) fn range(shared: &Shared, request: &Range) -> Result<(RangeResponse, Revision), ReadError> {
+    let Entered { view, pin } = enter(shared, |gate| gate.enter(request.at))?;
+    let mut source = Source { view: &view, values: ValueReader::new(&view, &shared.cache) };
+    let response = holdfast_mvcc::range(&mut source, request, pin.at).map_err(|e| store(&e))?;
+    Ok((response, pin.window.newest))
+}
+
+/// Answers a transaction that only reads, at the newest visible revision, which is returned beside it.
+pub(crate) fn read_txn(shared: &Shared, txn: &Txn) -> Result<(TxnResponse, Revision), ReadError> {
+    let Entered { view, pin } = enter(shared, |gate| Ok(gate.enter_window()))?;
+    let mut source = Source { view: &view, values: ValueReader::new(&view, &shared.cache) };
+    let response = holdfast_mvcc::read_txn(&mut source, txn, pin.window).map_err(|e| store(&e))?;
+    Ok((response.map_err(ReadError::Refused)?, pin.window.newest))
+}
+
+/// Answers a range from memory alone and without waiting for the index: `None` when a value is cold, or when a command
+/// is being evaluated.
+pub(crate) fn range_if_hot(
+    shared: &Shared,
+    request: &Range,
+) -> Option<Result<(RangeResponse, Revision), ReadError>> {
+    let Entered { view, pin } = match enter(shared, |gate| gate.enter(request.at)) {
+        Ok(entered) => entered,
+        Err(refused) => return Some(Err(refused)),
+    };
+    let mut source = HotSource { view: &view, cache: &shared.cache };
+    let response = holdfast_mvcc::range(&mut source, request, pin.at).ok()?;
+    Some(Ok((response, pin.window.newest)))
+}
+
+/// The live index and the values in memory; never waits.
+struct HotSource<'a> {
+    view: &'a View,
+    cache: &'a Cache,
+}
+
+/// It would have to wait.
+struct NotHot;
+
+impl RangeSource for HotSource<'_> {
+    type Error = NotHot;
+
+    fn chunk(
+        &mut self,
+        range: &KeyRange,
+        after: Option<&Bytes>,
+        at: Revision,
+        keys_max: usize,
+    ) -> Result<IndexChunk, NotHot> {
+        let state = self.view.state.try_read().ok_or(NotHot)?;
+        Ok(state.chunk(range, after, at, keys_max.min(LOCK_KEYS_MAX)))
+    }
+
+    fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, NotHot> {
+        self.view.hot(self.cache, key, id).ok_or(NotHot)
+    }
+}
+
+/// The live index and the values behind it.
+struct Source<'a> {
+    view: &'a View,
+    values: ValueReader<'a>,
+}
+
+impl RangeSource for Source<'_> {
+    type Error = StoreError;
+
+    fn chunk(
+        &mut self,
+        range: &KeyRange,
+        after: Option<&Bytes>,
+        at: Revision,
+        keys_max: usize,
+    ) -> Result<IndexChunk, StoreError> {
+        Ok(self.view.state.read().chunk(range, after, at, keys_max.min(LOCK_KEYS_MAX)))
+    }
+
+    fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, StoreError> {
+        self.values.put(key, id)
+    }
+}
+
+/// Hashes the retained records up to a revision, in order.
+pub(crate) fn history_hash(shared: &Shared, revision: Option<Revision>) -> Result<HistoryHash, ReadError> {
+    // A scrub joins runs, and would move records from behind us to before us.
+    let _no_scrub = shared.scrubbing.read();
+    let at = revision.map_or(ReadAt::Latest, ReadAt::Revision);
+    let Entered { view, pin } = enter(shared, |gate| gate.enter(at))?;
+    let compact_revision = pin.window.compact_revision;
+    let retention = Retention::new(&view, compact_revision);
+    let mut hasher = HistoryHasher::new();
+    history(&view, pin.at, &mut |records| retention.filter(records).iter().for_each(|r| hasher.record(r)))
+        .map_err(|e| store(&e))?;
+    Ok(HistoryHash { hash: hasher.finish(), revision: pin.at, compact_revision })
+}
+
+/// All stored records up to `at`, ascending, whether retained or not: those in the stable store merged with those in
+/// the memtables. The memtables are collected first, so that what moves to the store meanwhile is not missed; what is
+/// found in both is handed out once.
+fn history(view: &View, at: Revision, each: &mut impl FnMut(Vec<Record>)) -> Result<(), StoreError> {
+    let mut waiting = view.active.up_to(at);
+    if let Some(frozen) = &view.frozen {
+        waiting.extend(frozen.up_to(at));
+    }
+    waiting.sort_unstable_by_key(|stored| stored.record.id);
+    let mut waiting = waiting.iter().map(|stored| stored.record.clone()).peekable();
+    let mut from = RecordId::default();
+    loop {
+        let page = view.generation.stable().runs(from)?;
+        let Some(last) = page.last() else { break };
+        from = following(last.run.first);
+        for placed in &page {
+            let mut merged = Vec::new();
+            for record in placed.run.records()?.into_iter().filter(|r| r.id.revision <= at) {
+                while let Some(before) = waiting.next_if(|w| w.id <= record.id) {
+                    if before.id < record.id {
+                        merged.push(before);
+                    }
+                }
+                merged.push(record);
+            }
+            each(merged);
+        }
+    }
+    each(waiting.collect());
+    Ok(())
+}
+
+fn store(error: &StoreError) -> ReadError {
+    ReadError::Store(error.to_string())
+}

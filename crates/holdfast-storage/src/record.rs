@@ -1,0 +1,218 @@
+//! The written form of one record: a *meta entry* (everything but the value) and, for puts, a *value entry*.
+//!
+//! ```text
+//! meta entry   revision v | sub v | flags (1) | key length v | key | put: create v | version v | [lease i64 LE] | value length v
+//! value entry  revision v | sub v | flags (1) | create v | version v | [lease i64 LE] | value length v | value
+//! flags        bit 0: put (else delete)   bit 1: a lease follows
+//! ```
+//! `v` is an unsigned LEB128 number. Entries stand by themselves, so that packs can be cut and joined without
+//! decoding values.
+
+use bytes::{Buf, Bytes};
+use holdfast_mvcc::types::{Change, LeaseId, PutRecord, Record, RecordId, Revision};
+use holdfast_mvcc::{PutMeta, RecordMeta};
+
+use crate::error::StoreError;
+
+const FLAG_PUT: u8 = 1;
+const FLAG_LEASE: u8 = 2;
+
+/// A record with its encoded entries. The value of `record` is a slice of `value`, so that it is in memory once.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// The record.
+    pub(crate) record: Record,
+    /// Its meta entry.
+    pub(crate) meta: Vec<u8>,
+    /// Its value entry; empty for a delete.
+    pub(crate) value: Bytes,
+}
+
+impl Stored {
+    /// Encodes a record.
+    pub(crate) fn new(mut record: Record) -> Self {
+        let mut meta = Vec::with_capacity(record.key.len() + 32);
+        number(&mut meta, record.id.revision.get());
+        number(&mut meta, u64::from(record.id.sub));
+        let Change::Put(put) = &mut record.change else {
+            meta.push(0);
+            bytes(&mut meta, &record.key);
+            return Self { record, meta, value: Bytes::new() };
+        };
+        let flags = FLAG_PUT | if put.lease.is_some() { FLAG_LEASE } else { 0 };
+        let mut value = Vec::with_capacity(put.value.len() + 32);
+        number(&mut value, record.id.revision.get());
+        number(&mut value, u64::from(record.id.sub));
+        value.push(flags);
+        put_numbers(&mut value, put);
+        bytes(&mut value, &put.value);
+        meta.push(flags);
+        bytes(&mut meta, &record.key);
+        put_numbers(&mut meta, put);
+        number(&mut meta, put.value.len() as u64);
+        let value = Bytes::from(value);
+        put.value = value.slice(value.len() - put.value.len()..);
+        Self { record, meta, value }
+    }
+}
+
+fn put_numbers(out: &mut Vec<u8>, put: &PutRecord) {
+    number(out, put.create_revision.get());
+    number(out, put.version);
+    if let Some(lease) = put.lease {
+        out.extend_from_slice(&lease.0.to_le_bytes());
+    }
+}
+
+fn number(out: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        out.push(n.to_le_bytes()[0] | 0x80);
+        n >>= 7;
+    }
+    out.push(n.to_le_bytes()[0]);
+}
+
+fn bytes(out: &mut Vec<u8>, content: &[u8]) {
+    number(out, content.len() as u64);
+    out.extend_from_slice(content);
+}
+
+/// A value entry without its value copied out.
+#[derive(Debug, Clone)]
+pub(crate) struct ValueEntry {
+    /// Which record.
+    pub(crate) id: RecordId,
+    /// The put; its value is a slice of the pack.
+    pub(crate) put: PutRecord,
+}
+
+/// Takes one meta entry off the front.
+pub(crate) fn take_meta(input: &mut Bytes) -> Result<RecordMeta, StoreError> {
+    let id = take_id(input)?;
+    let flags = take_u8(input)?;
+    let key = take_bytes(input)?;
+    let put = if flags & FLAG_PUT == 0 {
+        None
+    } else {
+        let (create_revision, version, lease) = take_put_numbers(input, flags)?;
+        let value_bytes = u32::try_from(take_number(input)?).map_err(|_| short())?;
+        Some(PutMeta { create_revision, version, lease, value_bytes })
+    };
+    Ok(RecordMeta { id, key, put })
+}
+
+/// Takes one value entry off the front.
+pub(crate) fn take_value(input: &mut Bytes) -> Result<ValueEntry, StoreError> {
+    let id = take_id(input)?;
+    let flags = take_u8(input)?;
+    let (create_revision, version, lease) = take_put_numbers(input, flags)?;
+    let value = take_bytes(input)?;
+    Ok(ValueEntry { id, put: PutRecord { create_revision, version, lease, value } })
+}
+
+fn take_put_numbers(input: &mut Bytes, flags: u8) -> Result<(Revision, u64, Option<LeaseId>), StoreError> {
+    let create_revision = Revision::new(take_number(input)?);
+    let version = take_number(input)?;
+    let lease = if flags & FLAG_LEASE == 0 { None } else { Some(LeaseId(take_i64(input)?)) };
+    Ok((create_revision, version, lease))
+}
+
+fn take_id(input: &mut Bytes) -> Result<RecordId, StoreError> {
+    let revision = Revision::new(take_number(input)?);
+    let sub = u32::try_from(take_number(input)?).map_err(|_| short())?;
+    Ok(RecordId::new(revision, sub))
+}
+
+fn take_number(input: &mut Bytes) -> Result<u64, StoreError> {
+    let mut n = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let byte = take_u8(input)?;
+        n |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(n);
+        }
+    }
+    Err(short())
+}
+
+fn take_u8(input: &mut Bytes) -> Result<u8, StoreError> {
+    input.try_get_u8().map_err(|_| short())
+}
+
+fn take_i64(input: &mut Bytes) -> Result<i64, StoreError> {
+    input.try_get_i64_le().map_err(|_| short())
+}
+
+fn take_bytes(input: &mut Bytes) -> Result<Bytes, StoreError> {
+    let len = usize::try_from(take_number(input)?).map_err(|_| short())?;
+    if len > input.len() {
+        return Err(short());
+    }
+    Ok(input.split_to(len))
+}
+
+fn short() -> StoreError {
+    StoreError::damaged("a record entry ends too early or holds a number out of range")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(lease: Option<LeaseId>) -> Record {
+        Record {
+            id: RecordId::new(Revision::new(300), 2),
+            key: Bytes::from_static(b"key"),
+            change: Change::Put(PutRecord {
+                create_revision: Revision::new(5),
+                version: 4,
+                lease,
+                value: Bytes::from_static(b"value"),
+            }),
+        }
+    }
+
+    /// The bytes on disk; a change here needs a new pack version.
+    #[test]
+    fn golden_bytes() {
+        let stored = Stored::new(put(None));
+        assert_eq!(stored.meta, [0xac, 2, 2, 1, 3, b'k', b'e', b'y', 5, 4, 5]);
+        assert_eq!(&stored.value[..], [0xac, 2, 2, 1, 5, 4, 5, b'v', b'a', b'l', b'u', b'e']);
+        let leased = Stored::new(put(Some(LeaseId(-2))));
+        let lease = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+        let mut want = vec![0xac, 2, 2, 3, 3, b'k', b'e', b'y', 5, 4];
+        want.extend_from_slice(&lease);
+        want.push(5);
+        assert_eq!(leased.meta, want);
+        let delete = Stored::new(Record { change: Change::Delete, ..put(None) });
+        assert_eq!(delete.meta, [0xac, 2, 2, 0, 3, b'k', b'e', b'y']);
+        assert!(delete.value.is_empty());
+    }
+
+    #[test]
+    fn round_trips() {
+        for lease in [None, Some(LeaseId(i64::MAX))] {
+            let stored = Stored::new(put(lease));
+            assert_eq!(stored.record, put(lease), "encoding changes nothing");
+            let mut meta = Bytes::from(stored.meta);
+            let decoded = take_meta(&mut meta).unwrap();
+            assert!(meta.is_empty());
+            assert_eq!((decoded.id, &decoded.key), (stored.record.id, &stored.record.key));
+            let mut value = stored.value;
+            let entry = take_value(&mut value).unwrap();
+            assert!(value.is_empty());
+            assert_eq!(Change::Put(entry.put), stored.record.change);
+        }
+    }
+
+    #[test]
+    fn a_cut_entry_is_damage() {
+        let stored = Stored::new(put(Some(LeaseId(1))));
+        for end in 0..stored.meta.len() {
+            assert!(take_meta(&mut Bytes::copy_from_slice(&stored.meta[..end])).is_err(), "{end}");
+        }
+        for end in 0..stored.value.len() {
+            assert!(take_value(&mut stored.value.slice(..end)).is_err(), "{end}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Which records a compaction leaves: one rule for dump, scrub and history hash.
+//!
+//! At a compact revision c a record is retained when it is above c; or when it is the put that its key shows at c; or
+//! when it is a delete at exactly c.
+
+use std::sync::Arc;
+
+use holdfast_mvcc::State;
+use holdfast_mvcc::types::{Change, KeyRange, RangeEnd, Record, Revision};
+use parking_lot::RwLock;
+
+use crate::limits::LOCK_KEYS_MAX;
+use crate::view::View;
+
+/// The rule at one compact revision. Valid while the index still knows that revision: that is, while nobody scrubs
+/// beyond it.
+pub(crate) struct Retention {
+    state: Arc<RwLock<State>>,
+    compact_revision: Option<Revision>,
+}
+
+impl Retention {
+    /// At this compact revision; `None` retains everything.
+    pub(crate) fn new(view: &View, compact_revision: Option<Revision>) -> Self {
+        Self { state: Arc::clone(&view.state), compact_revision }
+    }
+
+    /// Those of the records that are retained.
+    pub(crate) fn filter(&self, mut records: Vec<Record>) -> Vec<Record> {
+        let Some(compact_revision) = self.compact_revision else { return records };
+        if records.first().is_none_or(|r| r.id.revision > compact_revision) {
+            return records;
+        }
+        let mut kept = Vec::with_capacity(records.len());
+        while !records.is_empty() {
+            let rest = records.split_off(records.len().min(LOCK_KEYS_MAX));
+            let state = self.state.read();
+            kept.extend(records.into_iter().filter(|r| is_retained(&state, compact_revision, r)));
+            records = rest;
+        }
+        kept
+    }
+}
+
+fn is_retained(state: &State, compact_revision: Revision, record: &Record) -> bool {
+    if record.id.revision > compact_revision {
+        return true;
+    }
+    match record.change {
+        Change::Delete => record.id.revision == compact_revision,
+        Change::Put(_) => {
+            let range = KeyRange { start: record.key.clone(), end: RangeEnd::Single };
+            let alive = state.chunk(&range, None, compact_revision, 1);
+            alive.keys.first().is_some_and(|key| key.id == record.id)
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The layout of a snapshot file.
+//!
+//! ```text
+//! file     "HOLDSNAP" (8) | version 1 (1) | zeros (7) | block … | footer | trailer
+//! block    raw length u32 LE, not 0 | stored length u32 LE | CRC-32C u32 LE | stored bytes
+//! footer   0 u32 | length u32 LE | CRC-32C u32 LE | codec Footer
+//! trailer  offset of the footer u64 LE
+//! ```
+//! A block holds at most 1 MiB of the *content*; it is LZ4 when the stored length is below the raw length, else it is
+//! stored as it is. Checksums cover the two lengths and the stored bytes. The content is a stream of frames, cut into
+//! blocks without regard to them:
+//!
+//! ```text
+//! frame    'P' | length u32 LE | codec Preface            once, first
+//!          'R' | meta length u32 LE | value length u32 LE | meta pack | value pack
+//!          'E'                                            once, last
+//! ```
+//! The content is a function of the log up to the position alone: which records, how they are cut into runs, and so
+//! the SHA-256 in the footer are equal on all members.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use holdfast_env::DiskFile;
+use holdfast_mvcc::Head;
+use sha2::{Digest, Sha256};
+
+use crate::codec::{self, Footer, Preface};
+use crate::error::{StorageError, StoreError};
+use crate::limits::BLOCK_BYTES;
+use crate::pack::Run;
+use crate::types::Applied;
+
+const MAGIC: &[u8; 16] = b"HOLDSNAP\x01\0\0\0\0\0\0\0";
+const NAME: &[u8] = b"HOLDSNAP";
+const VERSION: u8 = MAGIC[NAME.len()];
+const BLOCK_HEADER: usize = 12;
+
+/// A frame of the content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Frame {
+    /// The state beside the records, and the position.
+    Preface(Head, Applied),
+    /// Some records.
+    Run(Run),
+    /// Nothing follows.
+    End,
+}
+
+/// Writes a snapshot file from the start.
+pub(crate) struct Writer {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    offset: u64,
+    block: Vec<u8>,
+    sha: Sha256,
+    blocks: u64,
+    content_bytes: u64,
+}
+
+impl Writer {
+    /// Begins in an empty file.
+    pub(crate) fn new(file: Box<dyn DiskFile>, path: PathBuf) -> Result<Self, StorageError> {
+        let block = Vec::with_capacity(BLOCK_BYTES);
+        let mut writer =
+            Self { file, path, offset: 0, block, sha: Sha256::new(), blocks: 0, content_bytes: 0 };
+        writer.append(MAGIC)?;
+        Ok(writer)
+    }
+
+    /// The first frame.
+    pub(crate) fn preface(&mut self, head: &Head, applied: &Applied) -> Result<(), StorageError> {
+        let preface = codec::encode(&Preface::new(head, applied));
+        self.content(b"P")?;
+        self.content(&length(preface.len()))?;
+        self.content(&preface)
+    }
+
+    /// A frame with records.
+    pub(crate) fn run(&mut self, run: &Run) -> Result<(), StorageError> {
+        self.content(b"R")?;
+        self.content(&length(run.meta.len()))?;
+        self.content(&length(run.value.len()))?;
+        self.content(&run.meta)?;
+        self.content(&run.value)
+    }
+
+    /// The last frame and the footer; syncs the file.
+    pub(crate) fn finish(mut self, applied: &Applied, records: u64) -> Result<Footer, StorageError> {
+        self.content(b"E")?;
+        self.flush_block()?;
+        let sha256 = std::mem::take(&mut self.sha).finalize().into();
+        let (blocks, content_bytes) = (self.blocks, self.content_bytes);
+        let footer = Footer { applied: applied.into(), blocks, records, content_bytes, sha256 };
+        let at = self.offset;
+        let encoded = codec::encode(&footer);
+        self.append_checked(0, &encoded)?;
+        self.append(&at.to_le_bytes())?;
+        self.file.sync_all().map_err(StorageError::io(&self.path, "sync"))?;
+        Ok(footer)
+    }
+
+    fn content(&mut self, mut bytes: &[u8]) -> Result<(), StorageError> {
+        self.sha.update(bytes);
+        self.content_bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.block.len()));
+            self.block.extend_from_slice(now);
+            bytes = later;
+            if self.block.len() == BLOCK_BYTES {
+                self.flush_block()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_block(&mut self) -> Result<(), StorageError> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let raw = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES));
+        let packed = lz4_flex::block::compress(&raw);
+        // Below an eighth of gain, reading without decompression is worth more.
+        let stored = if packed.len() < raw.len() / 8 * 7 { &packed } else { &raw };
+        self.append_checked(raw.len(), stored)?;
+        self.blocks += 1;
+        Ok(())
+    }
+
+    fn append_checked(&mut self, raw_len: usize, stored: &[u8]) -> Result<(), StorageError> {
+        let mut bytes = Vec::with_capacity(BLOCK_HEADER + stored.len());
+        bytes.extend_from_slice(&length(raw_len));
+        bytes.extend_from_slice(&length(stored.len()));
+        bytes.extend_from_slice(&checksum(&bytes[..8], stored).to_le_bytes());
+        bytes.extend_from_slice(stored);
+        self.append(&bytes)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file.write_all_at(bytes, self.offset).map_err(StorageError::io(&self.path, "write"))?;
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// Reads a snapshot file frame by frame, checking all that has a checksum.
+pub(crate) struct Reader {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    footer: Footer,
+    footer_at: u64,
+    offset: u64,
+    blocks: u64,
+    buffer: BytesMut,
+    sha: Sha256,
+}
+
+impl Reader {
+    /// Checks header, trailer and footer.
+    pub(crate) fn new(file: Arc<dyn DiskFile>, path: PathBuf) -> Result<Self, StorageError> {
+        let bad = |detail: &str| StorageError::BadSnapshot { path: path.clone(), detail: detail.to_owned() };
+        let len = file.len().map_err(StorageError::io(&path, "measure"))?;
+        let min = MAGIC.len() + BLOCK_HEADER + 8;
+        if len < min as u64 {
+            return Err(bad("too short"));
+        }
+        let read = |at: u64, bytes: usize| {
+            let mut buffer = vec![0; bytes];
+            file.read_exact_at(&mut buffer, at).map_err(StorageError::io(&path, "read"))?;
+            Ok::<_, StorageError>(buffer)
+        };
+        let start = read(0, MAGIC.len())?;
+        if start.starts_with(NAME) && start[NAME.len()] > VERSION {
+            let newer = StoreError::newer("the snapshot", start[NAME.len()], VERSION);
+            return Err(StorageError::snapshot(&path, newer));
+        }
+        if start != MAGIC {
+            return Err(bad("not a snapshot"));
+        }
+        let trailer: [u8; 8] = read(len - 8, 8)?.try_into().expect("eight bytes were read");
+        let footer_at = u64::from_le_bytes(trailer);
+        if footer_at < MAGIC.len() as u64 || footer_at > len - (BLOCK_HEADER as u64 + 8) {
+            return Err(bad("the trailer points nowhere"));
+        }
+        let bytes = usize::try_from(len - 8 - footer_at).map_err(|_| bad("too long"))?;
+        if bytes > 32 << 20 {
+            return Err(bad("the footer is too long"));
+        }
+        let stored = read(footer_at, bytes)?;
+        if word(&stored, 0) != 0 || word(&stored, 4) as usize != bytes - BLOCK_HEADER {
+            return Err(bad("the footer has the wrong length"));
+        }
+        if word(&stored, 8) != checksum(&stored[..8], &stored[BLOCK_HEADER..]) {
+            return Err(bad("the footer's checksum does not match"));
+        }
+        let footer: Footer =
+            codec::decode(&stored[BLOCK_HEADER..]).map_err(|e| StorageError::snapshot(&path, e))?;
+        let (offset, buffer, sha) = (MAGIC.len() as u64, BytesMut::new(), Sha256::new());
+        Ok(Self { file, path, footer, footer_at, offset, blocks: 0, buffer, sha })
+    }
+
+    /// What the snapshot contains.
+    pub(crate) fn applied(&self) -> Applied {
+        self.footer.applied.clone().into()
+    }
+
+    /// Names the content.
+    pub(crate) fn id(&self) -> String {
+        id(&self.footer)
+    }
+
+    /// Reads everything and checks that it is whole, can be decoded, and is what the footer says: what has passed can
+    /// be installed.
+    pub(crate) fn verify(mut self) -> Result<(), StorageError> {
+        let Frame::Preface(_, applied) = self.frame()? else {
+            return Err(self.bad("it does not begin with a preface"));
+        };
+        if applied != self.applied() {
+            return Err(self.bad("preface and footer name different positions"));
+        }
+        let (mut records, mut last) = (0, None);
+        loop {
+            match self.frame()? {
+                Frame::Run(run) => {
+                    let some = run.records().map_err(|e| self.unreadable(e))?;
+                    if last >= Some(run.first) {
+                        return Err(self.bad("the runs are out of order"));
+                    }
+                    last = some.last().map(|record| record.id);
+                    records += some.len() as u64;
+                }
+                Frame::End if records == self.footer.records => return Ok(()),
+                Frame::End => return Err(self.bad("the number of records is not the footer's")),
+                Frame::Preface(..) => return Err(self.bad("a second preface")),
+            }
+        }
+    }
+
+    /// The next frame. [`Frame::End`] comes only when the whole content matched its digest.
+    pub(crate) fn frame(&mut self) -> Result<Frame, StorageError> {
+        self.need(1)?;
+        match self.take(1)?[0] {
+            b'P' => {
+                let len = self.take_length()?;
+                let preface = self.take(len)?;
+                let preface: Preface = codec::decode(&preface).map_err(|e| self.unreadable(e))?;
+                let (head, applied) = preface.into_parts();
+                Ok(Frame::Preface(head, applied))
+            }
+            b'R' => {
+                let (meta, value) = (self.take_length()?, self.take_length()?);
+                let (meta, value) = (self.take(meta)?, self.take(value)?);
+                let first = crate::pack::metas(&meta).map_err(|e| self.unreadable(e))?.first().map(|m| m.id);
+                let first = first.ok_or_else(|| self.bad("an empty run"))?;
+                Ok(Frame::Run(Run { first, meta, value }))
+            }
+            b'E' => {
+                if !self.buffer.is_empty() || self.read_block()? {
+                    return Err(self.bad("content behind its end"));
+                }
+                self.check_end()?;
+                Ok(Frame::End)
+            }
+            _ => Err(self.bad("an unknown frame")),
+        }
+    }
+
+    fn check_end(&mut self) -> Result<(), StorageError> {
+        let sha: [u8; 32] = std::mem::take(&mut self.sha).finalize().into();
+        if self.blocks != self.footer.blocks || sha != self.footer.sha256 {
+            return Err(self.bad("the content does not match its digest"));
+        }
+        Ok(())
+    }
+
+    fn take_length(&mut self) -> Result<usize, StorageError> {
+        Ok(word(&self.take(4)?, 0) as usize)
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<Bytes, StorageError> {
+        self.need(bytes)?;
+        Ok(self.buffer.split_to(bytes).freeze())
+    }
+
+    fn need(&mut self, bytes: usize) -> Result<(), StorageError> {
+        while self.buffer.len() < bytes {
+            if !self.read_block()? {
+                return Err(self.bad("the content ends too early"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the next block to the buffer; false at the footer.
+    fn read_block(&mut self) -> Result<bool, StorageError> {
+        if self.offset == self.footer_at {
+            return Ok(false);
+        }
+        let mut header = [0; BLOCK_HEADER];
+        self.read(&mut header)?;
+        let (raw_len, stored_len) = (word(&header, 0) as usize, word(&header, 4) as usize);
+        if raw_len == 0 || raw_len > BLOCK_BYTES || stored_len > raw_len {
+            return Err(self.bad("a block has an impossible length"));
+        }
+        let mut stored = vec![0; stored_len];
+        self.read(&mut stored)?;
+        if checksum(&header[..8], &stored) != word(&header, 8) {
+            return Err(self.bad("a block's checksum does not match"));
+        }
+        let raw = if stored_len < raw_len {
+            lz4_flex::block::decompress(&stored, raw_len).map_err(|e| self.bad(&e.to_string()))?
+        } else {
+            stored
+        };
+        if raw.len() != raw_len {
+            return Err(self.bad("a block has the wrong length"));
+        }
+        self.sha.update(&raw);
+        self.buffer.extend_from_slice(&raw);
+        self.blocks += 1;
+        Ok(true)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<(), StorageError> {
+        if self.offset + buffer.len() as u64 > self.footer_at {
+            return Err(self.bad("a block reaches into the footer"));
+        }
+        self.file.read_exact_at(buffer, self.offset).map_err(StorageError::io(&self.path, "read"))?;
+        self.offset += buffer.len() as u64;
+        Ok(())
+    }
+
+    fn unreadable(&self, error: StoreError) -> StorageError {
+        StorageError::snapshot(&self.path, error)
+    }
+
+    fn bad(&self, detail: &str) -> StorageError {
+        StorageError::BadSnapshot { path: self.path.clone(), detail: detail.to_owned() }
+    }
+}
+
+/// Names a content: its position, and the start of its digest.
+pub(crate) fn id(footer: &Footer) -> String {
+    let applied: Applied = footer.applied.clone().into();
+    let (term, index) = applied.log_id.map_or((0, 0), |id| (id.term().get(), id.index().get()));
+    let digest: String = footer.sha256[..8].iter().map(|b| format!("{b:02x}")).collect();
+    format!("{term}-{index}-{digest}")
+}
+
+fn length(bytes: usize) -> [u8; 4] {
+    u32::try_from(bytes).expect("packs and blocks are far below 4 GiB").to_le_bytes()
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn checksum(lengths: &[u8], stored: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(lengths), stored)
+}

@@ -1,0 +1,164 @@
+//! The directory of snapshots: one verified snapshot, plus those that somebody still reads.
+//!
+//! Only renamed files count: `*.tmp` is removed at start. A file that does not verify is renamed to `*.bad`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use holdfast_env::disk::create_dir_synced;
+use holdfast_env::{Disk, DiskFile, OpenMode};
+use parking_lot::Mutex;
+
+use super::format::Reader;
+use crate::error::StorageError;
+use crate::types::Snapshot;
+
+/// The snapshots of one storage.
+pub(crate) struct SnapshotStore {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// Written by the committer (dump) and the dispatcher (install).
+    current: Mutex<Option<Snapshot>>,
+    tmp: AtomicU64,
+    /// True once a file that was a snapshot was found damaged: the log may have been purged up to it.
+    lost: AtomicBool,
+}
+
+/// What a start found beside the newest snapshot, still untouched.
+#[derive(Debug, Default)]
+pub(crate) struct LeftOver {
+    useless: Vec<PathBuf>,
+    bad: Vec<(PathBuf, String)>,
+}
+
+impl SnapshotStore {
+    /// Opens the directory and verifies the newest snapshot. Changes nothing: the rest waits for
+    /// [`SnapshotStore::clean_up`], until it is known that nothing here is of a newer release.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: PathBuf) -> Result<(Self, LeftOver), StorageError> {
+        create_dir_synced(&**disk, &dir).map_err(StorageError::io(&dir, "create"))?;
+        let store = Self {
+            disk: Arc::clone(disk),
+            dir,
+            current: Mutex::new(None),
+            tmp: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+        };
+        let (mut found, mut left_over) = (Vec::new(), LeftOver::default());
+        for path in disk.read_dir(&store.dir).map_err(StorageError::io(&store.dir, "list"))? {
+            match path.extension().and_then(|e| e.to_str()) {
+                Some("tmp") => left_over.useless.push(path),
+                Some("bad") => store.lost.store(true, Ordering::Relaxed),
+                Some("snap") => match store.verified(&path) {
+                    Ok(snapshot) => found.push((snapshot, path)),
+                    Err(StorageError::BadSnapshot { path, detail }) => left_over.bad.push((path, detail)),
+                    Err(other) => return Err(other),
+                },
+                _ => {}
+            }
+        }
+        found.sort_by_key(|(snapshot, _)| snapshot.applied.log_id);
+        if let Some((newest, _)) = found.pop() {
+            left_over.useless.extend(found.into_iter().map(|(_, older)| older));
+            *store.current.lock() = Some(newest);
+        }
+        Ok((store, left_over))
+    }
+
+    /// Removes what is of no use, and puts bad files out of the way.
+    pub(crate) fn clean_up(&self, left_over: LeftOver) -> Result<(), StorageError> {
+        for path in left_over.useless {
+            self.disk.remove_file(&path).map_err(StorageError::io(&path, "remove"))?;
+        }
+        for (path, detail) in left_over.bad {
+            self.set_aside(&path, &detail)?;
+        }
+        self.disk.sync_dir(&self.dir).map_err(StorageError::io(&self.dir, "sync"))
+    }
+
+    /// True when a snapshot is here or never was: then it and the log hold everything.
+    pub(crate) fn can_rebuild(&self) -> bool {
+        self.current.lock().is_some() || !self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Reads a file whole and checks it.
+    pub(crate) fn verified(&self, path: &Path) -> Result<Snapshot, StorageError> {
+        let file = self.disk.open(path, OpenMode::Read).map_err(StorageError::io(path, "open"))?;
+        let file: Arc<dyn DiskFile> = Arc::from(file);
+        let bytes = file.len().map_err(StorageError::io(path, "measure"))?;
+        let reader = Reader::new(Arc::clone(&file), path.to_owned())?;
+        let (applied, id) = (reader.applied(), reader.id());
+        reader.verify()?;
+        Ok(Snapshot { applied, id, bytes, file })
+    }
+
+    /// Renames a bad file, keeping it for a look.
+    pub(crate) fn set_aside(&self, path: &Path, detail: &str) -> Result<(), StorageError> {
+        self.lost.store(true, Ordering::Relaxed);
+        let aside = path.with_extension("bad");
+        tracing::error!(path = %aside.display(), detail, "a snapshot is damaged: it is kept under this name and not used");
+        self.disk.rename(path, &aside).map_err(StorageError::io(path, "set aside"))?;
+        self.disk.sync_dir(&self.dir).map_err(StorageError::io(&self.dir, "sync"))
+    }
+
+    /// The newest verified snapshot.
+    pub(crate) fn current(&self) -> Option<Snapshot> {
+        self.current.lock().clone()
+    }
+
+    /// A new file to write into, and its path.
+    pub(crate) fn create_tmp(&self, purpose: &str) -> Result<(Box<dyn DiskFile>, PathBuf), StorageError> {
+        let number = self.tmp.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("{purpose}-{number}.tmp"));
+        let file = self.disk.open(&path, OpenMode::CreateNew).map_err(StorageError::io(&path, "create"))?;
+        Ok((file, path))
+    }
+
+    /// Removes a file that did not become a snapshot. Failing is harmless: the next start removes it.
+    pub(crate) fn discard(&self, path: &Path) {
+        if let Err(error) = self.disk.remove_file(path) {
+            tracing::warn!(path = %path.display(), %error, "a left-over file stays until the next start");
+        }
+    }
+
+    /// Gives a written and synced file its name, durably, and verifies it by reading it back.
+    pub(crate) fn accept(&self, tmp: &Path, id: &str) -> Result<Snapshot, StorageError> {
+        let path = self.path(id);
+        self.disk.rename(tmp, &path).map_err(StorageError::io(tmp, "rename"))?;
+        self.disk.sync_dir(&self.dir).map_err(StorageError::io(&self.dir, "sync"))?;
+        match self.verified(&path) {
+            Err(StorageError::BadSnapshot { path, detail }) => {
+                self.set_aside(&path, &detail)?;
+                Err(StorageError::BadSnapshot { path, detail })
+            }
+            other => other,
+        }
+    }
+
+    /// Makes a snapshot the current one when it is the newest, and removes the file of the other. Who has the other
+    /// open can go on reading.
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        let mut current = self.current.lock();
+        let other = match &*current {
+            Some(old) if old.applied.log_id > snapshot.applied.log_id => Some(snapshot.id),
+            Some(old) if old.id == snapshot.id => None,
+            _ => current.replace(snapshot).map(|old| old.id),
+        };
+        drop(current);
+        if let Some(other) = other {
+            self.discard(&self.path(&other));
+        }
+    }
+
+    /// Removes a snapshot that was accepted but is not needed.
+    pub(crate) fn forget(&self, snapshot: &Snapshot) {
+        if self.current.lock().as_ref().is_none_or(|current| current.id != snapshot.id) {
+            self.discard(&self.path(&snapshot.id));
+        }
+    }
+
+    /// Where the snapshot with this id is.
+    pub(crate) fn path(&self, id: &str) -> PathBuf {
+        self.dir.join(format!("{id}.snap"))
+    }
+}

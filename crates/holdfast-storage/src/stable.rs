@@ -1,0 +1,342 @@
+//! The stable store: runs of records, the head and the applied position, over an engine.
+//!
+//! # Layout
+//! One tree; the first byte of a key is its kind.
+//!
+//! ```text
+//! 'a' "applied"                                  position in the log and membership (codec)
+//! 'a' "head"                                     the state beside the records (codec)
+//! 'a' "scrubbed"                                 how far the scrub has come (codec)
+//! 'm' revision u64 BE, sub u32 BE                meta pack of the run that starts with this record
+//! 'v' revision u64 BE, sub u32 BE                its value pack
+//! 'p' kind (1), revision, sub, piece u32 BE      a piece of a pack that is too long for one value
+//! ```
+//! A stored pack is `0 | pack`, or, when longer than a piece, `1 | pieces u32 LE` with the bytes in its pieces.
+//!
+//! # Guard
+//! The content is exactly the log up to `applied`. A large commit takes several engine batches, of which the last one
+//! carries `applied` and head; after a crash between them, records above the head's revision are there. They are
+//! removed at open ([`Stable::trim`]), before anything reads them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_mvcc::Head;
+use holdfast_mvcc::types::{RecordId, Revision};
+
+use crate::codec::{self, StoredApplied, StoredHead, StoredScrubbed};
+use crate::engine::{Batch, Engine};
+use crate::error::StoreError;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, PIECE_BYTES, SCRUB_PACKS_MAX};
+use crate::pack::{PackKind, Run, RunBuilder};
+use crate::record::Stored;
+use crate::types::Applied;
+
+const APPLIED: &[u8] = b"aapplied";
+const HEAD: &[u8] = b"ahead";
+const SCRUBBED: &[u8] = b"ascrubbed";
+const PIECE: u8 = b'p';
+const WHOLE: u8 = 0;
+const IN_PIECES: u8 = 1;
+
+/// Bytes of packs read in one page of a scan.
+const PAGE_BYTES: usize = 512 << 10;
+
+/// Records and positions over an engine.
+#[derive(Clone)]
+pub(crate) struct Stable {
+    engine: Arc<dyn Engine>,
+}
+
+/// A run together with how it lies in the engine.
+#[derive(Debug)]
+pub(crate) struct PlacedRun {
+    /// The run.
+    pub(crate) run: Run,
+    meta_pieces: u32,
+    value_pieces: u32,
+}
+
+impl PlacedRun {
+    /// True when a pack of the run is too long for one engine value.
+    pub(crate) fn is_in_pieces(&self) -> bool {
+        self.meta_pieces + self.value_pieces > 0
+    }
+}
+
+impl Stable {
+    /// Over this engine.
+    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine }
+    }
+
+    /// Makes all commits durable.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        self.engine.flush()
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.engine.disk_bytes()
+    }
+
+    /// Head and position, or `None` when nothing was ever committed.
+    pub(crate) fn position(&self) -> Result<Option<(Head, Applied)>, StoreError> {
+        match (self.engine.get(HEAD)?, self.engine.get(APPLIED)?) {
+            (None, None) => Ok(None),
+            (Some(head), Some(applied)) => {
+                let head: Head = codec::decode::<StoredHead>(&head)?.into();
+                Ok(Some((head, codec::decode::<StoredApplied>(&applied)?.into())))
+            }
+            _ => Err(StoreError::damaged("head and applied position are not both there")),
+        }
+    }
+
+    /// The compact revision behind which the scrub has left nothing.
+    pub(crate) fn scrubbed(&self) -> Result<Option<Revision>, StoreError> {
+        let stored = self.engine.get(SCRUBBED)?;
+        stored.map(|s| Ok(Revision::new(codec::decode::<StoredScrubbed>(&s)?.compact_revision))).transpose()
+    }
+
+    /// Notes that the scrub has left nothing behind this compact revision.
+    pub(crate) fn set_scrubbed(&self, compact_revision: Revision) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let stored = StoredScrubbed { compact_revision: compact_revision.get() };
+        batch.put(SCRUBBED.to_vec(), codec::encode(&stored));
+        self.engine.apply(batch)
+    }
+
+    /// Stores runs and then, with the last batch, the position they lead to.
+    pub(crate) fn commit(&self, runs: &[Run], head: &Head, applied: &Applied) -> Result<(), StoreError> {
+        let mut writer = Writer::new(self);
+        for run in runs {
+            writer.put_run(run)?;
+        }
+        writer.finish(head, applied)
+    }
+
+    /// The value pack that holds the put `id`, with the id of its run, when there is one.
+    pub(crate) fn value_pack(&self, id: RecordId) -> Result<Option<(RecordId, Bytes)>, StoreError> {
+        let Some((key, stored)) = self.engine.get_le(&pack_key(PackKind::Value, id))? else {
+            return Ok(None);
+        };
+        let first = key_id(&key)?;
+        Ok(Some((first, self.load(PackKind::Value, first, &stored)?.0)))
+    }
+
+    /// The next meta packs from the run that starts at or behind `from`, ascending; empty at the end.
+    pub(crate) fn meta_packs(&self, from: RecordId) -> Result<Vec<(RecordId, Bytes)>, StoreError> {
+        let page = self.engine.scan(&pack_key(PackKind::Meta, from), 256, PAGE_BYTES)?;
+        page.iter()
+            .map(|(key, stored)| {
+                let first = key_id(key)?;
+                Ok((first, self.load(PackKind::Meta, first, stored)?.0))
+            })
+            .collect()
+    }
+
+    /// The next runs from the one that starts at or behind `from`, ascending; empty at the end.
+    pub(crate) fn runs(&self, from: RecordId) -> Result<Vec<PlacedRun>, StoreError> {
+        let page = self.engine.scan(&pack_key(PackKind::Meta, from), SCRUB_PACKS_MAX, PAGE_BYTES)?;
+        page.iter()
+            .map(|(key, stored)| {
+                let first = key_id(key)?;
+                let (meta, meta_pieces) = self.load(PackKind::Meta, first, stored)?;
+                let (value, value_pieces) = match self.engine.get(&pack_key(PackKind::Value, first))? {
+                    Some(stored) => self.load(PackKind::Value, first, &stored)?,
+                    None => (Bytes::new(), 0),
+                };
+                Ok(PlacedRun { run: Run { first, meta, value }, meta_pieces, value_pieces })
+            })
+            .collect()
+    }
+
+    /// Replaces adjacent runs by others, atomically. At most [`SCRUB_PACKS_MAX`] whole runs, or one in pieces that is
+    /// replaced by nothing. The pieces go afterwards: a crash in between leaves bytes that nothing refers to.
+    pub(crate) fn replace(&self, old: &[PlacedRun], new: &[Run]) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for placed in old {
+            batch.delete(pack_key(PackKind::Meta, placed.run.first));
+            batch.delete(pack_key(PackKind::Value, placed.run.first));
+        }
+        for run in new {
+            for (key, value) in run_puts(run) {
+                batch.put(key, value);
+            }
+        }
+        self.engine.apply(batch)?;
+        for placed in old {
+            self.delete_pieces(PackKind::Meta, placed.run.first, placed.meta_pieces)?;
+            self.delete_pieces(PackKind::Value, placed.run.first, placed.value_pieces)?;
+        }
+        Ok(())
+    }
+
+    fn delete_pieces(&self, kind: PackKind, first: RecordId, pieces: u32) -> Result<(), StoreError> {
+        let keys: Vec<_> = (0..pieces).map(|piece| piece_key(kind, first, piece)).collect();
+        for some in keys.chunks(BATCH_OPS_MAX) {
+            let mut batch = Batch::default();
+            some.iter().for_each(|key| batch.delete(key.clone()));
+            self.engine.apply(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the records above `revision`, which an interrupted commit has left.
+    pub(crate) fn trim(&self, revision: Revision) -> Result<(), StoreError> {
+        let above = RecordId::new(revision.next(), 0);
+        // The run that starts at or below the bound may reach beyond it; all later ones are beyond it whole.
+        let edge = self.engine.get_le(&pack_key(PackKind::Meta, above))?;
+        let mut from = edge.map_or(Ok(above), |(key, _)| key_id(&key))?;
+        loop {
+            let page = self.runs(from)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            from = following(last.run.first);
+            for placed in page {
+                let records = placed.run.records()?;
+                if records.last().is_none_or(|r| r.id.revision <= revision) {
+                    continue;
+                }
+                let kept = records.into_iter().filter(|r| r.id.revision <= revision);
+                let runs = build_runs(kept.map(Stored::new));
+                if placed.is_in_pieces() {
+                    // One record, and it is above: nothing is kept, but its pieces may need several batches.
+                    assert!(runs.is_empty(), "a run in pieces holds one record");
+                }
+                self.replace(&[placed], &runs)?;
+            }
+        }
+    }
+
+    fn load(&self, kind: PackKind, first: RecordId, stored: &Bytes) -> Result<(Bytes, u32), StoreError> {
+        match stored.first() {
+            Some(&WHOLE) => Ok((stored.slice(1..), 0)),
+            Some(&IN_PIECES) if stored.len() == 5 => {
+                let pieces = u32::from_le_bytes([stored[1], stored[2], stored[3], stored[4]]);
+                let mut pack = Vec::new();
+                for piece in 0..pieces {
+                    let found = self.engine.get(&piece_key(kind, first, piece))?;
+                    let found = found
+                        .ok_or_else(|| StoreError::damaged(format!("a piece of {first:?} is missing")))?;
+                    pack.extend_from_slice(&found);
+                }
+                Ok((pack.into(), pieces))
+            }
+            _ => Err(StoreError::damaged("a stored pack has an unknown form")),
+        }
+    }
+}
+
+/// Fills engine batches in order; the last one carries the position.
+pub(crate) struct Writer<'a> {
+    stable: &'a Stable,
+    batch: Batch,
+}
+
+impl<'a> Writer<'a> {
+    /// Nothing written yet.
+    pub(crate) fn new(stable: &'a Stable) -> Self {
+        Self { stable, batch: Batch::default() }
+    }
+
+    /// Adds a run.
+    pub(crate) fn put_run(&mut self, run: &Run) -> Result<(), StoreError> {
+        for (key, value) in run_puts(run) {
+            self.put(key, value)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left together with the position.
+    pub(crate) fn finish(mut self, head: &Head, applied: &Applied) -> Result<(), StoreError> {
+        let head = codec::encode(&StoredHead::from(head));
+        let applied = codec::encode(&StoredApplied::from(applied));
+        self.make_room(2, head.len() + applied.len() + HEAD.len() + APPLIED.len())?;
+        self.batch.put(HEAD.to_vec(), head);
+        self.batch.put(APPLIED.to_vec(), applied);
+        self.stable.engine.apply(self.batch)
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        self.make_room(1, key.len() + value.len())?;
+        self.batch.put(key, value);
+        Ok(())
+    }
+
+    fn make_room(&mut self, ops: usize, bytes: usize) -> Result<(), StoreError> {
+        if self.batch.ops() + ops > BATCH_OPS_MAX || self.batch.bytes() + bytes > BATCH_BYTES_MAX {
+            self.stable.engine.apply(std::mem::take(&mut self.batch))?;
+        }
+        Ok(())
+    }
+}
+
+/// Cuts ascending records into runs.
+pub(crate) fn build_runs(records: impl Iterator<Item = Stored>) -> Vec<Run> {
+    let mut builder = RunBuilder::default();
+    let mut runs: Vec<Run> = records.filter_map(|stored| builder.add(&stored)).collect();
+    runs.extend(builder.finish());
+    runs
+}
+
+/// The least id above `id`.
+pub(crate) fn following(id: RecordId) -> RecordId {
+    match id.sub.checked_add(1) {
+        Some(sub) => RecordId::new(id.revision, sub),
+        None => RecordId::new(id.revision.next(), 0),
+    }
+}
+
+fn run_puts(run: &Run) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut puts = Vec::new();
+    put_pack(&mut puts, PackKind::Meta, run.first, &run.meta);
+    if !run.value.is_empty() {
+        put_pack(&mut puts, PackKind::Value, run.first, &run.value);
+    }
+    puts
+}
+
+fn put_pack(puts: &mut Vec<(Vec<u8>, Vec<u8>)>, kind: PackKind, first: RecordId, pack: &Bytes) {
+    if pack.len() <= PIECE_BYTES {
+        let mut stored = Vec::with_capacity(pack.len() + 1);
+        stored.push(WHOLE);
+        stored.extend_from_slice(pack);
+        puts.push((pack_key(kind, first), stored));
+        return;
+    }
+    let mut pieces = 0_u32;
+    for piece in pack.chunks(PIECE_BYTES) {
+        puts.push((piece_key(kind, first, pieces), piece.to_vec()));
+        pieces += 1;
+    }
+    let mut stored = vec![IN_PIECES];
+    stored.extend_from_slice(&pieces.to_le_bytes());
+    puts.push((pack_key(kind, first), stored));
+}
+
+fn pack_key(kind: PackKind, id: RecordId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(13);
+    key.push(kind.byte());
+    key.extend_from_slice(&id.revision.get().to_be_bytes());
+    key.extend_from_slice(&id.sub.to_be_bytes());
+    key
+}
+
+fn piece_key(kind: PackKind, first: RecordId, piece: u32) -> Vec<u8> {
+    let mut key = vec![PIECE];
+    key.extend_from_slice(&pack_key(kind, first));
+    key.extend_from_slice(&piece.to_be_bytes());
+    key
+}
+
+fn key_id(key: &[u8]) -> Result<RecordId, StoreError> {
+    let (revision, sub) = key
+        .get(1..)
+        .and_then(|k| k.split_first_chunk::<8>())
+        .and_then(|(revision, rest)| Some((*revision, <[u8; 4]>::try_from(rest).ok()?)))
+        .ok_or_else(|| StoreError::damaged("a pack key has the wrong length"))?;
+    Ok(RecordId::new(Revision::new(u64::from_be_bytes(revision)), u32::from_be_bytes(sub)))
+}
+
+#[cfg(test)]
+mod tests;

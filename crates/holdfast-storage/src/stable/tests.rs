@@ -1,0 +1,106 @@
+//! Tests of the stable store on the memory engine.
+
+use holdfast_env::{LogId, LogIndex, Term};
+use holdfast_mvcc::types::{Change, PutRecord, Record};
+
+use super::*;
+use crate::config::EngineKind;
+use crate::pack::{Values, metas};
+
+fn stable() -> Stable {
+    let disk: Arc<dyn holdfast_env::Disk> = Arc::new(holdfast_env::RealDisk);
+    Stable::new(crate::engine::open(EngineKind::Memory, &disk, std::path::Path::new("unused"), 0).unwrap())
+}
+
+fn put(revision: u64, sub: u32, value_bytes: usize) -> Record {
+    Record {
+        id: RecordId::new(Revision::new(revision), sub),
+        key: Bytes::from(format!("k{revision}-{sub}")),
+        change: Change::Put(PutRecord {
+            create_revision: Revision::new(revision),
+            version: 1,
+            lease: None,
+            value: vec![7; value_bytes].into(),
+        }),
+    }
+}
+
+fn head(revision: u64) -> Head {
+    Head { revision: Revision::new(revision), compact_revision: None, members: Vec::new() }
+}
+
+fn applied(index: u64) -> Applied {
+    Applied { log_id: Some(LogId::new(Term::new(1), LogIndex::new(index))), membership: None }
+}
+
+fn runs_of(records: &[Record]) -> Vec<Run> {
+    build_runs(records.iter().cloned().map(Stored::new))
+}
+
+fn all(stable: &Stable) -> Vec<Record> {
+    let mut from = RecordId::default();
+    let mut records = Vec::new();
+    loop {
+        let page = stable.runs(from).unwrap();
+        let Some(last) = page.last() else { return records };
+        from = following(last.run.first);
+        for placed in &page {
+            records.extend(placed.run.records().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_fresh_store_has_no_position() {
+    assert_eq!(stable().position().unwrap(), None);
+}
+
+#[test]
+fn what_was_committed_is_read_back() {
+    let stable = stable();
+    let records: Vec<Record> = (2..300).map(|n| put(n, 0, 500)).collect();
+    stable.commit(&runs_of(&records), &head(299), &applied(7)).unwrap();
+    assert_eq!(stable.position().unwrap(), Some((head(299), applied(7))));
+    assert_eq!(all(&stable), records);
+    let (_, pack) = stable.value_pack(RecordId::new(Revision::new(150), 0)).unwrap().unwrap();
+    let found = Values::new(&pack).unwrap().find(RecordId::new(Revision::new(150), 0)).unwrap().unwrap();
+    assert_eq!(found.put.value.len(), 500);
+    let restored: usize =
+        stable.meta_packs(RecordId::default()).unwrap().iter().map(|(_, p)| metas(p).unwrap().len()).sum();
+    assert_eq!(restored, 298);
+}
+
+#[test]
+fn a_large_value_is_cut_into_pieces_and_many_batches() {
+    let stable = stable();
+    let records = [put(2, 0, 10), put(3, 0, 3 << 20), put(4, 0, 10)];
+    stable.commit(&runs_of(&records), &head(4), &applied(1)).unwrap();
+    assert_eq!(all(&stable), records);
+    let mut page = stable.runs(RecordId::new(Revision::new(3), 0)).unwrap();
+    let large = page.remove(0);
+    assert!(large.is_in_pieces());
+    stable.replace(&[large], &[]).unwrap();
+    assert_eq!(all(&stable), [records[0].clone(), records[2].clone()]);
+}
+
+#[test]
+fn trim_removes_what_an_interrupted_commit_left() {
+    for bound in 1..=12 {
+        let stable = stable();
+        let records: Vec<Record> = (2..=10).flat_map(|n| [put(n, 0, 9000), put(n, 1, 9000)]).collect();
+        stable.commit(&runs_of(&records), &head(10), &applied(1)).unwrap();
+        stable.trim(Revision::new(bound)).unwrap();
+        let kept: Vec<Record> = records.into_iter().filter(|r| r.id.revision.get() <= bound).collect();
+        assert_eq!(all(&stable), kept, "bound {bound}");
+    }
+}
+
+#[test]
+fn a_missing_piece_is_damage() {
+    let stable = stable();
+    stable.commit(&runs_of(&[put(2, 0, 100_000)]), &head(2), &applied(1)).unwrap();
+    let mut batch = Batch::default();
+    batch.delete(piece_key(PackKind::Value, RecordId::new(Revision::new(2), 0), 1));
+    stable.engine.apply(batch).unwrap();
+    assert!(matches!(stable.runs(RecordId::default()), Err(StoreError::Damaged(_))));
+}

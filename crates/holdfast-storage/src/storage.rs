@@ -1,0 +1,312 @@
+//! The handle to the running storage.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use holdfast_env::{BoxFuture, Env, TaskHandle};
+use holdfast_mvcc::command::{Command, MemberAttributes, Op, Range, RangeResponse, Txn, TxnResponse};
+use holdfast_mvcc::types::Revision;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::config::StorageConfig;
+use crate::engine::{self, EngineFactory};
+use crate::error::{ReadError, StorageError};
+use crate::limits::{ENTRY_BYTES, QUEUE_BYTES_MAX, SHUTDOWN};
+use crate::open::{self, Running};
+use crate::pipeline::control::{Control, QueueItem};
+use crate::pipeline::shared::Shared;
+use crate::read;
+use crate::snapshot::install::IncomingSnapshot;
+use crate::types::{
+    Applied, DispatchBody, DispatchItem, EventSink, HistoryHash, Snapshot, StorageStatus, Visible,
+};
+
+/// A handle to the running storage. Cheap to clone. When the last one is dropped the pipeline ends, too.
+#[derive(Clone)]
+pub struct Storage {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<QueueItem>,
+    control: mpsc::Sender<Control>,
+    /// One permit per KiB that may wait in the queue.
+    queue_space: Arc<Semaphore>,
+    /// Keys and logical bytes as they were read last.
+    figures: Mutex<(usize, u64)>,
+    /// Taken by the shutdown.
+    tasks: Mutex<Vec<TaskHandle>>,
+}
+
+impl std::fmt::Debug for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Storage").field("dir", &self.inner.shared.config.dir).finish_non_exhaustive()
+    }
+}
+
+impl Storage {
+    /// Opens the stable store (rebuilding it from the newest good snapshot when it is missing or damaged), loads the
+    /// index and starts the pipeline. Entries behind [`Storage::applied`] must be dispatched again from the log.
+    ///
+    /// # Errors
+    /// Nothing runs and, beside a damaged store that was set aside, nothing was changed.
+    pub async fn open(
+        env: &Env,
+        config: StorageConfig,
+        events: Arc<dyn EventSink>,
+    ) -> Result<Self, StorageError> {
+        let engines = engine::factory(&env.disk, &config);
+        Self::open_with(env, config, events, engines).await
+    }
+
+    /// As [`Storage::open`], on other engines.
+    pub(crate) async fn open_with(
+        env: &Env,
+        config: StorageConfig,
+        events: Arc<dyn EventSink>,
+        engines: EngineFactory,
+    ) -> Result<Self, StorageError> {
+        let (world, loading) = (env.clone(), config.clone());
+        let loaded = aside(env, "hf-open", move || open::load(&world, &loading, engines)).await?;
+        let Running { shared, queue, control, tasks } = open::start(env, config, events, loaded);
+        let queue_space = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / 1024));
+        let figures = {
+            let view = shared.view.load();
+            let state = view.state.read();
+            Mutex::new((state.keys(), state.logical_bytes()))
+        };
+        let tasks = Mutex::new(tasks);
+        Ok(Self { inner: Arc::new(Inner { shared, queue, control, queue_space, figures, tasks }) })
+    }
+
+    /// What the stable store contained when it was opened, or contains since the last install.
+    pub fn applied(&self) -> Applied {
+        self.shared().applied.lock().clone()
+    }
+
+    /// Hands entries to the dispatcher, in log order; waits while its queue is full (bounded in bytes). Entries that
+    /// the state contains already are skipped, and their waiters dropped. Calls must not overlap.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] and [`StorageError::Closed`]: nothing is applied by this process any more; if these
+    /// entries still were, their waiters are answered, else dropped.
+    pub async fn dispatch(&self, items: Vec<DispatchItem>) -> Result<(), StorageError> {
+        self.check_poisoned()?;
+        let kib = items.iter().map(cost).sum::<usize>().clamp(1024, QUEUE_BYTES_MAX).div_ceil(1024);
+        let kib =
+            u32::try_from(kib.min(QUEUE_BYTES_MAX / 1024)).expect("the queue's bound is far below 4 TiB");
+        let space = Arc::clone(&self.inner.queue_space).acquire_many_owned(kib).await;
+        let space = space.map_err(|_| StorageError::Closed)?;
+        let entries = QueueItem::Entries { items: VecDeque::from(items), space };
+        self.inner.queue.send(entries).await.map_err(|_| StorageError::Closed)?;
+        self.check_poisoned()
+    }
+
+    /// How far readers see; changes with every visible entry.
+    pub fn visible(&self) -> watch::Receiver<Visible> {
+        self.shared().visible.subscribe()
+    }
+
+    /// Answers a range from local state, in small steps under the index lock; the revision beside it is the newest
+    /// one visible when the read began. Blocks on the stable store when values are cold: call it where blocking is
+    /// allowed, or try [`Storage::range_if_hot`] first.
+    pub fn range(&self, request: &Range) -> Result<(RangeResponse, Revision), ReadError> {
+        read::range(self.shared(), request)
+    }
+
+    /// Answers a transaction that only reads ([`Txn::is_read_only`], else it panics), at the newest visible revision,
+    /// which is returned beside it. Blocks as [`Storage::range`] does.
+    pub fn read_txn(&self, txn: &Txn) -> Result<(TxnResponse, Revision), ReadError> {
+        read::read_txn(self.shared(), txn)
+    }
+
+    /// As [`Storage::range`], but never blocks: `None` when it would have to, because a value is not in memory or
+    /// because a command is being evaluated. Meant for small ranges: what was read before the first cold value is lost.
+    pub fn range_if_hot(&self, request: &Range) -> Option<Result<(RangeResponse, Revision), ReadError>> {
+        read::range_if_hot(self.shared(), request)
+    }
+
+    /// Hashes the history up to `revision` (the newest when `None`). Reads everything: call it where blocking is fine.
+    pub fn history_hash(&self, revision: Option<Revision>) -> Result<HistoryHash, ReadError> {
+        read::history_hash(self.shared(), revision)
+    }
+
+    /// A checksum over the index and head as evaluated so far: equal on members that stand at the same log entry.
+    /// Compare it while nothing is dispatched.
+    pub fn state_digest(&self) -> u64 {
+        self.shared().view.load().state.read().digest()
+    }
+
+    /// The members' attributes as of the visible state.
+    pub fn members(&self) -> Vec<MemberAttributes> {
+        self.shared().view.load().gate.members()
+    }
+
+    /// Figures for status and metrics. Takes only short locks: while commands are evaluated, keys and logical bytes are
+    /// those of the last time that they could be read.
+    pub fn status(&self) -> StorageStatus {
+        let shared = self.shared();
+        let positions = *shared.positions.lock();
+        let view = shared.view.load();
+        let (keys, logical_bytes) = {
+            let mut figures = self.inner.figures.lock();
+            if let Some(state) = view.state.try_read() {
+                *figures = (state.keys(), state.logical_bytes());
+            }
+            *figures
+        };
+        StorageStatus {
+            state: *shared.state.lock(),
+            visible: *shared.visible.borrow(),
+            stable: positions.stable,
+            durable: positions.durable,
+            snapshot: shared.snapshots.current().and_then(|snapshot| snapshot.applied.log_id),
+            logical_bytes,
+            disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
+            keys,
+            memtable_bytes: shared.memtable_bytes.load(Ordering::Relaxed),
+            evaluation_reads: shared.evaluation_reads.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until what compaction made unreadable is removed from this member's index and stable store. Waits on
+    /// while a dump runs, and while readers are below `compact_revision`.
+    pub async fn scrubbed(&self, compact_revision: Revision) -> Result<(), StorageError> {
+        let mut scrubbed = self.shared().scrubbed.subscribe();
+        self.shared().backlog.wake();
+        let mut ended = self.shared().ended.subscribe();
+        // Both arms are cancel-safe: they only watch.
+        tokio::select! {
+            biased;
+            done = scrubbed.wait_for(|&at| at >= compact_revision.get()) => done.map(drop).map_err(|_| StorageError::Closed),
+            _ = ended.wait_for(|&ended| ended) => self.check_poisoned().and(Err(StorageError::Closed)),
+        }
+    }
+
+    /// Starts a dump as of everything dispatched so far; the first future resolves when the state is sealed (writes
+    /// go on), the second when the snapshot is verified and durable. A running dump is joined when nothing was
+    /// dispatched since it began; else one more dump follows it, for all who ask meanwhile.
+    pub async fn start_dump(
+        &self,
+    ) -> Result<BoxFuture<'static, Result<Snapshot, StorageError>>, StorageError> {
+        self.check_poisoned()?;
+        let (sealed, is_sealed) = oneshot::channel();
+        let (done, is_done) = oneshot::channel();
+        let request = QueueItem::StartDump { sealed, done };
+        self.inner.queue.send(request).await.map_err(|_| StorageError::Closed)?;
+        is_sealed.await.map_err(|_| StorageError::Closed)??;
+        Ok(Box::pin(async move { is_done.await.unwrap_or(Err(StorageError::Closed)) }))
+    }
+
+    /// The newest verified snapshot.
+    pub fn current_snapshot(&self) -> Option<Snapshot> {
+        self.shared().snapshots.current()
+    }
+
+    /// Begins to receive a snapshot, written aside.
+    pub fn receive_snapshot(&self) -> Result<IncomingSnapshot, StorageError> {
+        IncomingSnapshot::new(Arc::clone(&self.inner.shared))
+    }
+
+    /// Verifies a received snapshot and replaces the state by it; on return it is current, durable and visible.
+    /// Waiters for skipped entries are dropped (their outcome is unknown). A snapshot that is not ahead of the state
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// The state is as before.
+    pub async fn install(&self, incoming: IncomingSnapshot) -> Result<(), StorageError> {
+        self.check_poisoned()?;
+        let prepared = aside(&self.shared().env, "hf-install", move || incoming.prepare()).await?;
+        let (done, is_done) = oneshot::channel();
+        let event = Control::Install { prepared: Box::new(prepared), done };
+        self.inner.control.send(event).await.map_err(|_| StorageError::Closed)?;
+        is_done.await.map_err(|_| StorageError::Closed)?
+    }
+
+    /// Drains the pipeline to the stable store (at most 5 s) and ends it. What could not be drained is replayed from
+    /// the log at the next start.
+    pub async fn shutdown(&self) {
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        if self.inner.control.send(Control::Shutdown).await.is_err() {
+            tracing::debug!("the pipeline had ended before the shutdown");
+        }
+        let shared = Arc::clone(&self.inner.shared);
+        let ended = async {
+            for task in tasks {
+                task.join().await;
+            }
+        };
+        let timer = shared.env.clock.sleep(SHUTDOWN);
+        // Neither arm is entered again: cancelling is the point.
+        tokio::select! {
+            biased;
+            () = ended => tracing::debug!("the storage has ended"),
+            () = timer => {
+                shared.abandon.store(true, Ordering::Release);
+                shared.backlog.wake();
+                tracing::warn!("the storage did not drain in time: the rest is replayed from the log");
+            }
+        }
+        shared.ended.send_replace(true);
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    fn check_poisoned(&self) -> Result<(), StorageError> {
+        match &*self.shared().poisoned.lock() {
+            Some(reason) => Err(StorageError::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs something that blocks on files where that is allowed.
+async fn aside<T: Send + 'static>(
+    env: &Env,
+    name: &str,
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    let (done, is_done) = oneshot::channel();
+    let task = env.spawn.dedicated(
+        name,
+        Box::pin(async move {
+            // The caller may have been cancelled; what was built is dropped then.
+            drop(done.send(work()));
+        }),
+    );
+    let result = is_done.await;
+    task.join().await;
+    result.unwrap_or(Err(StorageError::Closed))
+}
+
+/// What an entry costs in the queue, about.
+fn cost(item: &DispatchItem) -> usize {
+    ENTRY_BYTES
+        + match &item.body {
+            DispatchBody::Blank => 0,
+            DispatchBody::Membership(content) => content.len(),
+            DispatchBody::Command { command, .. } => command_cost(command),
+        }
+}
+
+fn command_cost(command: &Command) -> usize {
+    match command {
+        Command::Put(put) => put.key.len() + put.value.len(),
+        Command::Txn(txn) => txn_cost(txn),
+        Command::DeleteRange(_) | Command::Compact(_) | Command::PublishMember(_) => 256,
+    }
+}
+
+fn txn_cost(txn: &Txn) -> usize {
+    let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
+        Op::Put(put) => 64 + put.key.len() + put.value.len(),
+        Op::Txn(inner) => txn_cost(inner),
+        Op::Range(_) | Op::DeleteRange(_) | Op::Unset => 128,
+    });
+    128 * (1 + txn.compares.len()) + ops.sum::<usize>()
+}

@@ -1,0 +1,138 @@
+//! What goes in and out of the storage: entries, answers, positions, figures.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_env::{DiskFile, LogId};
+use holdfast_mvcc::command::{Command, Outcome};
+use holdfast_mvcc::types::{Record, Revision};
+use tokio::sync::oneshot;
+
+/// One entry of the Raft log, on its way into the state.
+#[derive(Debug)]
+pub struct DispatchItem {
+    /// Its place in the log.
+    pub log_id: LogId,
+    /// What it carries.
+    pub body: DispatchBody,
+}
+
+/// What a log entry carries.
+#[derive(Debug)]
+pub enum DispatchBody {
+    /// Nothing: a new leader's first entry.
+    Blank,
+    /// A membership, opaque to the storage; stored and handed back by [`Storage::applied`](crate::Storage::applied).
+    Membership(Bytes),
+    /// A command, and who waits for the answer on this member.
+    Command {
+        /// What to evaluate.
+        command: Command,
+        /// Answered once the effects are visible on this member.
+        respond: Option<oneshot::Sender<Answer>>,
+    },
+}
+
+/// The answer to a command, given when its effects are visible here.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The entry's place in the log.
+    pub log_id: LogId,
+    /// What evaluation said; its `records` are empty here (they went to the store and the watch hub).
+    pub outcome: Outcome,
+}
+
+/// How far the state is visible to readers on this member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Visible {
+    /// The last log entry whose effects are visible.
+    pub log_id: Option<LogId>,
+    /// The store's revision there.
+    pub revision: Revision,
+}
+
+/// A log position with the membership in force there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// The last entry contained.
+    pub log_id: Option<LogId>,
+    /// The last membership entry's own position and opaque content.
+    pub membership: Option<(LogId, Bytes)>,
+}
+
+/// A verified, durable snapshot.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// What it contains.
+    pub applied: Applied,
+    /// Names the snapshot; equal ids mean equal content.
+    pub id: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The open file: stays readable when a newer snapshot replaces it.
+    pub file: Arc<dyn DiskFile>,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("id", &self.id).field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// Receives the changes that became visible, in revision order, each revision once and whole. Called by one thread
+/// at a time and must not block.
+pub trait EventSink: Send + Sync + 'static {
+    /// The records of one or more whole revisions, ascending.
+    fn publish(&self, records: Vec<Record>, revision: Revision);
+}
+
+/// The state the dispatcher is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DispatcherState {
+    /// Writes flow to the stable store.
+    Normal,
+    /// The stable store stands still while a snapshot is written; writes collect in the overlay.
+    Dumping,
+    /// The overlay is merged into the stable store.
+    Merging,
+    /// A snapshot from the leader replaces the state.
+    Installing,
+    /// The stable store failed and could not be rebuilt: nothing is applied any more.
+    Poisoned,
+}
+
+/// Figures for status and metrics.
+#[derive(Debug, Clone)]
+pub struct StorageStatus {
+    /// What the dispatcher does.
+    pub state: DispatcherState,
+    /// How far readers see.
+    pub visible: Visible,
+    /// How far the stable store's content reaches.
+    pub stable: Option<LogId>,
+    /// How far it is known to be on disk.
+    pub durable: Option<LogId>,
+    /// The newest snapshot's position.
+    pub snapshot: Option<LogId>,
+    /// Logical retained bytes (keys, values and fixed costs), equal on all members.
+    pub logical_bytes: u64,
+    /// Bytes on disk of the stable store.
+    pub disk_bytes: u64,
+    /// Keys in the index.
+    pub keys: usize,
+    /// Bytes waiting in memtable and overlay.
+    pub memtable_bytes: usize,
+    /// How often evaluation had to wait for the stable store, since the start.
+    pub evaluation_reads: u64,
+}
+
+/// The digest of the history at a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryHash {
+    /// CRC-32C over the retained records up to `revision`; equal on members with the same compact revision.
+    pub hash: u32,
+    /// The revision hashed.
+    pub revision: Revision,
+    /// The compact revision it was hashed with; `None` when nothing was ever compacted.
+    pub compact_revision: Option<Revision>,
+}

@@ -1,0 +1,149 @@
+//! Where values are: memtables, cache, stable store, as one immutable picture behind one pointer.
+
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use holdfast_mvcc::types::{PutRecord, RecordId};
+use holdfast_mvcc::{State, Values};
+use parking_lot::RwLock;
+
+use crate::error::StoreError;
+use crate::gate::Gate;
+use crate::generation::Generation;
+use crate::memtable::Memtable;
+use crate::pack::Values as PackValues;
+
+/// What a reader works on; loaded once per request, replaced whole.
+#[derive(Clone)]
+pub(crate) struct View {
+    /// The key index. Written by the dispatcher (evaluation) and the committer (scrub), in bounded steps.
+    pub(crate) state: Arc<RwLock<State>>,
+    /// Takes new records.
+    pub(crate) active: Arc<Memtable>,
+    /// Sealed, and on its way into the stable store.
+    pub(crate) frozen: Option<Arc<Memtable>>,
+    /// The stable store.
+    pub(crate) generation: Arc<Generation>,
+    /// What readers may see of it.
+    pub(crate) gate: Arc<Gate>,
+}
+
+/// Decoded puts by record id, bounded in bytes. Records never change, so nothing ever has to be invalidated.
+pub(crate) struct Cache {
+    puts: quick_cache::sync::Cache<RecordId, PutRecord, Weight, BuildHasherDefault<FixedHasher>>,
+}
+
+#[derive(Debug, Clone)]
+struct Weight;
+
+impl quick_cache::Weighter<RecordId, PutRecord> for Weight {
+    fn weight(&self, _: &RecordId, put: &PutRecord) -> u64 {
+        put.value.len() as u64 + 128
+    }
+}
+
+/// FNV-1a: a fixed hash, so that simulated runs repeat.
+pub(crate) struct FixedHasher(u64);
+
+impl Default for FixedHasher {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl std::hash::Hasher for FixedHasher {
+    fn finish(&self) -> u64 {
+        // The cache takes the shard from the high and the slot from the low bits: spread both.
+        (self.0 ^ (self.0 >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+impl Cache {
+    /// Holds about this many bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let items = (bytes / 1024).max(64);
+        let hasher = BuildHasherDefault::default();
+        let lifecycle = quick_cache::sync::DefaultLifecycle::default();
+        Self { puts: quick_cache::sync::Cache::with(items, bytes as u64, Weight, hasher, lifecycle) }
+    }
+    /// The put with this id, when it is here.
+    pub(crate) fn get(&self, id: RecordId) -> Option<PutRecord> {
+        self.puts.get(&id)
+    }
+    /// Keeps a put. Its value must not be a slice of something larger.
+    pub(crate) fn insert(&self, id: RecordId, put: PutRecord) {
+        self.puts.insert(id, put);
+    }
+}
+
+impl View {
+    /// The put with this id from memory, when it is there.
+    pub(crate) fn hot(&self, cache: &Cache, key: &[u8], id: RecordId) -> Option<PutRecord> {
+        let frozen = || self.frozen.as_ref().and_then(|f| f.put(key, id));
+        self.active.put(key, id).or_else(frozen).or_else(|| cache.get(id))
+    }
+}
+
+/// Finds puts for one request; remembers the last pack, because neighbours are often asked for together.
+pub(crate) struct ValueReader<'a> {
+    view: &'a View,
+    cache: &'a Cache,
+    pack: Option<(RecordId, Bytes)>,
+    /// Counts reads of the stable store.
+    reads: Option<&'a AtomicU64>,
+}
+
+impl<'a> ValueReader<'a> {
+    /// Reads what `view` shows.
+    pub(crate) fn new(view: &'a View, cache: &'a Cache) -> Self {
+        Self { view, cache, pack: None, reads: None }
+    }
+
+    /// Counts every read of the stable store.
+    pub(crate) fn counting(view: &'a View, cache: &'a Cache, reads: &'a AtomicU64) -> Self {
+        Self { view, cache, pack: None, reads: Some(reads) }
+    }
+
+    /// The put with this id, which must be visible and retained.
+    pub(crate) fn put(&mut self, key: &[u8], id: RecordId) -> Result<PutRecord, StoreError> {
+        if let Some(put) = self.view.hot(self.cache, key, id) {
+            return Ok(put);
+        }
+        if let Some(put) = self.in_last_pack(id)? {
+            return Ok(put);
+        }
+        if let Some(reads) = self.reads {
+            reads.fetch_add(1, Ordering::Relaxed);
+        }
+        self.pack = self.view.generation.stable().value_pack(id)?;
+        let put = self.in_last_pack(id)?;
+        let mut put =
+            put.ok_or_else(|| StoreError::damaged(format!("the value of record {id:?} is missing")))?;
+        // Not a slice of the pack, which would keep all of it in memory.
+        put.value = Bytes::copy_from_slice(&put.value);
+        self.cache.insert(id, put.clone());
+        Ok(put)
+    }
+
+    fn in_last_pack(&self, id: RecordId) -> Result<Option<PutRecord>, StoreError> {
+        match &self.pack {
+            Some((first, pack)) if *first <= id => Ok(PackValues::new(pack)?.find(id)?.map(|e| e.put)),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Values for ValueReader<'_> {
+    type Error = StoreError;
+
+    fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, StoreError> {
+        self.put(key, id)
+    }
+}

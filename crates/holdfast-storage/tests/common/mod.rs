@@ -1,0 +1,347 @@
+//! What the tests of the running storage share: a world, a storage in it, and commands.
+
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_env::{
+    BoxFuture, Disk, DiskFile, DiskLock, Duplex, Env, Incoming, Lane, LogId, LogIndex, Net, NetError,
+    OpenMode, RealDisk, Spawn, TaskHandle, Term,
+};
+use holdfast_mvcc::command::*;
+use holdfast_mvcc::types::{KeyRange, RangeEnd, Record, Revision};
+use holdfast_storage::*;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long anything may take before a test calls it stuck.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A world without a network.
+pub struct NoNet;
+
+impl Net for NoNet {
+    fn connect(&self, address: &str, _: Lane) -> BoxFuture<'static, Result<Duplex, NetError>> {
+        let address = address.to_owned();
+        Box::pin(async move { Err(NetError::Unreachable { address, reason: "no network here".into() }) })
+    }
+    fn listen(&self, address: &str) -> BoxFuture<'static, Result<mpsc::Receiver<Incoming>, NetError>> {
+        let address = address.to_owned();
+        Box::pin(async move { Err(NetError::Listen { address, reason: "no network here".into() }) })
+    }
+}
+
+pub fn env() -> Env {
+    Env::real(tokio::runtime::Handle::current(), Arc::new(NoNet))
+}
+
+/// Runs every loop as a task of the runtime: with a current-thread runtime, all on one thread.
+pub struct AllTasks;
+
+impl Spawn for AllTasks {
+    fn task(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        let (end, ended) = oneshot::channel();
+        tokio::spawn(async move {
+            let _end = end;
+            future.await;
+        });
+        TaskHandle::new(name, ended)
+    }
+    fn dedicated(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        self.task(name, future)
+    }
+    fn halt(&self, reason: &str) {
+        panic!("halted: {reason}");
+    }
+}
+
+/// A world on one thread.
+pub fn one_thread() -> Env {
+    Env { spawn: Arc::new(AllTasks), ..env() }
+}
+
+/// Keeps what was published.
+#[derive(Default)]
+pub struct Events(pub Mutex<Vec<(Vec<Record>, Revision)>>);
+
+impl EventSink for Events {
+    fn publish(&self, records: Vec<Record>, revision: Revision) {
+        self.0.lock().unwrap().push((records, revision));
+    }
+}
+
+pub fn config(dir: &Path, engine: EngineKind) -> StorageConfig {
+    StorageConfig { dir: dir.to_owned(), engine, workers: 2, memory_bytes: 64 << 20 }
+}
+
+/// A storage and the log it is fed from.
+pub struct Member {
+    pub storage: Storage,
+    pub events: Arc<Events>,
+    pub next: u64,
+}
+
+pub fn log_id(index: u64) -> LogId {
+    LogId::new(Term::new(1), LogIndex::new(index))
+}
+
+impl Member {
+    pub async fn open(dir: &Path, engine: EngineKind) -> Self {
+        Self::open_with(config(dir, engine)).await
+    }
+
+    pub async fn open_with(config: StorageConfig) -> Self {
+        Self::open_in(&env(), config).await
+    }
+
+    pub async fn open_in(env: &Env, config: StorageConfig) -> Self {
+        let events = Arc::new(Events::default());
+        let storage = Storage::open(env, config, Arc::clone(&events) as Arc<dyn EventSink>).await.unwrap();
+        Self::over(storage, events)
+    }
+
+    pub fn over(storage: Storage, events: Arc<Events>) -> Self {
+        let next = storage.applied().log_id.map_or(0, |id| id.index().get() + 1);
+        Self { storage, events, next }
+    }
+
+    /// Digest, history hash, and every key.
+    pub fn image(&self) -> (u64, HistoryHash, Vec<KeyValue2>) {
+        (self.storage.state_digest(), self.storage.history_hash(None).unwrap(), self.all())
+    }
+
+    /// Dumps and waits for the snapshot.
+    pub async fn dump(&self) -> Snapshot {
+        within(within(self.storage.start_dump()).await.unwrap()).await.unwrap()
+    }
+
+    /// Dispatches commands and waits for the answers.
+    pub async fn run(&mut self, commands: Vec<Command>) -> Vec<Answer> {
+        let waiting = self.dispatch(commands).await;
+        let mut answers = Vec::new();
+        for answer in waiting {
+            answers.push(within(answer).await.unwrap());
+        }
+        answers
+    }
+
+    pub async fn dispatch(&mut self, commands: Vec<Command>) -> Vec<oneshot::Receiver<Answer>> {
+        let mut waiting = Vec::new();
+        let mut items = Vec::new();
+        for command in commands {
+            let (respond, answer) = oneshot::channel();
+            let body = DispatchBody::Command { command, respond: Some(respond) };
+            items.push(DispatchItem { log_id: log_id(self.next), body });
+            self.next += 1;
+            waiting.push(answer);
+        }
+        within(self.storage.dispatch(items)).await.unwrap();
+        waiting
+    }
+
+    /// The newest value of a key.
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.get_at(key, ReadAt::Latest).unwrap()
+    }
+
+    pub fn get_at(&self, key: &str, at: ReadAt) -> Result<Option<String>, ReadError> {
+        let (response, _) = self.storage.range(&Range { at, ..range(key_range(key)) })?;
+        Ok(response.kvs.first().map(|kv| String::from_utf8(kv.value.to_vec()).unwrap()))
+    }
+
+    pub fn all(&self) -> Vec<KeyValue2> {
+        let everything = KeyRange { start: Bytes::from_static(b"\0"), end: RangeEnd::Unbounded };
+        let (response, _) = self.storage.range(&range(everything)).unwrap();
+        response.kvs.into_iter().map(|kv| (kv.key, kv.value, kv.mod_revision.get())).collect()
+    }
+
+    /// Waits until the stable store has all that is visible.
+    pub async fn drained(&self) {
+        self.until("the stable store has all", |s| s.stable == s.visible.log_id).await;
+    }
+
+    pub async fn until(&self, what: &str, holds: impl Fn(&StorageStatus) -> bool) {
+        let wait = async {
+            while !holds(&self.storage.status()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "{what}: {:?}", self.storage.status());
+    }
+
+    pub async fn close(self) {
+        within(self.storage.shutdown()).await;
+    }
+}
+
+pub type KeyValue2 = (Bytes, Bytes, u64);
+
+pub async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, work).await.expect("finished before the deadline")
+}
+
+pub fn key_range(key: &str) -> KeyRange {
+    KeyRange { start: Bytes::from(key.to_owned()), end: RangeEnd::Single }
+}
+
+pub fn range(range: KeyRange) -> Range {
+    Range {
+        range,
+        limit: None,
+        at: ReadAt::Latest,
+        order: SortOrder::None,
+        target: SortTarget::Key,
+        keys_only: false,
+        count_only: false,
+        min_mod_revision: Revision::NONE,
+        max_mod_revision: Revision::NONE,
+        min_create_revision: Revision::NONE,
+        max_create_revision: Revision::NONE,
+    }
+}
+
+pub fn put(key: &str, value: &str) -> Command {
+    Command::Put(put_op(key, value))
+}
+
+pub fn put_op(key: &str, value: &str) -> Put {
+    Put {
+        key: Bytes::from(key.to_owned()),
+        value: Bytes::from(value.to_owned()),
+        lease: None,
+        prev_kv: true,
+        ignore_value: false,
+        ignore_lease: false,
+    }
+}
+
+pub fn delete(key: &str) -> Command {
+    Command::DeleteRange(DeleteRange { range: key_range(key), prev_kv: true })
+}
+
+pub fn compact(revision: u64) -> Command {
+    Command::Compact(Compact { revision: i64::try_from(revision).unwrap() })
+}
+
+/// When the key has the value, puts another one, else deletes the key.
+pub fn swap(key: &str, expected: &str, new: &str) -> Command {
+    let operand = Operand::Value(Bytes::from(expected.to_owned()));
+    Command::Txn(Txn {
+        compares: vec![Compare { range: key_range(key), relation: Relation::Equal, operand }],
+        success: vec![Op::Put(put_op(key, new)), Op::Range(range(key_range(key)))],
+        failure: vec![Op::DeleteRange(DeleteRange { range: key_range(key), prev_kv: true })],
+    })
+}
+
+/// Receives a snapshot of another member as the network would bring it.
+pub async fn install(from: &Snapshot, to: &Storage) -> Result<(), StorageError> {
+    let mut incoming = to.receive_snapshot()?;
+    let mut at = 0;
+    while at < from.bytes {
+        let mut chunk = vec![0; usize::try_from((from.bytes - at).min(10_000)).unwrap()];
+        from.file.read_exact_at(&mut chunk, at).unwrap();
+        incoming.write(&chunk)?;
+        at += chunk.len() as u64;
+    }
+    within(to.install(incoming)).await
+}
+
+/// A disk on which writes to files of one kind wait while it is closed.
+pub struct GatedDisk {
+    inner: RealDisk,
+    kind: &'static str,
+    gate: Arc<Gate>,
+}
+
+/// Open or closed.
+#[derive(Default)]
+pub struct Gate {
+    closed: Mutex<bool>,
+    changed: std::sync::Condvar,
+}
+
+impl Gate {
+    pub fn close(&self) {
+        *self.closed.lock().unwrap() = true;
+    }
+    pub fn open(&self) {
+        *self.closed.lock().unwrap() = false;
+        self.changed.notify_all();
+    }
+    fn pass(&self) {
+        let mut closed = self.closed.lock().unwrap();
+        while *closed {
+            closed = self.changed.wait(closed).unwrap();
+        }
+    }
+}
+
+/// A world whose disk waits before it writes to files with `kind` in their name.
+pub fn gated_env(kind: &'static str) -> (Env, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let disk = GatedDisk { inner: RealDisk, kind, gate: Arc::clone(&gate) };
+    (Env { disk: Arc::new(disk), ..env() }, gate)
+}
+
+struct GatedFile(Box<dyn DiskFile>, Arc<Gate>);
+
+impl DiskFile for GatedFile {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.1.pass();
+        self.0.write_all_at(data, offset)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+impl Disk for GatedDisk {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        let file = self.inner.open(path, mode)?;
+        let gated = path.to_string_lossy().contains(self.kind);
+        Ok(if gated { Box::new(GatedFile(file, Arc::clone(&self.gate))) } else { file })
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_dir_all(path)
+    }
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.inner.read_dir(path)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.inner.exists(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.sync_dir(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        self.inner.lock(path)
+    }
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.inner.free_bytes(path)
+    }
+}

@@ -1,0 +1,145 @@
+//! Replay of any log gives an equal state, with and without restarts, dumps and installs in between.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod common;
+
+use common::*;
+use holdfast_mvcc::command::*;
+use holdfast_mvcc::types::{KeyRange, LeaseId, RangeEnd};
+use holdfast_storage::*;
+use proptest::prelude::*;
+
+/// A command over few keys, so that they meet.
+fn command() -> impl Strategy<Value = Command> {
+    let key = (0..12_u32).prop_map(|n| format!("key/{n}"));
+    let value = prop_oneof![Just(String::new()), "[a-c]{1,3}", (1..20_000_usize).prop_map(|n| "z".repeat(n))];
+    let put = (key.clone(), value, any::<bool>()).prop_map(|(key, value, keep)| {
+        let ignore_value = keep && value.is_empty();
+        Command::Put(Put { ignore_value, ..put_op(&key, &value) })
+    });
+    let swap = (key.clone(), "[a-c]{1,2}", "[a-c]{1,2}").prop_map(|(k, a, b)| swap(&k, &a, &b));
+    let delete_some = (key.clone(), key.clone()).prop_map(|(from, to)| {
+        let range = KeyRange { start: from.into(), end: RangeEnd::Before(to.into()) };
+        Command::DeleteRange(DeleteRange { range, prev_kv: false })
+    });
+    let leased =
+        key.clone().prop_map(|key| Command::Put(Put { lease: Some(LeaseId(7)), ..put_op(&key, "leased") }));
+    prop_oneof![
+        6 => put,
+        3 => swap,
+        1 => delete_some,
+        1 => key.prop_map(|key| delete(&key)),
+        1 => leased,
+        1 => (0..200_u64).prop_map(compact),
+    ]
+}
+
+/// What happens to a member between two parts of its log.
+#[derive(Debug, Clone, Copy)]
+enum Pause {
+    Nothing,
+    Dump,
+    Restart,
+    RestartBehind,
+    DumpAndRestart,
+    MoveByInstall,
+}
+
+fn pause() -> impl Strategy<Value = Pause> {
+    prop_oneof![
+        Just(Pause::Nothing),
+        Just(Pause::Dump),
+        Just(Pause::Restart),
+        Just(Pause::RestartBehind),
+        Just(Pause::DumpAndRestart),
+        Just(Pause::MoveByInstall),
+    ]
+}
+
+fn engine() -> impl Strategy<Value = EngineKind> {
+    prop_oneof![Just(EngineKind::Sled), Just(EngineKind::Redb), Just(EngineKind::Memory)]
+}
+
+async fn straight(log: &[Command]) -> (u64, HistoryHash, Vec<KeyValue2>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut member = Member::open(dir.path(), EngineKind::Memory).await;
+    member.run(log.to_vec()).await;
+    let image = member.image();
+    member.close().await;
+    image
+}
+
+async fn interrupted(
+    log: &[Command],
+    pauses: &[(usize, Pause)],
+    engine: EngineKind,
+) -> (u64, HistoryHash, Vec<KeyValue2>) {
+    let mut dirs = vec![tempfile::tempdir().unwrap()];
+    let mut member = Member::open(dirs[0].path(), engine).await;
+    for (part, pause) in pauses {
+        let end = (member.next_index() + part).min(log.len());
+        member.feed(&log[..end]).await;
+        match pause {
+            Pause::Nothing => {}
+            Pause::Dump => drop(member.dump().await),
+            Pause::Restart | Pause::RestartBehind | Pause::DumpAndRestart => {
+                if matches!(pause, Pause::DumpAndRestart) {
+                    member.dump().await;
+                }
+                member.close().await;
+                member = Member::open(dirs.last().unwrap().path(), engine).await;
+                if matches!(pause, Pause::RestartBehind) {
+                    // The log is read again from further back than needed.
+                    member.next = member.next.saturating_sub(5);
+                }
+            }
+            Pause::MoveByInstall => {
+                let snapshot = member.dump().await;
+                dirs.push(tempfile::tempdir().unwrap());
+                let next = Member::open(dirs.last().unwrap().path(), engine).await;
+                install(&snapshot, &next.storage).await.unwrap();
+                member.close().await;
+                member = Member::over(next.storage, next.events);
+            }
+        }
+    }
+    member.feed(log).await;
+    let image = member.image();
+    member.close().await;
+    image
+}
+
+impl Member {
+    fn next_index(&self) -> usize {
+        usize::try_from(self.next).unwrap()
+    }
+
+    /// Dispatches what is missing of the log, and waits until it is visible.
+    async fn feed(&mut self, log: &[Command]) {
+        if self.next_index() < log.len() {
+            let last = log_id(log.len() as u64 - 1);
+            // What is contained already has no answer; what matters is what becomes visible.
+            drop(self.dispatch(log[self.next_index()..].to_vec()).await);
+            let mut visible = self.storage.visible();
+            within(visible.wait_for(|v| v.log_id == Some(last))).await.unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn replay_of_any_log_gives_an_equal_state(
+        log in proptest::collection::vec(command(), 1..250),
+        pauses in proptest::collection::vec((1..120_usize, pause()), 0..5),
+        engine in engine(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (expected, image) = runtime.block_on(async {
+            (straight(&log).await, interrupted(&log, &pauses, engine).await)
+        });
+        prop_assert_eq!(image, expected);
+    }
+}
