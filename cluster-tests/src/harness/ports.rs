@@ -35,6 +35,8 @@ pub fn free_port() -> Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -43,7 +45,17 @@ mod tests {
         for _ in 0..100 {
             let port = free_port().expect("a free port");
             assert!(seen.insert(port));
-            TcpListener::bind(("127.0.0.1", port)).expect("it is free");
+            becomes_free(port);
+        }
+    }
+
+    /// Another test may be starting a process just now: between its fork and its exec the child holds a copy of every
+    /// descriptor, the one that `free_port` has closed among them.
+    fn becomes_free(port: u16) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = TcpListener::bind(("127.0.0.1", port)) {
+            assert!(Instant::now() < deadline, "port {port} is not free: {error}");
+            std::thread::yield_now();
         }
     }
 }
