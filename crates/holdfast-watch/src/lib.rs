@@ -1,4 +1,9 @@
 //! Watches: which watcher gets which event; cursors, progress, lagging.
 //!
-//! Pure: no async, clock, disk, socket, randomness or hash order. Empty today: it arrives with the Watch service; until
-//! then the storage publishes its events to a sink of the server's choice.
+//! Pure: no async, clock, disk, socket, randomness or hash order.
+
+mod hub;
+mod types;
+
+pub use hub::Hub;
+pub use types::{Delivery, Figures, Filter, Group, PrevKv, StreamId, Taken, WatcherId, WatcherSpec};

@@ -1,0 +1,125 @@
+//! The vocabulary: ids, what a watcher asks for, what it is handed.
+
+use holdfast_mvcc::types::{KeyRange, Revision};
+
+/// A watcher of a hub. Ascending in the order of creation, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WatcherId(u64);
+
+/// A watch stream: the watchers of one stream share one queue. Chosen by the caller, who must not use one twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(u64);
+
+/// What a watcher asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatcherSpec {
+    /// The stream it belongs to.
+    pub stream: StreamId,
+    /// The keys it watches. An empty range is allowed and never matches.
+    pub range: KeyRange,
+    /// The first revision it wants; may lie in the past or in the future.
+    pub from: Revision,
+    /// Which changes it wants.
+    pub filter: Filter,
+    /// Whether it wants the states before the changes; only handed on.
+    pub prev_kv: PrevKv,
+}
+
+/// Which sorts of changes a watcher wants. Wanting none of them is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filter {
+    /// Puts are wanted.
+    pub puts: bool,
+    /// Deletes are wanted.
+    pub deletes: bool,
+}
+
+/// Whether a watcher wants the state of the key before each change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrevKv {
+    /// It does not.
+    Omitted,
+    /// It does.
+    Wanted,
+}
+
+/// What a stream's queue answers to a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It took all of it.
+    Taken,
+    /// It took nothing of it. The caller owes an [`unblock`](crate::Hub::unblock) as soon as there is room.
+    Full,
+}
+
+/// Records for one watcher: all it wants of the revisions it is handed, and whole revisions only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivery<'a> {
+    /// Who gets them.
+    pub watcher: WatcherId,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Whether it wants the states before the changes.
+    pub prev_kv: PrevKv,
+    /// Indices into the records that were handed to the hub, ascending, at least one.
+    pub records: &'a [usize],
+}
+
+/// Watchers that read history together; ends in `replay`, `put_back` or `compacted`.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "its watchers get nothing until the group is handed back"]
+pub struct Group {
+    /// The first revision that one of them still needs: where to read from.
+    pub from: Revision,
+    /// The furthest behind first.
+    pub(crate) watchers: Vec<WatcherId>,
+}
+
+/// How many there are of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// All watchers.
+    pub watchers: usize,
+    /// Watchers that have been handed all there is, and those that wait for a future revision.
+    pub synced: usize,
+    /// Watchers that read history by cursor: new ones with a past revision, and lagging ones.
+    pub lagging: usize,
+    /// Streams with at least one watcher.
+    pub streams: usize,
+    /// Streams whose queue is full, as far as the hub was told.
+    pub blocked: usize,
+}
+
+impl WatcherId {
+    /// The watcher with this number.
+    pub(crate) const fn new(id: u64) -> Self {
+        Self(id)
+    }
+    /// The number of this watcher.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl StreamId {
+    /// The stream with this number.
+    pub const fn new(id: u64) -> Self {
+        Self(id)
+    }
+    /// The number of this stream.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl Filter {
+    /// Every change.
+    pub const ALL: Self = Self { puts: true, deletes: true };
+}
+
+impl Group {
+    /// How many watchers it holds.
+    pub fn watchers(&self) -> usize {
+        self.watchers.len()
+    }
+}
