@@ -17,6 +17,23 @@ pub const REQUEST_BYTES_BOUNDS: (usize, usize) = (4 * 1024, 64 * 1024 * 1024);
 /// Most operations in one transaction; `--max-txn-ops`. etcd's default.
 pub const TXN_OPS_MAX: usize = 128;
 
+/// The largest `--max-txn-ops`: more would hold up every other command for as long as this one is evaluated.
+pub const TXN_OPS_BOUND: u64 = 1_000_000;
+
+/// How often an idle watcher is told how far it has seen; `--watch-progress-notify-interval`. etcd's default.
+pub const PROGRESS_NOTIFY_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// The smallest `--watch-progress-notify-interval`. etcd's rule: below it progress would be most of what is sent.
+pub const PROGRESS_NOTIFY_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Bytes of events that may wait for one watch stream; `--watch-stream-bytes`. A hundred streams that do not read hold
+/// less than half of the default memory for values.
+pub const WATCH_STREAM_BYTES: usize = 4 * 1024 * 1024;
+
+/// The range of `--watch-stream-bytes`: the lower bound holds a few events of usual size; a single larger one is sent
+/// alone.
+pub const WATCH_STREAM_BYTES_BOUNDS: (u64, u64) = (64 * 1024, 1024 * 1024 * 1024);
+
 /// Most streams per client connection; `--max-concurrent-streams`. etcd's default, which is no limit: a watch-heavy
 /// client opens one stream per watch, and each costs its client as much as us.
 pub const CONCURRENT_STREAMS_MAX: u32 = u32::MAX;

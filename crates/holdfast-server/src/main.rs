@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             None => serve(&cli.server).await,
             Some(CliCommand::Demo(flags)) => run_demo(&flags).await,
             Some(CliCommand::Healthcheck(flags)) => check(&flags).await,
+            Some(CliCommand::Flags) => print_flags(),
         }
     });
     // Work that still blocks (a read of a slow disk) must not hold up the end.
@@ -64,6 +65,12 @@ async fn serve(flags: &ServerFlags) -> (Exit, String) {
         Ok(config) => config,
         Err(error) => return failed(&error.into()),
     };
+    if !config.listen_metrics_urls.is_empty() {
+        return (
+            Exit::Usage,
+            "--listen-metrics-urls: not served yet: /metrics is on the client port".to_owned(),
+        );
+    }
     let unknown = flags::unknown_variables(std::env::vars_os().map(|(name, _)| name));
     for warning in config.warnings.iter().chain(&unknown) {
         tracing::warn!("{warning}");
@@ -106,6 +113,13 @@ async fn run_demo(flags: &DemoFlags) -> (Exit, String) {
     match demo::run(flags, stopped).await {
         Ok(()) => (Exit::Success, String::new()),
         Err(error) => (Exit::Failure, error.to_string()),
+    }
+}
+
+fn print_flags() -> (Exit, String) {
+    match std::io::stdout().write_all(flags::document::markdown().as_bytes()) {
+        Ok(()) => (Exit::Success, String::new()),
+        Err(error) => (Exit::Failure, format!("cannot print: {error}")),
     }
 }
 

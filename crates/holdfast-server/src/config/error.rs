@@ -79,4 +79,36 @@ pub enum ConfigError {
         /// What else to know about the flag.
         advice: &'static str,
     },
+    /// Another error, about a value that did not come by its flag.
+    #[error("{error} ({place} says so)")]
+    Elsewhere {
+        /// Where it came from.
+        place: String,
+        /// What is wrong with it.
+        #[source]
+        error: Box<ConfigError>,
+    },
+    /// A file for log lines cannot be opened.
+    #[error("--log-outputs: cannot append to {path}: {reason}")]
+    LogFile {
+        /// The file.
+        path: String,
+        /// What the disk said.
+        reason: String,
+    },
+}
+
+impl ConfigError {
+    /// The flag that it is about.
+    pub fn flag(&self) -> &'static str {
+        match self {
+            Self::Url { flag, .. } | Self::Value { flag, .. } | Self::Unreachable { flag, .. } => flag,
+            Self::InitialClusterSyntax { .. }
+            | Self::NameNotInCluster { .. }
+            | Self::PeerUrlShared { .. } => "initial-cluster",
+            Self::PeerUrlsDiffer { .. } => "initial-advertise-peer-urls",
+            Self::LogFile { .. } => "log-outputs",
+            Self::Elsewhere { error, .. } => error.flag(),
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The one typed configuration, read from flags and environment and checked before anything else happens.
+//! The one typed configuration, read from flags, environment and file and checked before anything else happens.
 //!
 //! Nothing below this module reads the environment. [`Config::from_flags`] refuses every combination that cannot work
 //! and can be seen without touching the machine; [`crate::data_dir`] and the listeners check the rest.
@@ -32,6 +32,8 @@ pub struct Config {
     pub listen_client_urls: Vec<MemberUrl>,
     /// Where peers are served.
     pub listen_peer_urls: Vec<MemberUrl>,
+    /// Where metrics and health are served beside the client URLs.
+    pub listen_metrics_urls: Vec<MemberUrl>,
     /// Where clients reach this member, as told in MemberList.
     pub advertise_client_urls: Vec<MemberUrl>,
     /// The first members of the cluster, this one among them, ascending by name.
@@ -48,6 +50,8 @@ pub struct Config {
     pub limits: RequestLimits,
     /// Sizes and engine of log and storage.
     pub engine: EngineConfig,
+    /// How watches are served.
+    pub watch: WatchConfig,
     /// Pings to idle clients; `None` for never.
     pub keepalive_interval: Option<Duration>,
     /// How long a pinged client may stay silent.
@@ -87,6 +91,15 @@ pub struct RequestLimits {
     pub quota_backend_bytes: u64,
 }
 
+/// How watches are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchConfig {
+    /// An idle watcher that asked for it is told so often how far it has seen.
+    pub progress_notify_interval: Duration,
+    /// Bytes of events that may wait for one watch stream.
+    pub stream_bytes_max: usize,
+}
+
 /// Sizes and engine of log and storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -107,17 +120,19 @@ impl Config {
     ///
     /// Errors: the first thing that cannot work, with what to do about it.
     pub fn from_flags(flags: &ServerFlags) -> Result<Self, ConfigError> {
+        Self::checked(flags).map_err(|error| match flags.place_elsewhere(error.flag()) {
+            Some(place) => ConfigError::Elsewhere { place: place.to_string(), error: Box::new(error) },
+            None => error,
+        })
+    }
+
+    fn checked(flags: &ServerFlags) -> Result<Self, ConfigError> {
         check_name(&flags.name)?;
-        let listen_client_urls = urls_or("listen-client-urls", flags.listen_client_urls.as_deref(), || {
-            vec![MemberUrl::localhost(2379)]
-        })?;
-        let listen_peer_urls = urls_or("listen-peer-urls", flags.listen_peer_urls.as_deref(), || {
-            vec![MemberUrl::localhost(2380)]
-        })?;
+        let listen_client_urls = parse_urls("listen-client-urls", &flags.listen_client_urls)?;
+        let listen_peer_urls = parse_urls("listen-peer-urls", &flags.listen_peer_urls)?;
+        let listen_metrics_urls = urls_or("listen-metrics-urls", &flags.listen_metrics_urls, Vec::new)?;
         let advertise_client_urls =
-            urls_or("advertise-client-urls", flags.advertise_client_urls.as_deref(), || {
-                listen_client_urls.clone()
-            })?;
+            urls_or("advertise-client-urls", &flags.advertise_client_urls, || listen_client_urls.clone())?;
         let reached_by_clients = Advertised {
             flag: "advertise-client-urls",
             who: "clients",
@@ -126,7 +141,7 @@ impl Config {
         reached_by_clients.check(&advertise_client_urls)?;
         let initial_cluster = initial_cluster(flags, &listen_peer_urls)?;
         check_timers(flags)?;
-        let mut warnings = flags.accepted.warnings();
+        let mut warnings = flags.warnings.clone();
         if flags.quota_backend_bytes > 0 {
             warnings.push("--quota-backend-bytes is reported in Status, but not enforced yet".to_owned());
         }
@@ -138,6 +153,7 @@ impl Config {
                 .unwrap_or_else(|| PathBuf::from(format!("{}.holdfast", flags.name))),
             listen_client_urls,
             listen_peer_urls,
+            listen_metrics_urls,
             advertise_client_urls,
             initial_cluster,
             cluster_state: match flags.initial_cluster_state {
@@ -149,6 +165,7 @@ impl Config {
             election_timeout: flags.election_timeout,
             limits: request_limits(flags)?,
             engine: engine(flags)?,
+            watch: watch(flags)?,
             keepalive_interval: Some(flags.grpc_keepalive_interval).filter(|interval| !interval.is_zero()),
             keepalive_timeout: flags.grpc_keepalive_timeout,
             warnings,
@@ -163,10 +180,10 @@ impl Config {
 
 fn urls_or(
     flag: &'static str,
-    given: Option<&str>,
+    given: &Option<String>,
     default: impl FnOnce() -> Vec<MemberUrl>,
 ) -> Result<Vec<MemberUrl>, ConfigError> {
-    given.map_or_else(|| Ok(default()), |text| parse_urls(flag, text))
+    given.as_ref().map_or_else(|| Ok(default()), |text| parse_urls(flag, text))
 }
 
 fn value(flag: &'static str, value: impl std::fmt::Display, rule: impl Into<String>) -> ConfigError {
@@ -308,16 +325,16 @@ fn bounded(flag: &'static str, given: u64, (min, max): (u64, u64)) -> Result<usi
 
 fn request_limits(flags: &ServerFlags) -> Result<RequestLimits, ConfigError> {
     let (min, max) = limits::REQUEST_BYTES_BOUNDS;
-    if flags.max_txn_ops == 0 {
-        return Err(value("max-txn-ops", 0, "it must be at least 1"));
-    }
-    if flags.max_concurrent_streams == 0 {
-        return Err(value("max-concurrent-streams", 0, "it must be at least 1"));
-    }
     Ok(RequestLimits {
         request_bytes_max: bounded("max-request-bytes", flags.max_request_bytes, (min as u64, max as u64))?,
-        txn_ops_max: flags.max_txn_ops,
-        concurrent_streams_max: flags.max_concurrent_streams,
+        txn_ops_max: bounded("max-txn-ops", flags.max_txn_ops, (1, limits::TXN_OPS_BOUND))?,
+        concurrent_streams_max: u32::try_from(flags.max_concurrent_streams)
+            .ok()
+            .filter(|streams| *streams > 0)
+            .ok_or_else(|| {
+                let rule = format!("it must be from 1 to {}", u32::MAX);
+                value("max-concurrent-streams", flags.max_concurrent_streams, rule)
+            })?,
         quota_backend_bytes: match u64::try_from(flags.quota_backend_bytes) {
             Ok(quota) if quota > 0 => quota,
             _ => limits::QUOTA_BACKEND_BYTES,
@@ -327,7 +344,8 @@ fn request_limits(flags: &ServerFlags) -> Result<RequestLimits, ConfigError> {
 
 fn engine(flags: &ServerFlags) -> Result<EngineConfig, ConfigError> {
     let workers = flags.write_workers.unwrap_or_else(|| {
-        std::thread::available_parallelism().map_or(1, usize::from).min(limits::WRITE_WORKERS_DEFAULT_MAX)
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        cores.min(limits::WRITE_WORKERS_DEFAULT_MAX) as u64
     });
     // The log takes no entry that is larger than half a segment.
     let (min, max) = limits::SEGMENT_BYTES_BOUNDS;
@@ -340,7 +358,7 @@ fn engine(flags: &ServerFlags) -> Result<EngineConfig, ConfigError> {
             EngineFlag::Redb => EngineKind::Redb,
             EngineFlag::Memory => EngineKind::Memory,
         },
-        write_workers: bounded("write-workers", workers as u64, (1, limits::WRITE_WORKERS_MAX as u64))?,
+        write_workers: bounded("write-workers", workers, (1, limits::WRITE_WORKERS_MAX as u64))?,
         memory_bytes: bounded(
             "memory-bytes",
             flags.memory_bytes,
@@ -348,5 +366,18 @@ fn engine(flags: &ServerFlags) -> Result<EngineConfig, ConfigError> {
         )?,
         dump_log_bytes: flags.dump_log_bytes,
         segment_bytes: flags.segment_bytes,
+    })
+}
+
+fn watch(flags: &ServerFlags) -> Result<WatchConfig, ConfigError> {
+    let interval = flags.watch_progress_notify_interval;
+    if interval < limits::PROGRESS_NOTIFY_INTERVAL_MIN {
+        let rule = format!("it must be at least {:?}", limits::PROGRESS_NOTIFY_INTERVAL_MIN);
+        return Err(value("watch-progress-notify-interval", format!("{interval:?}"), rule));
+    }
+    let (min, max) = limits::WATCH_STREAM_BYTES_BOUNDS;
+    Ok(WatchConfig {
+        progress_notify_interval: interval,
+        stream_bytes_max: bounded("watch-stream-bytes", flags.watch_stream_bytes, (min, max))?,
     })
 }

@@ -68,8 +68,8 @@ fn a_flag_wins_over_holdfast_variables_and_these_over_etcds() {
     let server = parse_with(&environment, &[]).unwrap().server;
     assert_eq!(server.max_txn_ops, 7);
     assert_eq!(server.data_dir, None, "an empty variable is not set");
-    let flag = parse_with(&[("ETCD_PRE_VOTE", "true")], &[]).unwrap().server.accepted.pre_vote;
-    assert_eq!(flag, Some(true));
+    let warnings = parse_with(&[("ETCD_PRE_VOTE", "false")], &[]).unwrap().server.warnings;
+    assert!(warnings[0].contains("environment variable ETCD_PRE_VOTE=false has no effect"), "{warnings:?}");
 }
 
 #[test]
@@ -110,8 +110,7 @@ fn go_style_flags_work() {
             .unwrap();
     assert_eq!(server.server.name, "n1");
     assert_eq!(server.server.data_dir, Some(PathBuf::from("/x")));
-    assert_eq!(server.server.accepted.pre_vote, Some(true));
-    assert_eq!(server.server.accepted.warnings().len(), 1);
+    assert_eq!(server.server.warnings.len(), 1, "{:?}", server.server.warnings);
 }
 
 #[test]
@@ -131,6 +130,8 @@ fn flags_that_cannot_be_read_are_refused() {
         &["--heartbeat-interval=soon"],
         &["--engine=rocksdb"],
         &["--initial-cluster-state=old"],
+        &["--pre-vote=perhaps"],
+        &["--pre-vote", "false"],
         &["--segment-bytes=1XiB"],
         &["--name"],
     ] {
@@ -202,10 +203,13 @@ fn what_cannot_work_is_refused_with_the_next_step() {
         (&["--heartbeat-interval=0"], &["--heartbeat-interval", "at least 1 ms"]),
         (&["--election-timeout=400"], &["--election-timeout", "5 times --heartbeat-interval (100 ms)"]),
         (&["--election-timeout=60000"], &["--election-timeout", "50000"]),
-        (&["--max-txn-ops=0"], &["--max-txn-ops", "at least 1"]),
+        (&["--max-txn-ops=0"], &["--max-txn-ops", "from 1 to"]),
         (&["--max-request-bytes=0"], &["--max-request-bytes", "from 4096 to"]),
         (&["--max-request-bytes=4095"], &["--max-request-bytes", "from 4096 to"]),
-        (&["--max-concurrent-streams=0"], &["--max-concurrent-streams", "at least 1"]),
+        (&["--max-concurrent-streams=0"], &["--max-concurrent-streams", "from 1 to"]),
+        (&["--watch-progress-notify-interval=99ms"], &["--watch-progress-notify-interval", "at least 100ms"]),
+        (&["--watch-stream-bytes=1"], &["--watch-stream-bytes", "from 65536"]),
+        (&["--listen-metrics-urls=https://h:1"], &["--listen-metrics-urls", "TLS"]),
         (&["--memory-bytes=1MiB"], &["--memory-bytes", "from 16777216"]),
         (&["--write-workers=0"], &["--write-workers", "from 1 to 64"]),
         (&["--segment-bytes=1MiB"], &["--segment-bytes", "from 4194304"]),
@@ -226,4 +230,32 @@ fn flags_without_effect_are_warned_about_once() {
             .unwrap();
     assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
     assert_eq!(config.limits.quota_backend_bytes, 1000);
+}
+
+#[test]
+fn what_cannot_work_names_the_variable_it_came_from() {
+    let flags = parse_with(&[("ETCD_ELECTION_TIMEOUT", "400")], &[]).unwrap().server;
+    let text = Config::from_flags(&flags).unwrap_err().to_string();
+    assert!(
+        text.contains("5 times") && text.contains("environment variable ETCD_ELECTION_TIMEOUT"),
+        "{text}"
+    );
+}
+
+/// The table has the defaults as text; their reasons are in `limits`.
+#[test]
+fn the_defaults_of_the_table_are_those_of_limits() {
+    let config = config(&[]).unwrap();
+    assert_eq!(config.limits.request_bytes_max, limits::REQUEST_BYTES_MAX);
+    assert_eq!(config.limits.txn_ops_max, limits::TXN_OPS_MAX);
+    assert_eq!(config.limits.concurrent_streams_max, limits::CONCURRENT_STREAMS_MAX);
+    assert_eq!(config.heartbeat_interval, limits::HEARTBEAT_INTERVAL);
+    assert_eq!(config.election_timeout, limits::ELECTION_TIMEOUT);
+    assert_eq!(config.engine.memory_bytes, limits::MEMORY_BYTES);
+    assert_eq!(config.engine.dump_log_bytes, limits::DUMP_LOG_BYTES);
+    assert_eq!(config.engine.segment_bytes, limits::SEGMENT_BYTES);
+    assert_eq!(config.keepalive_interval, Some(limits::KEEPALIVE_INTERVAL));
+    assert_eq!(config.keepalive_timeout, limits::KEEPALIVE_TIMEOUT);
+    assert_eq!(config.watch.progress_notify_interval, limits::PROGRESS_NOTIFY_INTERVAL);
+    assert_eq!(config.watch.stream_bytes_max, limits::WATCH_STREAM_BYTES);
 }

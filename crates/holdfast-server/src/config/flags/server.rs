@@ -1,0 +1,129 @@
+//! The flags of a member, typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::given::{Given, Place};
+
+/// Which engine keeps the stable store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum EngineFlag {
+    /// sled
+    Sled,
+    /// redb
+    Redb,
+    /// In memory, rebuilt from snapshot and log at each start
+    Memory,
+}
+
+/// `new` or `existing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterStateFlag {
+    /// Form the initial cluster, or start again as its member
+    New,
+    /// Start again as a member of a running cluster
+    Existing,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormatFlag {
+    /// One JSON object per line
+    Json,
+    /// For people
+    Console,
+}
+
+/// The flags of a member, with their defaults, from wherever they were given.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each field is the flag of its name, and the table says what that is")]
+pub struct ServerFlags {
+    pub name: String,
+    pub data_dir: Option<PathBuf>,
+    pub listen_client_urls: String,
+    pub listen_peer_urls: String,
+    pub advertise_client_urls: Option<String>,
+    pub listen_metrics_urls: Option<String>,
+    pub initial_advertise_peer_urls: Option<String>,
+    pub initial_cluster: Option<String>,
+    pub initial_cluster_state: ClusterStateFlag,
+    pub initial_cluster_token: String,
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
+    pub max_request_bytes: u64,
+    pub max_txn_ops: u64,
+    pub max_concurrent_streams: u64,
+    pub quota_backend_bytes: i64,
+    pub memory_bytes: u64,
+    pub engine: EngineFlag,
+    pub write_workers: Option<u64>,
+    pub dump_log_bytes: u64,
+    pub segment_bytes: u64,
+    pub watch_progress_notify_interval: Duration,
+    pub watch_stream_bytes: u64,
+    pub log_level: String,
+    pub log_format: Option<LogFormatFlag>,
+    pub log_outputs: String,
+    pub grpc_keepalive_interval: Duration,
+    pub grpc_keepalive_timeout: Duration,
+    pub exit_with_stdin: bool,
+    /// What is to be said once about flags without effect.
+    pub warnings: Vec<String>,
+    given: Given,
+}
+
+impl ServerFlags {
+    /// As given, or the defaults.
+    pub(super) fn of(given: Given) -> Self {
+        let text = |name: &str| given.text(name).unwrap_or_default();
+        let count = |name: &str| given.count(name).unwrap_or_default();
+        Self {
+            name: text("name"),
+            data_dir: given.text("data-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            listen_client_urls: text("listen-client-urls"),
+            listen_peer_urls: text("listen-peer-urls"),
+            advertise_client_urls: given.text("advertise-client-urls"),
+            listen_metrics_urls: given.text("listen-metrics-urls"),
+            initial_advertise_peer_urls: given.text("initial-advertise-peer-urls"),
+            initial_cluster: given.text("initial-cluster"),
+            initial_cluster_state: match text("initial-cluster-state").as_str() {
+                "existing" => ClusterStateFlag::Existing,
+                _ => ClusterStateFlag::New,
+            },
+            initial_cluster_token: text("initial-cluster-token"),
+            heartbeat_interval: given.time("heartbeat-interval"),
+            election_timeout: given.time("election-timeout"),
+            max_request_bytes: count("max-request-bytes"),
+            max_txn_ops: count("max-txn-ops"),
+            max_concurrent_streams: count("max-concurrent-streams"),
+            quota_backend_bytes: given.number("quota-backend-bytes"),
+            memory_bytes: count("memory-bytes"),
+            engine: match text("engine").as_str() {
+                "redb" => EngineFlag::Redb,
+                "memory" => EngineFlag::Memory,
+                _ => EngineFlag::Sled,
+            },
+            write_workers: given.count("write-workers"),
+            dump_log_bytes: count("dump-log-bytes"),
+            segment_bytes: count("segment-bytes"),
+            watch_progress_notify_interval: given.time("watch-progress-notify-interval"),
+            watch_stream_bytes: count("watch-stream-bytes"),
+            log_level: text("log-level"),
+            log_format: given.text("log-format").map(|form| match form.as_str() {
+                "json" => LogFormatFlag::Json,
+                _ => LogFormatFlag::Console,
+            }),
+            log_outputs: text("log-outputs"),
+            grpc_keepalive_interval: given.time("grpc-keepalive-interval"),
+            grpc_keepalive_timeout: given.time("grpc-keepalive-timeout"),
+            exit_with_stdin: given.is_on("exit-with-stdin"),
+            warnings: given.warnings().to_vec(),
+            given,
+        }
+    }
+
+    /// Where a flag's value comes from, unless that is the flag itself or its default.
+    pub fn place_elsewhere(&self, name: &str) -> Option<&Place> {
+        self.given.place(name).filter(|place| !matches!(place, Place::CommandLine(_)))
+    }
+}
