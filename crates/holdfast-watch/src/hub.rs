@@ -1,176 +1,117 @@
-//! The hub: all watchers of a member, and who gets which record.
+//! The hub: all watchers of a member, where each stands, and how it gets from one standing to another.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod catch_up;
+mod publish;
 
-use holdfast_mvcc::types::{Change, KeyRange, RangeEnd, Record, Revision};
+use std::collections::{BTreeSet, HashMap};
 
-use crate::types::{Delivery, Figures, Group, StreamId, Taken, WatcherId, WatcherSpec};
+use holdfast_mvcc::types::Revision;
 
-/// All watchers of a member.
+use crate::interests::{Interests, Place};
+use crate::streams::{Cursor, Streams, Turn};
+use crate::types::{Figures, GroupMax, StreamId, WatcherId, WatcherSpec, Work};
+
+/// All watchers of a member. One owner calls it, in the order of the revisions.
 #[derive(Debug)]
 pub struct Hub {
+    /// All revisions up to it were published or skipped.
     head: Revision,
+    group_max: GroupMax,
     newest_id: u64,
-    watchers: BTreeMap<WatcherId, Watcher>,
-    blocked: BTreeSet<StreamId>,
+    /// Only looked up.
+    watchers: HashMap<WatcherId, Watcher>,
+    /// The synced watchers, by their keys.
+    interests: Interests,
+    /// The waiting watchers, by the revision they wait for.
+    waiting: BTreeSet<(Revision, WatcherId)>,
+    streams: Streams,
+    work: Work,
 }
 
 #[derive(Debug)]
 struct Watcher {
     spec: WatcherSpec,
-    /// All its records below were handed out.
+    /// It is handed nothing below: it was handed that already, or does not want it.
     next: Revision,
-    state: State,
+    standing: Standing,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Synced,
-    Cursor,
-    InGroup,
+#[derive(Debug, Clone, Copy)]
+enum Standing {
+    /// At the head, in the index.
+    Synced(Place),
+    /// `next` lies behind the next revision; joins the index when the head comes near.
+    Waiting,
+    /// `next` is at or before the head; in its stream's orders.
+    Cursor(Turn),
+    /// As a cursor, but out with a group.
+    Grouped(Turn),
 }
 
 impl Hub {
     /// A hub without watchers; all revisions up to `head` are published already.
     pub fn new(head: Revision) -> Self {
-        Self { head, newest_id: 0, watchers: BTreeMap::new(), blocked: BTreeSet::new() }
+        Self::with_group_max(head, GroupMax::DEFAULT)
     }
 
-    /// Adds a watcher. It is synced when it starts behind the head, and reads history otherwise.
+    /// A hub with a bound for its groups.
+    pub fn with_group_max(head: Revision, group_max: GroupMax) -> Self {
+        Self {
+            head,
+            group_max,
+            newest_id: 0,
+            watchers: HashMap::new(),
+            interests: Interests::default(),
+            waiting: BTreeSet::new(),
+            streams: Streams::default(),
+            work: Work::default(),
+        }
+    }
+
+    /// Adds a watcher. It reads history when it starts at or before the head, and is synced otherwise.
     pub fn add(&mut self, spec: WatcherSpec) -> WatcherId {
         self.newest_id += 1;
         let id = WatcherId::new(self.newest_id);
-        let state = if spec.from > self.head { State::Synced } else { State::Cursor };
-        self.watchers.insert(id, Watcher { next: spec.from, spec, state });
+        self.streams.join(spec.stream, id);
+        let turn = self.streams.new_turn();
+        // Not in any order yet, which is what being out with a group means.
+        let watcher = Watcher { next: spec.from, spec, standing: Standing::Grouped(turn) };
+        self.watchers.insert(id, watcher);
+        self.settle(id, turn);
         id
     }
 
-    /// Removes a watcher; one that is not there is none.
+    /// Removes a watcher. Without a word when it is not there.
     pub fn remove(&mut self, id: WatcherId) {
-        self.watchers.remove(&id);
+        if self.watchers.contains_key(&id) {
+            self.uproot(id);
+            let watcher = self.watchers.remove(&id).expect("it was just there");
+            self.streams.leave(watcher.spec.stream, id);
+        }
     }
 
-    /// Removes a stream with all its watchers.
+    /// Removes a stream with all its watchers. Without a word when it is not there.
     pub fn remove_stream(&mut self, stream: StreamId) {
-        self.watchers.retain(|_, watcher| watcher.spec.stream != stream);
-        self.blocked.remove(&stream);
-    }
-
-    /// Hands out the whole revisions behind the head up to `revision`.
-    pub fn publish(
-        &mut self,
-        records: &[Record],
-        revision: Revision,
-        deliver: &mut impl FnMut(Delivery<'_>) -> Taken,
-    ) {
-        assert!(revision >= self.head, "the head never regresses");
-        for (id, watcher) in &mut self.watchers {
-            if watcher.state == State::Synced {
-                offer(*id, watcher, records, revision, &mut self.blocked, deliver);
-                if watcher.next <= revision {
-                    watcher.state = State::Cursor;
-                }
-            }
-        }
-        self.head = revision;
-    }
-
-    /// The revisions up to `head` will not be published: every synced watcher reads them from history.
-    pub fn skip_to(&mut self, head: Revision) {
-        assert!(head >= self.head, "the head never regresses");
-        self.head = head;
-        for watcher in self.watchers.values_mut() {
-            if watcher.state == State::Synced && watcher.next <= head {
-                watcher.state = State::Cursor;
-            }
+        for id in self.streams.watchers(stream) {
+            self.remove(id);
         }
     }
 
-    /// The next watchers to read history together; none when there is nothing to do.
-    pub fn next_group(&mut self) -> Option<Group> {
-        let blocked = &self.blocked;
-        let ready =
-            |watcher: &Watcher| watcher.state == State::Cursor && !blocked.contains(&watcher.spec.stream);
-        let mut found: Vec<_> = self
-            .watchers
-            .iter()
-            .filter(|(_, watcher)| ready(watcher))
-            .map(|(id, watcher)| (watcher.next, *id))
-            .collect();
-        found.sort_unstable();
-        found.truncate(512);
-        let from = found.first()?.0;
-        let watchers: Vec<_> = found.into_iter().map(|(_, id)| id).collect();
-        for id in &watchers {
-            if let Some(watcher) = self.watchers.get_mut(id) {
-                watcher.state = State::InGroup;
-            }
-        }
-        Some(Group { from, watchers })
-    }
-
-    /// Hands a group all changes of its first revision to `through`.
-    #[allow(clippy::needless_pass_by_value, reason = "a group ends here")]
-    pub fn replay(
-        &mut self,
-        group: Group,
-        records: &[Record],
-        through: Revision,
-        deliver: &mut impl FnMut(Delivery<'_>) -> Taken,
-    ) {
-        for id in &group.watchers {
-            let Some(watcher) = self.watchers.get_mut(id) else { continue };
-            if watcher.next <= through {
-                offer(*id, watcher, records, through, &mut self.blocked, deliver);
-            }
-            watcher.state = if watcher.next > self.head { State::Synced } else { State::Cursor };
-        }
-    }
-
-    /// Takes back a group whose history could not be read now.
-    #[allow(clippy::needless_pass_by_value, reason = "a group ends here")]
-    pub fn put_back(&mut self, group: Group) {
-        for id in &group.watchers {
-            if let Some(watcher) = self.watchers.get_mut(id) {
-                watcher.state = State::Cursor;
-            }
-        }
-    }
-
-    /// Takes back a group whose history is compacted: removes, and names, who needs a revision below
-    /// `compact_revision`, which itself is still readable.
-    #[allow(clippy::needless_pass_by_value, reason = "a group ends here")]
-    pub fn compacted(
-        &mut self,
-        group: Group,
-        compact_revision: Revision,
-        cancel: &mut impl FnMut(WatcherId, StreamId),
-    ) {
-        for id in &group.watchers {
-            let Some(watcher) = self.watchers.get_mut(id) else { continue };
-            watcher.state = State::Cursor;
-            if watcher.next < compact_revision {
-                cancel(*id, watcher.spec.stream);
-                self.watchers.remove(id);
-            }
-        }
-    }
-
-    /// The stream's queue has room again.
+    /// The stream's queue has room again. Without a word when it was not blocked, or has no watchers any more.
     pub fn unblock(&mut self, stream: StreamId) {
-        self.blocked.remove(&stream);
+        self.streams.unblock(stream);
     }
 
     /// The head, when all watchers of the stream have been handed all up to it and none waits for a revision behind
     /// the next one. A stream without watchers has missed nothing.
     pub fn stream_progress(&self, stream: StreamId) -> Option<Revision> {
-        let mut own = self.watchers.values().filter(|watcher| watcher.spec.stream == stream);
-        own.all(|watcher| self.is_at_head(watcher)).then_some(self.head)
+        self.streams.is_at_head(stream).then_some(self.head)
     }
 
     /// The head, when the watcher has been handed all up to it and does not wait for a revision behind the next one.
     pub fn watcher_progress(&self, id: WatcherId) -> Option<Revision> {
-        self.watchers.get(&id).filter(|watcher| self.is_at_head(watcher)).map(|_| self.head)
+        let watcher = self.watchers.get(&id)?;
+        matches!(watcher.standing, Standing::Synced(_)).then_some(self.head)
     }
 
     /// All revisions up to this one were published, or skipped.
@@ -180,58 +121,66 @@ impl Hub {
 
     /// How many there are of what.
     pub fn figures(&self) -> Figures {
-        let synced = self.watchers.values().filter(|watcher| watcher.state == State::Synced).count();
-        let streams: BTreeSet<_> = self.watchers.values().map(|watcher| watcher.spec.stream).collect();
+        let synced = self.interests.watchers() + self.waiting.len();
         Figures {
             watchers: self.watchers.len(),
             synced,
             lagging: self.watchers.len() - synced,
-            streams: streams.len(),
-            blocked: self.blocked.len(),
+            streams: self.streams.streams(),
+            blocked: self.streams.blocked(),
         }
     }
 
-    fn is_at_head(&self, watcher: &Watcher) -> bool {
-        watcher.state == State::Synced && watcher.next <= self.head.next()
+    /// What was looked at since the hub was made.
+    pub fn work(&self) -> Work {
+        self.work
     }
-}
 
-/// Offers what a watcher wants of the revisions up to `through`, and moves it behind what it got.
-fn offer(
-    id: WatcherId,
-    watcher: &mut Watcher,
-    records: &[Record],
-    through: Revision,
-    blocked: &mut BTreeSet<StreamId>,
-    deliver: &mut impl FnMut(Delivery<'_>) -> Taken,
-) {
-    let wanted: Vec<usize> = (0..records.len()).filter(|&at| wants(watcher, &records[at])).collect();
-    let Some(&first) = wanted.first() else {
-        watcher.next = watcher.next.max(through.next());
-        return;
-    };
-    let stream = watcher.spec.stream;
-    let delivery = Delivery { watcher: id, stream, prev_kv: watcher.spec.prev_kv, records: &wanted };
-    if !blocked.contains(&stream) && deliver(delivery) == Taken::Taken {
-        watcher.next = through.next();
-    } else {
-        blocked.insert(stream);
-        watcher.next = records[first].id.revision;
+    fn watcher_mut(&mut self, id: WatcherId) -> &mut Watcher {
+        self.watchers.get_mut(&id).expect("whoever stands somewhere is a watcher")
     }
-}
 
-fn wants(watcher: &Watcher, record: &Record) -> bool {
-    let sort = match record.change {
-        Change::Put(_) => watcher.spec.filter.puts,
-        Change::Delete => watcher.spec.filter.deletes,
-    };
-    sort && record.id.revision >= watcher.next && covers(&watcher.spec.range, &record.key)
-}
+    /// Puts a watcher that stands nowhere to where it belongs by the revision it needs next.
+    fn settle(&mut self, id: WatcherId, turn: Turn) {
+        self.work.moves += 1;
+        let head = self.head;
+        let watcher = self.watchers.get_mut(&id).expect("whoever settles is a watcher");
+        let (next, stream) = (watcher.next, watcher.spec.stream);
+        watcher.standing = if next <= head {
+            self.streams.push(stream, Cursor { next, watcher: id, turn });
+            Standing::Cursor(turn)
+        } else if next > head.next() {
+            self.waiting.insert((next, id));
+            Standing::Waiting
+        } else {
+            return self.enter_index(id);
+        };
+    }
 
-fn covers(range: &KeyRange, key: &bytes::Bytes) -> bool {
-    match &range.end {
-        RangeEnd::Single => *key == range.start,
-        RangeEnd::Before(end) => *key >= range.start && key < end,
-        RangeEnd::Unbounded => *key >= range.start,
+    /// Makes a watcher that stands nowhere a synced one.
+    fn enter_index(&mut self, id: WatcherId) {
+        let watcher = self.watchers.get_mut(&id).expect("whoever enters the index is a watcher");
+        self.streams.enter_head(watcher.spec.stream);
+        watcher.standing = Standing::Synced(self.interests.add(&watcher.spec.range, id));
+    }
+
+    /// Takes a watcher from where it stands.
+    fn uproot(&mut self, id: WatcherId) {
+        let watcher = self.watchers.get(&id).expect("whoever is uprooted is a watcher");
+        let (next, stream) = (watcher.next, watcher.spec.stream);
+        match watcher.standing {
+            Standing::Synced(place) => {
+                self.streams.leave_head(stream);
+                if let Some(moved) = self.interests.remove(&watcher.spec.range, place) {
+                    self.watcher_mut(moved).standing = Standing::Synced(place);
+                }
+            }
+            Standing::Waiting => {
+                let was_waiting = self.waiting.remove(&(next, id));
+                assert!(was_waiting, "who waits is found by the revision it waits for");
+            }
+            Standing::Cursor(turn) => self.streams.take(stream, Cursor { next, watcher: id, turn }),
+            Standing::Grouped(_) => {}
+        }
     }
 }

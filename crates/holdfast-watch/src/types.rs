@@ -90,7 +90,43 @@ pub struct Figures {
     pub blocked: usize,
 }
 
+/// How much of history one group covers at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupMax {
+    /// Its watchers; at least one is taken.
+    pub watchers: usize,
+    /// From the first revision one of them needs to the first revision another one needs; at least one.
+    pub revisions: u64,
+}
+
+/// What the hub looked at since it was made: what it costs, in counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Places in the index that records were compared with.
+    pub index_nodes: u64,
+    /// Watchers that were looked at because a record matched their keys.
+    pub matched_watchers: u64,
+    /// Watchers that changed between reading history, being synced and waiting for a future revision, or were put back.
+    pub moves: u64,
+    /// Cursors that were taken into a group.
+    pub grouped: u64,
+}
+
+impl GroupMax {
+    /// As many watchers as one read of history may well serve; as many revisions as one read usually gives.
+    pub const DEFAULT: Self = Self { watchers: 1024, revisions: 1000 };
+}
+
+impl Default for GroupMax {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 impl WatcherId {
+    /// Below or at every watcher.
+    pub(crate) const FIRST: Self = Self(0);
+
     /// The watcher with this number.
     pub(crate) const fn new(id: u64) -> Self {
         Self(id)
@@ -102,6 +138,9 @@ impl WatcherId {
 }
 
 impl StreamId {
+    /// Below or at every stream.
+    pub(crate) const FIRST: Self = Self(0);
+
     /// The stream with this number.
     pub const fn new(id: u64) -> Self {
         Self(id)
