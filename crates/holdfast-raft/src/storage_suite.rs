@@ -24,6 +24,7 @@ struct NoEvents;
 
 impl EventSink for NoEvents {
     fn publish(&self, _: Vec<Record>, _: Revision) {}
+    fn replaced(&self, _: Revision) {}
 }
 
 /// A network that nobody is on.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::limits::RING_BYTES_MAX;
+
 /// Which engine keeps the stable store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EngineKind {
@@ -24,7 +26,8 @@ pub struct StorageConfig {
     /// How many write workers; default min(cores, 8).
     pub workers: usize,
     /// The memory budget for values (memtables and cache) in bytes; default 512 MiB. Half of it is for what is not
-    /// yet in the stable store, a quarter for our cache of values, an eighth for the engine's own.
+    /// yet in the stable store, a quarter for our cache of values, an eighth for the engine's own, an eighth (at most 32 MiB) for the newest
+    /// changes, which watches read.
     pub memory_bytes: usize,
 }
 
@@ -36,6 +39,10 @@ impl StorageConfig {
     /// Bytes of cached values.
     pub(crate) fn cache_bytes(&self) -> usize {
         self.memory_bytes / 4
+    }
+    /// Bytes of the newest changes, beside those that are not yet in the stable store.
+    pub(crate) fn ring_bytes(&self) -> usize {
+        (self.memory_bytes / 8).min(RING_BYTES_MAX)
     }
     /// Bytes for the engine's own cache; below 1 MiB sled cannot work.
     pub(crate) fn engine_cache_bytes(&self) -> usize {

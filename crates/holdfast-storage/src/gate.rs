@@ -73,6 +73,18 @@ impl Gate {
         inner.pin(self, lowest)
     }
 
+    /// Lets a reader in that reads all changes from this revision on. It may lie in the future: then there are none.
+    pub(crate) fn enter_from(self: &Arc<Self>, from: Revision) -> Result<Pin, Refusal> {
+        let mut inner = self.inner.lock();
+        match inner.compact_revision {
+            Some(compact_revision) if from < compact_revision => {
+                let requested = i64::try_from(from.get()).unwrap_or(i64::MAX);
+                Err(Refusal::Compacted { requested, compact_revision })
+            }
+            _ => Ok(inner.pin(self, from)),
+        }
+    }
+
     /// The visible revision.
     pub(crate) fn revision(&self) -> Revision {
         self.inner.lock().revision

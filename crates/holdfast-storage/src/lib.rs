@@ -30,11 +30,12 @@
 //! - Queues are bounded: in bytes where entries are, in number elsewhere.
 //!
 //! # Module map
-//! `storage` the handle; `open` the start; `pipeline` the loops and their states; `read` ranges and hashes; `gate` who
-//! may read what; `view`, `memtable` where values are; `stable` records over an `engine`; `pack`, `record`, `codec` the
+//! `storage` the handle; `open` the start; `pipeline` the loops and their states; `read` ranges and hashes; `changes`
+//! and `ring` what watches read; `gate` who may read what; `view`, `memtable` where values are; `stable` records over an `engine`; `pack`, `record`, `codec` the
 //! written forms; `generation` the engine's directories; `snapshot` dump, file and install; `retention` what a
 //! compaction leaves.
 
+mod changes;
 mod codec;
 mod config;
 mod engine;
@@ -49,6 +50,7 @@ mod pipeline;
 mod read;
 mod record;
 mod retention;
+mod ring;
 mod snapshot;
 mod stable;
 mod storage;
@@ -65,6 +67,6 @@ pub use error::{ReadError, StorageError};
 pub use snapshot::install::IncomingSnapshot;
 pub use storage::Storage;
 pub use types::{
-    Answer, Applied, DispatchBody, DispatchItem, DispatcherState, EventSink, HistoryHash, Snapshot,
-    StorageStatus, Visible,
+    Answer, Applied, Changes, ChangesMax, DispatchBody, DispatchItem, DispatcherState, EventSink,
+    HistoryHash, Snapshot, StorageStatus, Visible,
 };

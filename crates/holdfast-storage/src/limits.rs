@@ -63,6 +63,10 @@ pub(crate) const ENTRY_BYTES: usize = 128;
 /// Raw bytes of a snapshot block.
 pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 
+/// Bytes of the newest changes that are kept in memory for watches at most, beside what the stable store does not
+/// hold yet: the revisions of a reconnect or a slow watcher, for seconds of writes at full speed.
+pub(crate) const RING_BYTES_MAX: usize = 32 << 20;
+
 /// How long a shutdown waits for the pipeline.
 pub(crate) const SHUTDOWN: Duration = Duration::from_secs(5);
 

@@ -34,6 +34,7 @@ use crate::pipeline::control::{CommitPosition, Control, QueueItem};
 use crate::pipeline::dispatcher::{Channels, Dispatcher};
 use crate::pipeline::shared::{Positions, Shared};
 use crate::pipeline::{sequencer, worker};
+use crate::ring::Ring;
 use crate::snapshot::install::{self, Prepared};
 use crate::snapshot::store::SnapshotStore;
 use crate::stable::following;
@@ -213,6 +214,7 @@ pub(crate) fn start(
         state: Arc::new(RwLock::new(state)),
         active: Memtable::new(workers),
         frozen: None,
+        ring: Ring::behind(head.revision, config.ring_bytes()),
         generation,
     };
     let shared = Arc::new(Shared {

@@ -12,19 +12,24 @@ use crate::gate::{Gate, Pin};
 use crate::limits::LOCK_KEYS_MAX;
 use crate::pipeline::shared::Shared;
 use crate::retention::Retention;
-use crate::stable::following;
+use crate::stable::{PageMax, following};
 use crate::types::HistoryHash;
 use crate::view::{Cache, ValueReader, View};
 
 /// A view with a pinned revision in it.
-struct Entered {
-    view: Arc<View>,
-    pin: Pin,
+pub(crate) struct Entered {
+    /// Where to read.
+    pub(crate) view: Arc<View>,
+    /// What may be read.
+    pub(crate) pin: Pin,
 }
 
 /// Lets a reader in. The revision is pinned first and the view loaded behind it: so whatever is visible at the pinned
 /// revision is found in the view. When an install came in between, the two do not belong together: try again.
-fn enter(shared: &Shared, pin: impl Fn(&Arc<Gate>) -> Result<Pin, Refusal>) -> Result<Entered, ReadError> {
+pub(crate) fn enter(
+    shared: &Shared,
+    pin: impl Fn(&Arc<Gate>) -> Result<Pin, Refusal>,
+) -> Result<Entered, ReadError> {
     loop {
         let gate = Arc::clone(&shared.view.load().gate);
         let pin = pin(&gate).map_err(ReadError::Refused)?;
@@ -144,7 +149,7 @@ fn history(view: &View, at: Revision, each: &mut impl FnMut(Vec<Record>)) -> Res
     let mut waiting = waiting.iter().map(|stored| stored.record.clone()).peekable();
     let mut from = RecordId::default();
     loop {
-        let page = view.generation.stable().runs(from)?;
+        let page = view.generation.stable().runs(from, PageMax::SCRUB)?;
         let Some(last) = page.last() else { break };
         from = following(last.run.first);
         for placed in &page {
@@ -164,6 +169,7 @@ fn history(view: &View, at: Revision, each: &mut impl FnMut(Vec<Record>)) -> Res
     Ok(())
 }
 
-fn store(error: &StoreError) -> ReadError {
+/// What a failed store means to a reader.
+pub(crate) fn store(error: &StoreError) -> ReadError {
     ReadError::Store(error.to_string())
 }

@@ -22,8 +22,8 @@ const FLAG_LEASE: u8 = 2;
 pub(crate) struct Stored {
     /// The record.
     pub(crate) record: Record,
-    /// Its meta entry.
-    pub(crate) meta: Vec<u8>,
+    /// Its meta entry. The key of `record` is a slice of it, and of nothing larger.
+    pub(crate) meta: Bytes,
     /// Its value entry; empty for a delete.
     pub(crate) value: Bytes,
 }
@@ -37,6 +37,8 @@ impl Stored {
         let Change::Put(put) = &mut record.change else {
             meta.push(0);
             bytes(&mut meta, &record.key);
+            let meta = Bytes::from(meta);
+            record.key = meta.slice(meta.len() - record.key.len()..);
             return Self { record, meta, value: Bytes::new() };
         };
         let flags = FLAG_PUT | if put.lease.is_some() { FLAG_LEASE } else { 0 };
@@ -48,11 +50,21 @@ impl Stored {
         bytes(&mut value, &put.value);
         meta.push(flags);
         bytes(&mut meta, &record.key);
+        let key_end = meta.len();
         put_numbers(&mut meta, put);
         number(&mut meta, put.value.len() as u64);
+        let meta = Bytes::from(meta);
+        record.key = meta.slice(key_end - record.key.len()..key_end);
         let value = Bytes::from(value);
         put.value = value.slice(value.len() - put.value.len()..);
         Self { record, meta, value }
+    }
+}
+
+impl Stored {
+    /// What it takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.meta.len() + self.value.len()
     }
 }
 
@@ -176,16 +188,16 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let stored = Stored::new(put(None));
-        assert_eq!(stored.meta, [0xac, 2, 2, 1, 3, b'k', b'e', b'y', 5, 4, 5]);
+        assert_eq!(&stored.meta[..], [0xac, 2, 2, 1, 3, b'k', b'e', b'y', 5, 4, 5]);
         assert_eq!(&stored.value[..], [0xac, 2, 2, 1, 5, 4, 5, b'v', b'a', b'l', b'u', b'e']);
         let leased = Stored::new(put(Some(LeaseId(-2))));
         let lease = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
         let mut want = vec![0xac, 2, 2, 3, 3, b'k', b'e', b'y', 5, 4];
         want.extend_from_slice(&lease);
         want.push(5);
-        assert_eq!(leased.meta, want);
+        assert_eq!(&leased.meta[..], want);
         let delete = Stored::new(Record { change: Change::Delete, ..put(None) });
-        assert_eq!(delete.meta, [0xac, 2, 2, 0, 3, b'k', b'e', b'y']);
+        assert_eq!(&delete.meta[..], [0xac, 2, 2, 0, 3, b'k', b'e', b'y']);
         assert!(delete.value.is_empty());
     }
 
@@ -194,7 +206,7 @@ mod tests {
         for lease in [None, Some(LeaseId(i64::MAX))] {
             let stored = Stored::new(put(lease));
             assert_eq!(stored.record, put(lease), "encoding changes nothing");
-            let mut meta = Bytes::from(stored.meta);
+            let mut meta = stored.meta;
             let decoded = take_meta(&mut meta).unwrap();
             assert!(meta.is_empty());
             assert_eq!((decoded.id, &decoded.key), (stored.record.id, &stored.record.key));

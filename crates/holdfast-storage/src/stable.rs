@@ -27,7 +27,7 @@ use holdfast_mvcc::types::{RecordId, Revision};
 use crate::codec::{self, StoredApplied, StoredHead, StoredScrubbed};
 use crate::engine::{Batch, Engine};
 use crate::error::StoreError;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, PIECE_BYTES, SCRUB_PACKS_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, PACK_BYTES, PIECE_BYTES, SCRUB_PACKS_MAX};
 use crate::pack::{PackKind, Run, RunBuilder};
 use crate::record::Stored;
 use crate::types::Applied;
@@ -55,6 +55,24 @@ pub(crate) struct PlacedRun {
     pub(crate) run: Run,
     meta_pieces: u32,
     value_pieces: u32,
+}
+
+/// How much is read in one page of runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageMax {
+    runs: usize,
+    /// Exceeded by less than one run.
+    bytes: usize,
+}
+
+impl PageMax {
+    /// What the scrub takes at a time.
+    pub(crate) const SCRUB: Self = Self { runs: SCRUB_PACKS_MAX, bytes: usize::MAX };
+
+    /// For so many bytes of records: at least one run.
+    pub(crate) fn about(bytes: usize) -> Self {
+        Self { runs: (bytes / PACK_BYTES).clamp(1, SCRUB_PACKS_MAX), bytes }
+    }
 }
 
 impl PlacedRun {
@@ -135,20 +153,31 @@ impl Stable {
             .collect()
     }
 
+    /// Where the run begins that holds `id`, if there is one that does.
+    pub(crate) fn run_of(&self, id: RecordId) -> Result<RecordId, StoreError> {
+        let edge = self.engine.get_le(&pack_key(PackKind::Meta, id))?;
+        edge.map_or(Ok(id), |(key, _)| key_id(&key))
+    }
+
     /// The next runs from the one that starts at or behind `from`, ascending; empty at the end.
-    pub(crate) fn runs(&self, from: RecordId) -> Result<Vec<PlacedRun>, StoreError> {
-        let page = self.engine.scan(&pack_key(PackKind::Meta, from), SCRUB_PACKS_MAX, PAGE_BYTES)?;
-        page.iter()
-            .map(|(key, stored)| {
-                let first = key_id(key)?;
-                let (meta, meta_pieces) = self.load(PackKind::Meta, first, stored)?;
-                let (value, value_pieces) = match self.engine.get(&pack_key(PackKind::Value, first))? {
-                    Some(stored) => self.load(PackKind::Value, first, &stored)?,
-                    None => (Bytes::new(), 0),
-                };
-                Ok(PlacedRun { run: Run { first, meta, value }, meta_pieces, value_pieces })
-            })
-            .collect()
+    pub(crate) fn runs(&self, from: RecordId, max: PageMax) -> Result<Vec<PlacedRun>, StoreError> {
+        let page = self.engine.scan(&pack_key(PackKind::Meta, from), max.runs, PAGE_BYTES)?;
+        let mut placed: Vec<PlacedRun> = Vec::with_capacity(page.len());
+        let mut bytes = 0;
+        for (key, stored) in &page {
+            if bytes > max.bytes {
+                break;
+            }
+            let first = key_id(key)?;
+            let (meta, meta_pieces) = self.load(PackKind::Meta, first, stored)?;
+            let (value, value_pieces) = match self.engine.get(&pack_key(PackKind::Value, first))? {
+                Some(stored) => self.load(PackKind::Value, first, &stored)?,
+                None => (Bytes::new(), 0),
+            };
+            bytes += meta.len() + value.len();
+            placed.push(PlacedRun { run: Run { first, meta, value }, meta_pieces, value_pieces });
+        }
+        Ok(placed)
     }
 
     /// Replaces adjacent runs by others, atomically. At most [`SCRUB_PACKS_MAX`] whole runs, or one in pieces that is
@@ -186,10 +215,9 @@ impl Stable {
     pub(crate) fn trim(&self, revision: Revision) -> Result<(), StoreError> {
         let above = RecordId::new(revision.next(), 0);
         // The run that starts at or below the bound may reach beyond it; all later ones are beyond it whole.
-        let edge = self.engine.get_le(&pack_key(PackKind::Meta, above))?;
-        let mut from = edge.map_or(Ok(above), |(key, _)| key_id(&key))?;
+        let mut from = self.run_of(above)?;
         loop {
-            let page = self.runs(from)?;
+            let page = self.runs(from, PageMax::SCRUB)?;
             let Some(last) = page.last() else { return Ok(()) };
             from = following(last.run.first);
             for placed in page {

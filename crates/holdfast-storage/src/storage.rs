@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use holdfast_env::{BoxFuture, Env, TaskHandle};
 use holdfast_mvcc::command::{Command, MemberAttributes, Op, Range, RangeResponse, Txn, TxnResponse};
-use holdfast_mvcc::types::Revision;
+use holdfast_mvcc::types::{KeyValue, Record, Revision};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::changes;
 use crate::config::StorageConfig;
 use crate::engine::{self, EngineFactory};
 use crate::error::{ReadError, StorageError};
@@ -20,7 +21,8 @@ use crate::pipeline::shared::Shared;
 use crate::read;
 use crate::snapshot::install::IncomingSnapshot;
 use crate::types::{
-    Applied, DispatchBody, DispatchItem, EventSink, HistoryHash, Snapshot, StorageStatus, Visible,
+    Applied, Changes, ChangesMax, DispatchBody, DispatchItem, EventSink, HistoryHash, Snapshot,
+    StorageStatus, Visible,
 };
 
 /// A handle to the running storage. Cheap to clone. When the last one is dropped the pipeline ends, too.
@@ -127,6 +129,29 @@ impl Storage {
     /// because a command is being evaluated. Meant for small ranges: what was read before the first cold value is lost.
     pub fn range_if_hot(&self, request: &Range) -> Option<Result<(RangeResponse, Revision), ReadError>> {
         read::range_if_hot(self.shared(), request)
+    }
+
+    /// All changes from a revision on (inclusive), ascending, as many whole revisions as `max` allows. Near the head it
+    /// reads memory only; further back it blocks on the stable store. Lets no change be missed: a scrub, an install and
+    /// a dump change nothing of what is returned.
+    ///
+    /// # Errors
+    /// `from` lies below the compact revision; at exactly the compact revision everything is still there. Or the
+    /// stable store failed.
+    pub fn changes(&self, from: Revision, max: ChangesMax) -> Result<Changes, ReadError> {
+        changes::changes(self.shared(), from, max)
+    }
+
+    /// The state of each record's key just before it, in the records' order; `None` for a creation, and when that state
+    /// is compacted. Blocks on the stable store when values are cold.
+    pub fn previous(&self, records: &[Record]) -> Result<Vec<Option<KeyValue>>, ReadError> {
+        changes::previous(self.shared(), records)
+    }
+
+    /// As [`Storage::previous`] for one record, but never blocks: the outer `None` says that it would have to, because
+    /// the value is not in memory or because a command is being evaluated.
+    pub fn previous_if_hot(&self, record: &Record) -> Option<Option<KeyValue>> {
+        changes::previous_if_hot(self.shared(), record)
     }
 
     /// Hashes the history up to `revision` (the newest when `None`). Reads everything: call it where blocking is fine.

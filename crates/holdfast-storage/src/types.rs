@@ -79,11 +79,36 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
-/// Receives the changes that became visible, in revision order, each revision once and whole. Called by one thread
+/// Receives the changes that became visible, in revision order, each revision once and whole, beginning behind the
+/// revision that was visible at the open. Called by one thread
 /// at a time and must not block.
 pub trait EventSink: Send + Sync + 'static {
     /// The records of one or more whole revisions, ascending.
     fn publish(&self, records: Vec<Record>, revision: Revision);
+    /// The state was replaced by an installed snapshot: the revisions up to this one that were not published will not
+    /// be, and the next one published is the one behind it.
+    fn replaced(&self, revision: Revision);
+}
+
+/// How much of history one call returns at most; always at least one whole revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangesMax {
+    /// Revisions.
+    pub revisions: usize,
+    /// Bytes of keys and values, with what a record costs beside them.
+    pub bytes: usize,
+}
+
+/// The changes of a span of revisions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// Ascending, whole revisions. Values may be slices of something larger: copy what is to live long.
+    pub records: Vec<Record>,
+    /// The last revision of the span (inclusive). May lie beyond the last record's: nothing else happened up to there.
+    /// Lies below the first revision asked for when that is in the future.
+    pub through: Revision,
+    /// The newest revision when the read began.
+    pub newest: Revision,
 }
 
 /// The state the dispatcher is in.

@@ -14,6 +14,7 @@ use crate::gate::Gate;
 use crate::generation::Generation;
 use crate::memtable::Memtable;
 use crate::pack::Values as PackValues;
+use crate::ring::Ring;
 
 /// What a reader works on; loaded once per request, replaced whole.
 #[derive(Clone)]
@@ -24,6 +25,8 @@ pub(crate) struct View {
     pub(crate) active: Arc<Memtable>,
     /// Sealed, and on its way into the stable store.
     pub(crate) frozen: Option<Arc<Memtable>>,
+    /// The newest changes, visible or about to be, in order.
+    pub(crate) ring: Arc<Ring>,
     /// The stable store.
     pub(crate) generation: Arc<Generation>,
     /// What readers may see of it.
@@ -87,7 +90,7 @@ impl View {
     /// The put with this id from memory, when it is there.
     pub(crate) fn hot(&self, cache: &Cache, key: &[u8], id: RecordId) -> Option<PutRecord> {
         let frozen = || self.frozen.as_ref().and_then(|f| f.put(key, id));
-        self.active.put(key, id).or_else(frozen).or_else(|| cache.get(id))
+        self.active.put(key, id).or_else(frozen).or_else(|| cache.get(id)).or_else(|| self.ring.put(id))
     }
 }
 

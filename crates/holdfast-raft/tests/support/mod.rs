@@ -143,6 +143,7 @@ struct NoEvents;
 
 impl EventSink for NoEvents {
     fn publish(&self, _: Vec<Record>, _: Revision) {}
+    fn replaced(&self, _: Revision) {}
 }
 
 /// One running member.

@@ -1,7 +1,6 @@
-//! Counts the changes that become visible on this member. The first consumer of events; watches come beside it.
+//! Counts the changes that become visible on this member.
 
-use holdfast_mvcc::types::{Change, Record, Revision};
-use holdfast_storage::EventSink;
+use holdfast_mvcc::types::{Change, Record};
 use prometheus::IntCounter;
 
 /// Counters of changes.
@@ -13,8 +12,9 @@ pub struct EventCounts {
     pub deletes: IntCounter,
 }
 
-impl EventSink for EventCounts {
-    fn publish(&self, records: Vec<Record>, _revision: Revision) {
+impl EventCounts {
+    /// Counts these changes.
+    pub fn count(&self, records: &[Record]) {
         let puts = records.iter().filter(|record| matches!(record.change, Change::Put(_))).count() as u64;
         self.puts.inc_by(puts);
         self.deletes.inc_by(records.len() as u64 - puts);

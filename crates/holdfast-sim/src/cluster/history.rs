@@ -258,6 +258,10 @@ impl EventSink for LifeSink {
             }
         }
     }
+
+    fn replaced(&self, revision: Revision) {
+        *self.last.lock() = revision.get();
+    }
 }
 
 #[cfg(test)]

@@ -154,6 +154,7 @@ impl Committer {
         let runs = self.build_runs(&slices);
         self.generation.stable().commit(&runs, &position.head, &position.applied)?;
         self.shared.positions.lock().stable = position.applied.log_id;
+        self.shared.view.load().ring.stored(position.head.revision);
         self.committed = position;
         for slice in slices {
             self.retire(&slice);

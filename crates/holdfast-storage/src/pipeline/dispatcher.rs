@@ -14,6 +14,7 @@ use super::shared::{Positions, Shared};
 use crate::error::StorageError;
 use crate::limits::SLICE_ENTRIES_MAX;
 use crate::memtable::{Memtable, shard_of};
+use crate::ring::Ring;
 use crate::snapshot::install::Prepared;
 use crate::types::{Applied, DispatchItem, Visible};
 use crate::view::View;
@@ -394,10 +395,11 @@ impl Dispatcher {
         tracing::info!(snapshot = snapshot.id, "install: the state is replaced");
         let visible = Visible { log_id: applied.log_id, revision: state.head().revision };
         let gate = crate::gate::Gate::new(state.head());
+        let ring = Ring::behind(state.head().revision, self.shared.config.ring_bytes());
         let compact_revision = state.head().compact_revision;
         let state = Arc::new(parking_lot::RwLock::new(state));
         let active = Memtable::new(old.active.shards());
-        let view = View { state, active, frozen: None, generation: Arc::clone(&generation), gate };
+        let view = View { state, active, frozen: None, ring, generation: Arc::clone(&generation), gate };
         self.shared.view.store(Arc::new(view));
         generation.keep();
         old.generation.make_obsolete();
@@ -410,6 +412,8 @@ impl Dispatcher {
         self.shared.snapshots.publish(snapshot);
         self.applied = applied;
         self.shared.visible.send_replace(visible);
+        // The sequencer stands still: what it has published comes before this, what it will publish behind.
+        self.shared.events.replaced(visible.revision);
         generation
     }
 

@@ -11,7 +11,7 @@ use crate::limits::{LOCK_KEYS_MAX, PACK_BYTES};
 use crate::pack::Run;
 use crate::record::Stored;
 use crate::retention::Retention;
-use crate::stable::{PlacedRun, build_runs, following};
+use crate::stable::{PageMax, PlacedRun, build_runs, following};
 use crate::types::DispatcherState;
 
 /// How far the scrub is. One pass removes what one compact revision made unreadable, first from the index, then, in
@@ -101,7 +101,7 @@ fn scrub_store(
     from: RecordId,
 ) -> Result<Option<Step>, StoreError> {
     let stable = generation.stable();
-    let mut page = stable.runs(from)?;
+    let mut page = stable.runs(from, PageMax::SCRUB)?;
     page.retain(|placed| placed.run.first.revision <= compact_revision);
     let Some(last) = page.last() else { return Ok(None) };
     let next = following(last.run.first);

@@ -39,7 +39,12 @@ async fn sequence(shared: &Shared, slice: Slice) -> Option<()> {
     }
     records.sort_unstable_by_key(|stored| stored.record.id);
     let _span = tracing::debug_span!("sequence", revision = slice.visible.revision.get()).entered();
-    shared.view.load().gate.advance(&slice.commit.head);
+    {
+        let view = shared.view.load();
+        // In this order: who is let in finds in the ring all that it may see and the stable store may lack.
+        view.ring.push(&records);
+        view.gate.advance(&slice.commit.head);
+    }
     shared.visible.send_replace(slice.visible);
     for (respond, answer) in slice.answers {
         // Who asked may have given up.

@@ -15,7 +15,7 @@ use crate::pipeline::control::CommitPosition;
 use crate::pipeline::shared::Shared;
 use crate::record::Stored;
 use crate::retention::Retention;
-use crate::stable::following;
+use crate::stable::{PageMax, following};
 use crate::types::Snapshot;
 
 /// Why there is no snapshot.
@@ -74,7 +74,7 @@ async fn write_file(
     let mut records = 0;
     let mut from = RecordId::default();
     loop {
-        let page = generation.stable().runs(from)?;
+        let page = generation.stable().runs(from, PageMax::SCRUB)?;
         let Some(last) = page.last() else { break };
         from = following(last.run.first);
         for placed in &page {

@@ -72,6 +72,9 @@ impl EventSink for Events {
     fn publish(&self, records: Vec<Record>, revision: Revision) {
         self.0.lock().unwrap().push((records, revision));
     }
+    fn replaced(&self, revision: Revision) {
+        self.0.lock().unwrap().push((Vec::new(), revision));
+    }
 }
 
 pub fn config(dir: &Path, engine: EngineKind) -> StorageConfig {
