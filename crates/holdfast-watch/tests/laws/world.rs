@@ -137,7 +137,7 @@ impl World {
             Step::RemoveStream(stream) => self.remove_stream(StreamId::new((*stream).into())),
             Step::Resume { watcher, stream } => self.resume(*watcher, StreamId::new((*stream).into())),
             Step::Drain(stream) => self.drain(StreamId::new((*stream).into())),
-            Step::Group => self.groups.extend(self.hub.next_group()),
+            Step::Group => self.group(),
             Step::Replay { group, revisions } => self.replay(*group, u64::from(*revisions)),
             Step::PutBack(choice) => {
                 if let Some(group) = self.take_group(*choice) {
@@ -151,6 +151,7 @@ impl World {
             Step::Progress(stream) => self.progress(StreamId::new((*stream).into())),
         }
         self.check_figures();
+        self.check_newcomers();
     }
 
     fn write(&mut self, changes: &[(u8, bool)]) {
@@ -250,6 +251,14 @@ impl World {
         }
     }
 
+    fn group(&mut self) {
+        let group = self.hub.next_group();
+        let mut live = self.watched.values().filter(|watched| !watched.is_removed);
+        let is_blocked = |stream| self.queues.get(&stream).is_some_and(|queue: &Queue| queue.owes_unblock);
+        assert!(group.is_none() || live.any(|watched| !is_blocked(watched.spec.stream)), "nobody has room");
+        self.groups.extend(group);
+    }
+
     fn take_group(&mut self, choice: u8) -> Option<Group> {
         let groups = self.groups.len();
         (groups > 0).then(|| self.groups.swap_remove(usize::from(choice) % groups))
@@ -304,6 +313,15 @@ impl World {
         assert_eq!(figures.synced + figures.lagging, live.len());
         assert_eq!(figures.streams, streams.len());
         assert_eq!(figures.blocked, blocked);
+    }
+
+    /// Who starts right behind the head is at the head; who starts later waits.
+    fn check_newcomers(&self) {
+        for (id, watched) in self.watched.iter().filter(|(_, watched)| !watched.is_removed) {
+            let next = self.hub.head().next();
+            let progress = self.hub.watcher_progress(*id);
+            assert!(watched.spec.from < next || progress.is_some() == (watched.spec.from == next));
+        }
     }
 
     /// Publishes all, reads all queues, and serves all cursors: with nothing in the way this must come to an end.
