@@ -3,3 +3,4 @@
 pub mod durability;
 pub mod latency;
 pub mod members;
+pub mod watch;
