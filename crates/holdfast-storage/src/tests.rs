@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::*;
+use holdfast_mvcc::types::Revision;
 use parking_lot::Mutex;
 
 use crate::engine::tests::Watched;
 use crate::engine::{self, Engine, EngineFactory};
 use crate::types::{DispatchBody, DispatchItem, DispatcherState};
-use crate::{EngineKind, EventSink, ReadError, Storage, StorageConfig, StorageError};
+use crate::{ChangesMax, EngineKind, EventSink, ReadError, Storage, StorageConfig, StorageError};
 
 /// Memory engines that can be looked into.
 fn watched() -> (EngineFactory, Arc<Mutex<Vec<Arc<Watched>>>>) {
@@ -147,6 +148,89 @@ async fn an_install_cancels_a_dump() {
     assert_eq!(behind.get("k"), Some("next".into()));
     behind.close().await;
     ahead.close().await;
+}
+
+const ALL: ChangesMax = ChangesMax { revisions: usize::MAX, bytes: usize::MAX };
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_near_the_head_read_nothing_from_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    // A ring of 64 KiB, next to no cache.
+    let small = StorageConfig { memory_bytes: 512 << 10, ..config(dir.path(), EngineKind::Memory) };
+    let (mut member, engines) = open(&env(), small).await;
+    let value = "x".repeat(500);
+    for _ in 0..20 {
+        member.run((0..100).map(|n| put(&format!("k{n}"), &value)).collect()).await;
+    }
+    member.drained().await;
+    let engine = Arc::clone(&engines.lock()[0]);
+    let newest = member.storage.visible().borrow().revision.get();
+    let read = |from: u64, max: ChangesMax| {
+        let before = engine.reads.load(Ordering::SeqCst);
+        let found = member.storage.changes(Revision::new(from), max).unwrap();
+        (found.records.len(), engine.reads.load(Ordering::SeqCst) - before)
+    };
+    assert_eq!(newest, 2001);
+    assert_eq!(read(newest - 49, ALL), (50, 0), "from memory");
+    assert_eq!(read(newest, ALL), (1, 0));
+    assert_eq!(read(newest + 1, ALL), (0, 0));
+    // One run holds about 60 of them; a slice from far back costs where it lies, not what lies behind it.
+    let slice = ChangesMax { revisions: 50, bytes: 64 << 10 };
+    for from in [1, 700, 1400] {
+        let (records, reads) = read(from, slice);
+        assert_eq!(records, 50);
+        assert!(reads <= 12, "from {from}: {reads} reads");
+    }
+    assert_eq!(read(0, ALL).0, 2000);
+    // The states before ten neighbours are neighbours, too.
+    let records = member.storage.changes(Revision::new(newest - 9), ALL).unwrap().records;
+    let before = engine.reads.load(Ordering::SeqCst);
+    assert!(member.storage.previous(&records).unwrap().iter().all(Option::is_some));
+    let cold = engine.reads.load(Ordering::SeqCst) - before;
+    assert!(cold <= 2, "{cold} reads for ten neighbours");
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn previous_states_of_neighbours_cost_one_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = StorageConfig { memory_bytes: 8 << 10, ..config(dir.path(), EngineKind::Memory) };
+    let (mut member, engines) = open(&env(), tiny).await;
+    for round in 0..10 {
+        let value = format!("{round}{}", "x".repeat(300));
+        for some in (0..50).collect::<Vec<u32>>().chunks(10) {
+            member.run(some.iter().map(|n| put(&format!("k{n}"), &value)).collect()).await;
+        }
+    }
+    member.drained().await;
+    let engine = Arc::clone(&engines.lock()[0]);
+    let records =
+        member.storage.changes(Revision::new(102), ChangesMax { revisions: 50, ..ALL }).unwrap().records;
+    assert!(records.iter().any(|record| member.storage.previous_if_hot(record).is_none()), "it is cold");
+    let before = engine.reads.load(Ordering::SeqCst);
+    let previous = member.storage.previous(&records).unwrap();
+    assert!(previous.iter().all(|kv| kv.as_ref().is_some_and(|kv| kv.value.starts_with(b"1x"))));
+    // A run ends at 8 KiB at the earliest: each is read once, not each value.
+    let reads = engine.reads.load(Ordering::SeqCst) - before;
+    assert!(reads <= 50 * 330 / crate::limits::TAIL_BYTES + 2, "{reads}");
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_visible_is_not_handed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut member, _) = open(&env(), config(dir.path(), EngineKind::Memory)).await;
+    member.run(vec![put("k", "1")]).await;
+    let view = member.storage.shared().view.load_full();
+    let record = holdfast_mvcc::types::Record {
+        id: holdfast_mvcc::types::RecordId::new(Revision::new(3), 0),
+        key: "k".into(),
+        change: holdfast_mvcc::types::Change::Delete,
+    };
+    // The sequencer has added it, and not yet opened the gate.
+    view.ring.push(&[Arc::new(crate::record::Stored::new(record))]);
+    let found = member.storage.changes(Revision::NONE, ALL).unwrap();
+    assert_eq!((found.records.len(), found.through, found.newest), (1, Revision::new(2), Revision::new(2)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,11 +12,12 @@ use crate::error::StoreError;
 
 const KINDS: [EngineKind; 3] = [EngineKind::Sled, EngineKind::Redb, EngineKind::Memory];
 
-/// Counts the batches, and refuses them on demand.
+/// Counts what is asked of it, and refuses it on demand.
 pub(crate) struct Watched {
     inner: Arc<dyn Engine>,
     pub(crate) batches: AtomicUsize,
     pub(crate) flushes: AtomicUsize,
+    pub(crate) reads: AtomicUsize,
     pub(crate) broken: AtomicBool,
 }
 
@@ -26,8 +27,13 @@ impl Watched {
             inner,
             batches: AtomicUsize::new(0),
             flushes: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
         }
+    }
+    fn read(&self) -> Result<(), StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.check()
     }
     fn check(&self) -> Result<(), StoreError> {
         if self.broken.load(Ordering::SeqCst) {
@@ -40,15 +46,15 @@ impl Watched {
 
 impl Engine for Watched {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.check()?;
+        self.read()?;
         self.inner.get(key)
     }
     fn get_le(&self, key: &[u8]) -> Result<Option<Pair>, StoreError> {
-        self.check()?;
+        self.read()?;
         self.inner.get_le(key)
     }
     fn scan(&self, from: &[u8], pairs_max: usize, bytes_max: usize) -> Result<Vec<Pair>, StoreError> {
-        self.check()?;
+        self.read()?;
         self.inner.scan(from, pairs_max, bytes_max)
     }
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {

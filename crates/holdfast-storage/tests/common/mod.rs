@@ -103,7 +103,17 @@ impl Member {
 
     pub async fn open_in(env: &Env, config: StorageConfig) -> Self {
         let events = Arc::new(Events::default());
-        let storage = Storage::open(env, config, Arc::clone(&events) as Arc<dyn EventSink>).await.unwrap();
+        let open = || Storage::open(env, config.clone(), Arc::clone(&events) as Arc<dyn EventSink>);
+        let opening = async {
+            loop {
+                match open().await {
+                    // sled's threads may let go of its lock only after its owner is gone.
+                    Err(StorageError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    opened => return opened.unwrap(),
+                }
+            }
+        };
+        let storage = within(opening).await;
         Self::over(storage, events)
     }
 
