@@ -1,16 +1,132 @@
-//! The load generator, and benchmarks side by side with etcd.
+//! The load generator, and measurements side by side with etcd.
 //!
-//! Nothing of it is here yet: later work fills this crate. Until then it says so and fails.
+//! What it is: `compare` starts holdfast, etcd and an empty gRPC server with fresh data, gives each the same work in
+//! turn, and prints what a unit of work cost the servers; `load` loads servers that run already; `ceiling` is the empty
+//! server. What it is not: a judge of correctness, though an answer that cannot be right ends as a failure.
+//!
+//! Invariants
+//! - All sides get the same load from the same code, within one run, in turns; figures are medians.
+//! - Server CPU is what the kernel counted for all members. Around writes it is counted until the servers have nothing
+//!   left to do.
+//! - With a timetable, latencies count from the moment an operation was due.
+//! - Everything that was started is stopped, and every directory removed, when the program ends or is interrupted.
+//!
+//! Module map: [`cli`]; [`compare`] runs the rounds; [`load`] makes load over [`grpc`]; [`systems`] starts servers;
+//! [`measure`] reads what they used; [`latency`] and [`report`] make figures of it.
+
+mod cli;
+mod compare;
+mod error;
+mod grpc;
+mod latency;
+mod load;
+mod measure;
+mod report;
+mod systems;
 
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::Parser;
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use cli::{CeilingFlags, Cli, Command, CompareFlags, LoadFlags};
+use error::Error;
+use load::keys::KeySpace;
+use load::{Connections, Load};
+
 fn main() -> ExitCode {
-    let said = writeln!(
-        std::io::stderr(),
-        "holdfast-bench does nothing yet: for a first impression use etcdctl check perf, or holdfast demo --rate 1000"
+    let cli = Cli::parse();
+    match runtime(&cli.command).and_then(|runtime| runtime.block_on(until_interrupted(cli.command))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a standard error the exit code alone has to say it.
+            drop(writeln!(std::io::stderr(), "holdfast-bench: {}", error.chain()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The load comes from one thread: on a small machine every wake of another core is taken from the servers. The empty
+/// server gets what the real one has.
+fn runtime(command: &Command) -> Result<runtime::Runtime, Error> {
+    let mut builder = match command {
+        Command::Ceiling(_) => runtime::Builder::new_multi_thread(),
+        Command::Compare(_) | Command::Load(_) => runtime::Builder::new_current_thread(),
+    };
+    builder.enable_all().build().map_err(Error::io("start the runtime"))
+}
+
+async fn until_interrupted(command: Command) -> Result<(), Error> {
+    let listen = |kind| signal(kind).map_err(Error::io("listen for signals"));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let work = async {
+        match command {
+            Command::Compare(flags) => compare(&flags).await,
+            Command::Load(flags) => load(&flags).await,
+            Command::Ceiling(CeilingFlags { listen, value_bytes }) => {
+                systems::ceiling::serve(listen, value_bytes as usize).await
+            }
+        }
+    };
+    // Dropping the work stops the servers it has started.
+    tokio::select! {
+        done = work => done,
+        _ = interrupt.recv() => Err(Error::Interrupted),
+        _ = terminate.recv() => Err(Error::Interrupted),
+    }
+}
+
+async fn compare(flags: &CompareFlags) -> Result<(), Error> {
+    let rounds = compare::run(flags).await?;
+    let summaries = report::summaries(&rounds);
+    if let Some(path) = &flags.json {
+        let report = serde_json::json!({
+            "machine": measure::procfs::machine(),
+            "command": std::env::args().collect::<Vec<_>>().join(" "),
+            "summaries": summaries,
+            "rounds": rounds,
+        });
+        std::fs::write(path, format!("{report:#}\n"))
+            .map_err(Error::io(format!("write {}", path.display())))?;
+    }
+    print(&report::table::render(&summaries))
+}
+
+async fn load(flags: &LoadFlags) -> Result<(), Error> {
+    let space = KeySpace::new(flags.size.keys, flags.size.value_bytes as usize);
+    let connections = Connections::open(&flags.endpoints, flags.size.connections).await?;
+    if flags.operation.needs_keys() {
+        load::preload(&space, &connections).await?;
+    }
+    let load = Load {
+        operation: flags.operation,
+        clients: flags.size.clients,
+        pace: flags.size.pace(),
+        duration: flags.size.duration,
+        space,
+    };
+    let outcome = load::run(&load, &connections).await?;
+    let found = outcome.latencies.percentiles();
+    let mut text = format!(
+        "{} done in {:.2?}: {:.0}/s\nlatency us: mean {} p50 {} p90 {} p99 {} p99.9 {} max {}\n",
+        outcome.operations,
+        outcome.elapsed,
+        outcome.per_second(),
+        found.mean_us,
+        found.p50_us,
+        found.p90_us,
+        found.p99_us,
+        found.p999_us,
+        found.max_us
     );
-    // Without a standard error the exit code alone has to say it.
-    drop(said);
-    ExitCode::FAILURE
+    if let Some(words) = outcome.first_failure {
+        text.push_str(&format!("{} failed, the first: {words}\n", outcome.failures));
+    }
+    print(&text)
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(Error::io("write to standard output"))
 }

@@ -1,0 +1,185 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::load::operation::Operation;
+use crate::load::pace::Pace;
+use crate::systems::System;
+
+/// Loads holdfast, etcd and an empty server with the same work, and counts what it costs them.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast-bench", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start systems side by side, run each case on them in turn, and print what each unit of work cost
+    Compare(Box<CompareFlags>),
+    /// Load servers that run already
+    Load(LoadFlags),
+    /// Serve etcd's KV from nothing, until standard input is closed: the ceiling of any server on this stack
+    Ceiling(CeilingFlags),
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Case {
+    /// Writes of random keys
+    Put,
+    /// Reads confirmed by a quorum
+    GetLinearizable,
+    /// Reads of the member's own state
+    GetSerializable,
+    /// Transactions that write a key if it is as last seen
+    Cas,
+    /// Linearizable reads with one write in five
+    Mixed,
+    /// Reads of a thousand keys at once
+    List,
+    /// Reads of a thousand keys in pages of a hundred
+    ListPaged,
+    /// Ten watchers of everything while puts come by a timetable: how late events are
+    WatchLatency,
+    /// --watchers watchers of everything while puts come by a timetable: what an event costs
+    WatchFanout,
+    /// The same with and without --silent watchers that never read: what they cost the others, by the put
+    SlowWatchers,
+    /// --idle-connections connections that do nothing after a first read
+    Connections,
+}
+
+impl Case {
+    /// Its name in tables.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// The size of a load.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SizeFlags {
+    /// Operations under way at a time
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) clients: u32,
+    /// Connections they share, spread over all members
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) connections: u32,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) value_bytes: u32,
+    /// Different keys
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keys: u64,
+    /// How long each load runs
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+    /// Operations a second, started by a timetable and timed from when they were due [default: as fast as they go]
+    #[arg(long)]
+    pub(crate) rate: Option<NonZeroU32>,
+}
+
+impl SizeFlags {
+    /// How fast operations start.
+    pub(crate) fn pace(&self) -> Pace {
+        self.rate.map_or(Pace::Closed, Pace::Open)
+    }
+}
+
+/// Flags of the cases that watch.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct WatchFlags {
+    /// Watchers of everything, those that never read included
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) watchers: u32,
+    /// Watchers that share a stream; the streams share --connections connections
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) watchers_per_stream: u32,
+    /// Of the watchers in slow-watchers, so many never read
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) silent: u32,
+    /// Puts a second while they watch
+    #[arg(long, default_value = "500")]
+    pub(crate) watch_rate: NonZeroU32,
+}
+
+/// Flags of a comparison.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CompareFlags {
+    /// Members of each system
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub(crate) members: u32,
+    /// Rounds of each case; each round runs it on every system in turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// Size of the loads
+    #[command(flatten)]
+    pub(crate) size: SizeFlags,
+    /// Watchers
+    #[command(flatten)]
+    pub(crate) watch: WatchFlags,
+    /// Connections of the case connections
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) idle_connections: u32,
+    /// Cases to run, comma-separated
+    #[arg(long = "case", value_enum, value_delimiter = ',', default_values = ["put", "get-linearizable", "get-serializable"])]
+    pub(crate) cases: Vec<Case>,
+    /// Systems to compare, comma-separated
+    #[arg(long = "system", value_enum, value_delimiter = ',', default_values = ["holdfast", "etcd", "ceiling"])]
+    pub(crate) systems: Vec<System>,
+    /// Load before each measurement that is not counted
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) warm_up: Duration,
+    /// The program holdfast [default: the release build beside this program]
+    #[arg(long, env = "HOLDFAST_BIN")]
+    pub(crate) holdfast: Option<PathBuf>,
+    /// More flags for holdfast, comma-separated, such as --engine=redb
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    pub(crate) holdfast_flag: Vec<String>,
+    /// The program etcd
+    #[arg(long, env = "ETCD_BIN", default_value = "target/peers/etcd")]
+    pub(crate) etcd: PathBuf,
+    /// Where the servers' directories are made, all on one disk
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    pub(crate) data_parent: PathBuf,
+    /// Write all rounds and summaries to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+    /// Write a picture of each figure into this directory
+    #[arg(long)]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+/// Flags of a load on running servers.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LoadFlags {
+    /// host:port of each member, comma-separated
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:2379")]
+    pub(crate) endpoints: Vec<String>,
+    /// What to do over and over
+    #[arg(value_enum)]
+    pub(crate) operation: Operation,
+    /// Size of the load
+    #[command(flatten)]
+    pub(crate) size: SizeFlags,
+}
+
+/// Flags of the empty server.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CeilingFlags {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:2379")]
+    pub(crate) listen: SocketAddr,
+    /// Bytes of the value it answers with
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) value_bytes: u32,
+}

@@ -1,0 +1,101 @@
+//! Systems side by side: every case in rounds, in each round every system in turn.
+//!
+//! What disturbs the machine for a while disturbs all sides alike, and the medians leave it out. All systems run all
+//! the time of a case; while one is measured, the others rest. Each case begins with fresh data.
+//!
+//! Module map: [`work`] is what one measurement does.
+
+mod work;
+
+use std::io::Write;
+
+use crate::cli::{Case, CompareFlags};
+use crate::error::Error;
+use crate::load::keys::KeySpace;
+use crate::load::{self, Connections};
+use crate::measure::window;
+use crate::report::Round;
+use crate::systems::cluster::{Cluster, Layout};
+use crate::systems::{Programs, System, default_holdfast};
+use work::{Work, works};
+
+/// The programs that a comparison starts.
+pub(crate) fn programs(flags: &CompareFlags) -> Programs {
+    Programs {
+        holdfast: flags.holdfast.clone().unwrap_or_else(default_holdfast),
+        etcd: flags.etcd.clone(),
+        holdfast_flags: flags.holdfast_flag.clone(),
+        value_bytes: flags.size.value_bytes,
+    }
+}
+
+/// Runs all cases. Says on standard error how far it is.
+pub(crate) async fn run(flags: &CompareFlags) -> Result<Vec<Round>, Error> {
+    let programs = programs(flags);
+    for system in &flags.systems {
+        programs.of(*system)?;
+    }
+    let mut rounds = Vec::new();
+    for case in &flags.cases {
+        rounds.extend(run_case(*case, flags, &programs).await?);
+    }
+    Ok(rounds)
+}
+
+/// A system that takes part in a case.
+struct Side {
+    system: System,
+    cluster: Cluster,
+    connections: Connections,
+}
+
+async fn run_case(case: Case, flags: &CompareFlags, programs: &Programs) -> Result<Vec<Round>, Error> {
+    let layout = Layout { members: flags.members as usize, parent: flags.data_parent.clone() };
+    let space = KeySpace::new(flags.size.keys, flags.size.value_bytes as usize);
+    let works = works(case, flags, &space);
+    let mut sides = Vec::new();
+    for system in flags.systems.iter().copied().filter(|system| works.iter().all(|work| work.is_for(*system)))
+    {
+        tell(&format!("{}: starting {}", case.name(), system.name()));
+        let mut cluster = Cluster::start(system, programs, &layout).await?;
+        let connections = Connections::open(&cluster.endpoints(), flags.size.connections).await?;
+        if works.iter().any(Work::needs_keys) && system != System::Ceiling {
+            load::preload(&space, &connections).await?;
+        }
+        window::rest(&mut cluster).await?;
+        sides.push(Side { system, cluster, connections });
+    }
+    let mut rounds = Vec::new();
+    for number in 1..=flags.rounds {
+        for side in &mut sides {
+            for work in &works {
+                let mut round = work.measure(&mut side.cluster, &side.connections, flags.warm_up).await?;
+                round.case = case.name();
+                round.side = format!("{}{}", side.system.name(), work.label());
+                round.round = number;
+                tell(&line(&round));
+                rounds.push(round);
+            }
+        }
+    }
+    Ok(rounds)
+}
+
+fn line(round: &Round) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "a figure for people")]
+    let cpu = round.server_cpu_us as f64 / round.units.max(1) as f64;
+    let failure = round.first_failure.as_ref().map(|words| format!("; {} failed: {words}", round.failures));
+    format!(
+        "{} round {} {}: {:.0}/s, {cpu:.2} us of server CPU each{}",
+        round.case,
+        round.round,
+        round.side,
+        round.per_second,
+        failure.unwrap_or_default()
+    )
+}
+
+/// Progress; without a standard error there is nobody to tell.
+fn tell(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}

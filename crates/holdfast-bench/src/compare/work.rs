@@ -1,0 +1,228 @@
+//! What a case does in one measuring window, and the figures that come out.
+
+use std::time::Duration;
+
+use crate::cli::{Case, CompareFlags};
+use crate::error::Error;
+use crate::load::fanout::{Audience, Watching, Writes};
+use crate::load::keys::KeySpace;
+use crate::load::operation::Operation;
+use crate::load::{self, Connections, Load, Outcome};
+use crate::measure::window::{self, Used};
+use crate::report::{Round, Unit};
+use crate::systems::System;
+use crate::systems::cluster::Cluster;
+
+/// A list answers with a thousand keys: one client in so many of the other cases' keeps servers as busy.
+const CLIENTS_PER_LISTER: u32 = 16;
+/// Of the case that asks how late events are.
+const LATENCY_WATCHERS: u32 = 10;
+
+/// One measurement: what is done while the servers are watched.
+#[derive(Debug, Clone)]
+pub(super) enum Work {
+    /// Calls.
+    Calls(Load),
+    /// Puts that are watched; with what distinguishes the audience in tables, and what figures are per.
+    Fanout {
+        /// Who watches.
+        audience: Audience,
+        /// What they are shown.
+        writes: Writes,
+        /// Behind the system's name.
+        label: String,
+        /// What figures are per.
+        unit: Unit,
+    },
+    /// So many connections that do nothing after a first read.
+    Connections(u32),
+}
+
+/// The measurements of a case, to be made in turn.
+pub(super) fn works(case: Case, flags: &CompareFlags, space: &KeySpace) -> Vec<Work> {
+    let calls = |operation, clients| {
+        let (pace, duration) = (flags.size.pace(), flags.size.duration);
+        vec![Work::Calls(Load { operation, clients, pace, duration, space: space.clone() })]
+    };
+    let clients = flags.size.clients;
+    match case {
+        Case::Put => calls(Operation::Put, clients),
+        Case::GetLinearizable => calls(Operation::GetLinearizable, clients),
+        Case::GetSerializable => calls(Operation::GetSerializable, clients),
+        Case::Cas => calls(Operation::Cas, clients),
+        Case::Mixed => calls(Operation::Mixed, clients),
+        Case::List => calls(Operation::List, clients.div_ceil(CLIENTS_PER_LISTER)),
+        Case::ListPaged => calls(Operation::ListPaged, clients.div_ceil(CLIENTS_PER_LISTER)),
+        Case::WatchLatency => {
+            vec![fanout(flags, space, Watchers { all: LATENCY_WATCHERS, silent: 0 }, Unit::Event)]
+        }
+        Case::WatchFanout => {
+            vec![fanout(flags, space, Watchers { all: flags.watch.watchers, silent: 0 }, Unit::Event)]
+        }
+        Case::SlowWatchers => {
+            let (all, silent) = (flags.watch.watchers, flags.watch.silent.min(flags.watch.watchers));
+            [Watchers { all: all - silent, silent: 0 }, Watchers { all, silent }]
+                .map(|watchers| fanout(flags, space, watchers, Unit::Put))
+                .to_vec()
+        }
+        Case::Connections => vec![Work::Connections(flags.idle_connections)],
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Watchers {
+    all: u32,
+    silent: u32,
+}
+
+fn fanout(flags: &CompareFlags, space: &KeySpace, watchers: Watchers, unit: Unit) -> Work {
+    let audience = Audience {
+        readers: watchers.all - watchers.silent,
+        silent: watchers.silent,
+        per_stream: flags.watch.watchers_per_stream,
+        connections: flags.size.connections,
+    };
+    let writes =
+        Writes { per_second: flags.watch.watch_rate, duration: flags.size.duration, space: space.clone() };
+    let label = match unit {
+        Unit::Put => format!(" {} reading + {} silent", audience.readers, audience.silent),
+        Unit::Operation | Unit::Event | Unit::Connection => String::new(),
+    };
+    Work::Fanout { audience, writes, label, unit }
+}
+
+impl Work {
+    /// Whether the empty server can take part: it holds no lists and sends no events.
+    pub(super) fn is_for(&self, system: System) -> bool {
+        let needs_a_store = match self {
+            Self::Calls(load) => matches!(load.operation, Operation::List | Operation::ListPaged),
+            Self::Fanout { .. } => true,
+            Self::Connections(_) => false,
+        };
+        !needs_a_store || system != System::Ceiling
+    }
+
+    /// Whether the keys must be there before.
+    pub(super) fn needs_keys(&self) -> bool {
+        match self {
+            Self::Calls(load) => load.operation.needs_keys(),
+            Self::Fanout { .. } | Self::Connections(_) => false,
+        }
+    }
+
+    /// Behind the system's name in tables.
+    pub(super) fn label(&self) -> &str {
+        match self {
+            Self::Fanout { label, .. } => label,
+            Self::Calls(_) | Self::Connections(_) => "",
+        }
+    }
+
+    /// Warms up, measures, waits until the servers are at rest, and says what it was.
+    pub(super) async fn measure(
+        &self,
+        cluster: &mut Cluster,
+        connections: &Connections,
+        warm_up: Duration,
+    ) -> Result<Round, Error> {
+        match self {
+            Self::Calls(load) => calls(cluster, connections, load, warm_up).await,
+            Self::Fanout { audience, writes, unit, .. } => {
+                let watching = Watching::begin(audience, &cluster.endpoints()).await?;
+                let shown = Shown { watching: &watching, writes, unit: *unit };
+                events(cluster, connections, &shown, warm_up).await
+            }
+            Self::Connections(count) => open_connections(cluster, *count).await,
+        }
+    }
+}
+
+async fn calls(
+    cluster: &mut Cluster,
+    connections: &Connections,
+    load: &Load,
+    warm_up: Duration,
+) -> Result<Round, Error> {
+    if !warm_up.is_zero() {
+        load::run(&Load { duration: warm_up, ..load.clone() }, connections).await?;
+        window::rest(cluster).await?;
+    }
+    let before = window::look(cluster).await?;
+    let outcome = load::run(load, connections).await?;
+    let own_cpu = window::own_cpu()?;
+    if load.operation.writes() {
+        window::rest(cluster).await?;
+    }
+    // Waiting for rest is not the load generator's work.
+    let after = window::Usage { own_cpu, ..window::look(cluster).await? };
+    Ok(round_of(&outcome, &before.until(&after)))
+}
+
+/// An audience that is there, and what it is shown.
+struct Shown<'a> {
+    watching: &'a Watching,
+    writes: &'a Writes,
+    unit: Unit,
+}
+
+async fn events(
+    cluster: &mut Cluster,
+    connections: &Connections,
+    shown: &Shown<'_>,
+    warm_up: Duration,
+) -> Result<Round, Error> {
+    if !warm_up.is_zero() {
+        let writes = Writes { duration: warm_up, ..shown.writes.clone() };
+        shown.watching.run(&writes, connections).await?;
+    }
+    window::rest(cluster).await?;
+    let before = window::look(cluster).await?;
+    let delivered = shown.watching.run(shown.writes, connections).await?;
+    let own_cpu = window::own_cpu()?;
+    window::rest(cluster).await?;
+    let after = window::Usage { own_cpu, ..window::look(cluster).await? };
+    let mut round = round_of(&delivered.events, &before.until(&after));
+    (round.unit, round.puts) = (shown.unit, delivered.puts);
+    if shown.unit == Unit::Put {
+        round.units = delivered.puts;
+        round.per_second *= ratio(delivered.puts, delivered.events.operations);
+    }
+    Ok(round)
+}
+
+async fn open_connections(cluster: &mut Cluster, count: u32) -> Result<Round, Error> {
+    let before = window::look(cluster).await?;
+    let outcome = load::connect_and_read(&cluster.endpoints(), count).await?;
+    let own_cpu = window::own_cpu()?;
+    let after = window::Usage { own_cpu, ..window::look(cluster).await? };
+    let round = Round { unit: Unit::Connection, ..round_of(&outcome.0, &before.until(&after)) };
+    drop(outcome);
+    window::rest(cluster).await?;
+    Ok(round)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "fewer than 2^52 of anything")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+fn round_of(outcome: &Outcome, used: &Used) -> Round {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    Round {
+        units: outcome.operations,
+        failures: outcome.failures,
+        first_failure: outcome.first_failure.clone(),
+        per_second: outcome.per_second(),
+        latency: outcome.latencies.percentiles(),
+        server_cpu_us: micros(used.server_cpu),
+        client_cpu_us: micros(used.own_cpu),
+        written_bytes: used.written_bytes,
+        write_calls: used.write_calls,
+        log_fsyncs: used.log_fsyncs,
+        dumps: used.dumps,
+        resident_bytes: used.resident_bytes,
+        resident_peak_bytes: used.resident_peak_bytes,
+        resident_growth_bytes: used.resident_growth_bytes,
+        ..Round::default()
+    }
+}

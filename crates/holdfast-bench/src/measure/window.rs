@@ -1,0 +1,192 @@
+//! A measuring window: what all members of a cluster used from one moment to another, at rest at both ends.
+//!
+//! A window around writes ends only when the servers have nothing more to do for them: the stable store has caught up,
+//! no dump runs, and the processes are quiet. What is done later is paid for all the same.
+
+use std::time::{Duration, Instant};
+
+use super::page::Page;
+use super::procfs::{Pid, ProcessUsage};
+use crate::error::Error;
+use crate::systems::System;
+use crate::systems::cluster::Cluster;
+
+/// How long servers may take to come to rest.
+const REST_MAX: Duration = Duration::from_secs(120);
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Three members that only beat their hearts stay below this share of one CPU.
+const QUIET_PERCENT: u32 = 8;
+/// Looks in a row that must find the servers at rest: one could fall between two pieces of work.
+const LOOKS: u32 = 3;
+
+/// What a cluster has used since its start.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Usage {
+    /// Of all members together; memory as the sum too.
+    pub(crate) servers: ProcessUsage,
+    /// Fsyncs of all Raft logs, from the servers' own metrics; `None` if there are none.
+    pub(crate) log_fsyncs: Option<u64>,
+    /// Members' newest snapshots, by the metrics; tells whether a dump fell into a window.
+    pub(crate) snapshots: Vec<u64>,
+    /// CPU of this process.
+    pub(crate) own_cpu: Duration,
+}
+
+/// The difference of two usages.
+#[derive(Debug, Clone)]
+pub(crate) struct Used {
+    /// CPU of all servers.
+    pub(crate) server_cpu: Duration,
+    /// CPU of this process.
+    pub(crate) own_cpu: Duration,
+    /// Bytes sent to disks by all servers.
+    pub(crate) written_bytes: u64,
+    /// Writing system calls of all servers.
+    pub(crate) write_calls: u64,
+    /// Fsyncs of all Raft logs.
+    pub(crate) log_fsyncs: Option<u64>,
+    /// Members that took a snapshot meanwhile.
+    pub(crate) dumps: u64,
+    /// Memory at the end, all servers.
+    pub(crate) resident_bytes: u64,
+    /// The most there ever was, the members' peaks added up.
+    pub(crate) resident_peak_bytes: u64,
+    /// How much more memory than at the beginning.
+    pub(crate) resident_growth_bytes: i64,
+}
+
+/// Looks at a cluster now.
+pub(crate) async fn look(cluster: &Cluster) -> Result<Usage, Error> {
+    let mut usage = Usage { servers: sum(&cluster.pids())?, ..Usage::default() };
+    if cluster.system != System::Ceiling {
+        let mut fsyncs = 0;
+        for endpoint in cluster.endpoints() {
+            let page = Page::fetch(&endpoint).await?;
+            fsyncs += page.counter("etcd_disk_wal_fsync_duration_seconds_count").unwrap_or(0);
+            usage.snapshots.push(snapshots(cluster.system, &page));
+        }
+        usage.log_fsyncs = Some(fsyncs);
+    }
+    usage.own_cpu = own_cpu()?;
+    Ok(usage)
+}
+
+/// CPU of this process since its start.
+pub(crate) fn own_cpu() -> Result<Duration, Error> {
+    Ok(ProcessUsage::read(Pid(std::process::id()))?.cpu)
+}
+
+/// A number that changes with each snapshot of a member.
+fn snapshots(system: System, page: &Page) -> u64 {
+    let name = match system {
+        System::Etcd => "etcd_debugging_snap_save_total_duration_seconds_count",
+        System::Holdfast | System::HoldfastRedb | System::Ceiling => "holdfast_snapshot_index",
+    };
+    page.counter(name).unwrap_or(0)
+}
+
+impl Usage {
+    /// What was used from `self` to `after`.
+    pub(crate) fn until(&self, after: &Self) -> Used {
+        let (from, to) = (&self.servers, &after.servers);
+        Used {
+            server_cpu: to.cpu.saturating_sub(from.cpu),
+            own_cpu: after.own_cpu.saturating_sub(self.own_cpu),
+            written_bytes: to.written_bytes.saturating_sub(from.written_bytes),
+            write_calls: to.write_calls.saturating_sub(from.write_calls),
+            log_fsyncs: after.log_fsyncs.zip(self.log_fsyncs).map(|(to, from)| to.saturating_sub(from)),
+            dumps: self.snapshots.iter().zip(&after.snapshots).filter(|(from, to)| from != to).count() as u64,
+            resident_bytes: to.resident_bytes,
+            resident_peak_bytes: to.resident_peak_bytes,
+            resident_growth_bytes: to.resident_bytes.cast_signed() - from.resident_bytes.cast_signed(),
+        }
+    }
+}
+
+fn sum(pids: &[Pid]) -> Result<ProcessUsage, Error> {
+    let mut total = ProcessUsage::default();
+    for pid in pids {
+        let one = ProcessUsage::read(*pid)?;
+        total.cpu += one.cpu;
+        total.resident_bytes += one.resident_bytes;
+        total.resident_peak_bytes += one.resident_peak_bytes;
+        total.written_bytes += one.written_bytes;
+        total.write_calls += one.write_calls;
+    }
+    Ok(total)
+}
+
+/// Waits until a cluster has nothing to do any more.
+pub(crate) async fn rest(cluster: &mut Cluster) -> Result<(), Error> {
+    let deadline = Instant::now() + REST_MAX;
+    let mut quiet = 0;
+    while quiet < LOOKS {
+        cluster.fail_if_ended()?;
+        if Instant::now() > deadline {
+            return Err(Error::Late {
+                what: format!("{} at rest", cluster.system.name()),
+                patience: REST_MAX,
+            });
+        }
+        let pids = cluster.pids();
+        let (before, began) = (sum(&pids)?.cpu, Instant::now());
+        tokio::time::sleep(INTERVAL).await;
+        let used = sum(&pids)?.cpu.saturating_sub(before);
+        let is_quiet = used * 100 <= began.elapsed() * QUIET_PERCENT;
+        quiet = if is_quiet && has_caught_up(cluster).await? { quiet + 1 } else { 0 };
+    }
+    Ok(())
+}
+
+/// Whether the stable stores hold all that is visible and no dump runs. Others than ours do not say: they are at rest
+/// when they are quiet.
+async fn has_caught_up(cluster: &Cluster) -> Result<bool, Error> {
+    if !cluster.system.is_ours() {
+        return Ok(true);
+    }
+    let mut pages = Vec::new();
+    for endpoint in cluster.endpoints() {
+        pages.push(Page::fetch(&endpoint).await?);
+    }
+    let applied = |page: &Page| page.counter("etcd_server_proposals_applied_total");
+    let newest = pages.iter().filter_map(applied).max();
+    Ok(pages.iter().all(|page| {
+        page.counter("holdfast_stable_lag_entries") == Some(0)
+            && page.counter("holdfast_dispatcher_state{state=\"normal\"}") == Some(1)
+            && applied(page) == newest
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_is_the_difference_and_memory_is_the_end() {
+        let process = |seconds, bytes| ProcessUsage {
+            cpu: Duration::from_secs(seconds),
+            resident_bytes: bytes,
+            resident_peak_bytes: 2 * bytes,
+            written_bytes: bytes,
+            write_calls: 10 * bytes,
+        };
+        let usage = |seconds, bytes, fsyncs, snapshots: &[u64]| Usage {
+            servers: process(seconds, bytes),
+            log_fsyncs: fsyncs,
+            snapshots: snapshots.to_vec(),
+            own_cpu: Duration::from_secs(1),
+        };
+        let before = usage(3, 100, Some(5), &[1, 1, 1]);
+        let used = before.until(&usage(7, 150, Some(9), &[1, 9, 8]));
+        assert_eq!(used.server_cpu, Duration::from_secs(4));
+        assert_eq!(
+            (used.written_bytes, used.write_calls, used.log_fsyncs, used.dumps),
+            (50, 500, Some(4), 2)
+        );
+        assert_eq!((used.resident_bytes, used.resident_peak_bytes), (150, 300));
+        assert_eq!(used.resident_growth_bytes, 50);
+        assert_eq!(used.own_cpu, Duration::ZERO);
+        assert_eq!(before.until(&usage(7, 150, None, &[])).log_fsyncs, None);
+    }
+}
