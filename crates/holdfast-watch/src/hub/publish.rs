@@ -33,6 +33,9 @@ pub(super) enum Offered {
 impl Hub {
     /// Hands out the whole revisions behind the head up to `revision`, each watcher's in one delivery. Who finds its
     /// stream full becomes a cursor at the first revision it did not get. No records is fine, and moves the head.
+    ///
+    /// Panics when the revisions do not follow the head, or the records do not ascend: who is told of changes twice, or
+    /// in the wrong order, has lost track of them.
     pub fn publish(
         &mut self,
         records: &[Record],
