@@ -167,3 +167,6 @@ impl Interests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
