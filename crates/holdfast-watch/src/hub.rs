@@ -160,6 +160,7 @@ impl Hub {
     /// Makes a watcher that stands nowhere a synced one.
     fn enter_index(&mut self, id: WatcherId) {
         let watcher = self.watchers.get_mut(&id).expect("whoever enters the index is a watcher");
+        assert!(watcher.next > self.head, "synced watchers hold no backlog");
         self.streams.enter_head(watcher.spec.stream);
         watcher.standing = Standing::Synced(self.interests.add(&watcher.spec.range, id));
     }
