@@ -91,6 +91,9 @@ async fn compare(flags: &CompareFlags) -> Result<(), Error> {
         std::fs::write(path, format!("{report:#}\n"))
             .map_err(Error::io(format!("write {}", path.display())))?;
     }
+    if let Some(directory) = &flags.svg {
+        report::svg::write(directory, &summaries)?;
+    }
     print(&report::table::render(&summaries))
 }
 

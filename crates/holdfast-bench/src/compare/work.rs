@@ -128,9 +128,13 @@ impl Work {
         match self {
             Self::Calls(load) => calls(cluster, connections, load, warm_up).await,
             Self::Fanout { audience, writes, unit, .. } => {
+                let alone = window::look(cluster).await?;
                 let watching = Watching::begin(audience, &cluster.endpoints()).await?;
                 let shown = Shown { watching: &watching, writes, unit: *unit };
-                events(cluster, connections, &shown, warm_up).await
+                let round = events(cluster, connections, &shown, warm_up).await?;
+                // What watchers hold in memory, they hold from the moment they are there.
+                let with_watchers = alone.until(&window::look(cluster).await?);
+                Ok(Round { resident_growth_bytes: with_watchers.resident_growth_bytes, ..round })
             }
             Self::Connections(count) => open_connections(cluster, *count).await,
         }
@@ -147,11 +151,13 @@ async fn calls(
         load::run(&Load { duration: warm_up, ..load.clone() }, connections).await?;
         window::rest(cluster).await?;
     }
+    window::flush(cluster).await?;
     let before = window::look(cluster).await?;
     let outcome = load::run(load, connections).await?;
     let own_cpu = window::own_cpu()?;
     if load.operation.writes() {
         window::rest(cluster).await?;
+        window::flush(cluster).await?;
     }
     // Waiting for rest is not the load generator's work.
     let after = window::Usage { own_cpu, ..window::look(cluster).await? };
@@ -216,7 +222,9 @@ fn round_of(outcome: &Outcome, used: &Used) -> Round {
         latency: outcome.latencies.percentiles(),
         server_cpu_us: micros(used.server_cpu),
         client_cpu_us: micros(used.own_cpu),
-        written_bytes: used.written_bytes,
+        dirtied_bytes: used.dirtied_bytes,
+        device_bytes: used.device_bytes,
+        watch_queued_bytes: used.watch_queued_bytes,
         write_calls: used.write_calls,
         log_fsyncs: used.log_fsyncs,
         dumps: used.dumps,

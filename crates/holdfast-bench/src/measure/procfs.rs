@@ -1,5 +1,6 @@
 //! What the kernel knows of a process: time on a CPU, memory, bytes written.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use crate::error::Error;
 
 /// The kernel counts in hundredths of a second here, on every Linux of the last twenty years.
 const TICKS_PER_SECOND: u64 = 100;
+/// In `/proc/diskstats`, whatever the disk's own are.
+const SECTOR_BYTES: u64 = 512;
 
 /// A process by its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +24,9 @@ pub(crate) struct ProcessUsage {
     pub(crate) resident_bytes: u64,
     /// The most it ever was.
     pub(crate) resident_peak_bytes: u64,
-    /// Bytes that were sent towards a disk.
-    pub(crate) written_bytes: u64,
+    /// Bytes of the page cache that were made to differ from the disk. On file systems with large folios the kernel
+    /// counts a whole folio where a part was written, which can be a hundred times what reaches the disk.
+    pub(crate) dirtied_bytes: u64,
     /// Calls of write and its kin, sockets included.
     pub(crate) write_calls: u64,
 }
@@ -42,7 +46,7 @@ impl ProcessUsage {
             cpu: cpu(&file("stat")?).ok_or_else(unreadable)?,
             resident_bytes: field(&status, "VmRSS").ok_or_else(unreadable)? * 1024,
             resident_peak_bytes: field(&status, "VmHWM").ok_or_else(unreadable)? * 1024,
-            written_bytes: field(&io, "write_bytes").ok_or_else(unreadable)?,
+            dirtied_bytes: field(&io, "write_bytes").ok_or_else(unreadable)?,
             write_calls: field(&io, "syscw").ok_or_else(unreadable)?,
         })
     }
@@ -61,6 +65,37 @@ fn cpu(stat: &str) -> Option<Duration> {
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// A disk, as the kernel's tables name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Device {
+    major: u64,
+    minor: u64,
+}
+
+impl Device {
+    /// The device that a directory's file system lies on.
+    pub(crate) fn of(directory: &Path) -> Result<Self, Error> {
+        let action = || format!("look at {}", directory.display());
+        let number = std::fs::metadata(directory).map_err(Error::io(action()))?.dev();
+        Ok(Self { major: number >> 8 & 0xfff, minor: (number & 0xff) | (number >> 12 & 0xf_ff00) })
+    }
+
+    /// Bytes that were written to it since the machine started, by anybody; `None` where the file system is not on a
+    /// device of its own.
+    pub(crate) fn written_bytes(self) -> Option<u64> {
+        self.find(&std::fs::read_to_string("/proc/diskstats").ok()?)
+    }
+
+    fn find(self, table: &str) -> Option<u64> {
+        let numbers = |line: &str| -> Option<(u64, u64, u64)> {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            Some((fields.first()?.parse().ok()?, fields.get(1)?.parse().ok()?, fields.get(9)?.parse().ok()?))
+        };
+        let mine = |(major, minor, _): &(u64, u64, u64)| (*major, *minor) == (self.major, self.minor);
+        table.lines().filter_map(numbers).find(mine).map(|(.., sectors)| sectors * SECTOR_BYTES)
+    }
 }
 
 /// The machine, in one line.
@@ -93,6 +128,14 @@ mod tests {
         assert_eq!(field(io, "syscw"), Some(3));
         assert_eq!(field("VmHWM:\t  2048 kB\nVmRSS:\t 1024 kB\n", "VmRSS"), Some(1024));
         assert_eq!(field(io, "write"), None);
+    }
+
+    #[test]
+    fn a_disk_is_found_by_its_numbers() {
+        let table = " 254 0 vda 1 2 3 4 5 6 700 8 9 0 1\n 254 1 vda1 1 2 3 4 5 6 70 8 9 0 1\n";
+        assert_eq!(Device { major: 254, minor: 1 }.find(table), Some(70 * 512));
+        assert_eq!(Device { major: 254, minor: 2 }.find(table), None);
+        assert!(Device::of(Path::new("/")).is_ok());
     }
 
     #[test]

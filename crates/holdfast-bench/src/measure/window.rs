@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::page::Page;
-use super::procfs::{Pid, ProcessUsage};
+use super::procfs::{Device, Pid, ProcessUsage};
 use crate::error::Error;
 use crate::systems::System;
 use crate::systems::cluster::Cluster;
@@ -27,6 +27,10 @@ pub(crate) struct Usage {
     pub(crate) servers: ProcessUsage,
     /// Fsyncs of all Raft logs, from the servers' own metrics; `None` if there are none.
     pub(crate) log_fsyncs: Option<u64>,
+    /// Bytes the disk under the servers was sent since the machine started, by anybody.
+    pub(crate) device_bytes: Option<u64>,
+    /// Bytes that wait for watchers, on all members; `None` if the servers do not say.
+    pub(crate) watch_queued_bytes: Option<u64>,
     /// Members' newest snapshots, by the metrics; tells whether a dump fell into a window.
     pub(crate) snapshots: Vec<u64>,
     /// CPU of this process.
@@ -40,8 +44,12 @@ pub(crate) struct Used {
     pub(crate) server_cpu: Duration,
     /// CPU of this process.
     pub(crate) own_cpu: Duration,
-    /// Bytes sent to disks by all servers.
-    pub(crate) written_bytes: u64,
+    /// Bytes of the page cache made dirty by all servers.
+    pub(crate) dirtied_bytes: u64,
+    /// Bytes the disk was sent, by anybody.
+    pub(crate) device_bytes: Option<u64>,
+    /// Bytes that wait for watchers, on all members, at the end.
+    pub(crate) watch_queued_bytes: Option<u64>,
     /// Writing system calls of all servers.
     pub(crate) write_calls: u64,
     /// Fsyncs of all Raft logs.
@@ -65,11 +73,23 @@ pub(crate) async fn look(cluster: &Cluster) -> Result<Usage, Error> {
             let page = Page::fetch(&endpoint).await?;
             fsyncs += page.counter("etcd_disk_wal_fsync_duration_seconds_count").unwrap_or(0);
             usage.snapshots.push(snapshots(cluster.system, &page));
+            if let Some(bytes) = page.counter("holdfast_watch_queued_bytes") {
+                *usage.watch_queued_bytes.get_or_insert(0) += bytes;
+            }
         }
         usage.log_fsyncs = Some(fsyncs);
     }
+    usage.device_bytes = Device::of(cluster.directory())?.written_bytes();
     usage.own_cpu = own_cpu()?;
     Ok(usage)
+}
+
+/// Has the kernel write out what it holds back of the servers' files, so that bytes to the disk fall to whom they belong.
+pub(crate) async fn flush(cluster: &Cluster) -> Result<(), Error> {
+    let directory = cluster.directory().to_owned();
+    let flush = move || -> std::io::Result<()> { Ok(rustix::fs::syncfs(std::fs::File::open(directory)?)?) };
+    let flushed = tokio::task::spawn_blocking(flush).await.map_err(|_| Error::Interrupted)?;
+    flushed.map_err(Error::io("flush the file system"))
 }
 
 /// CPU of this process since its start.
@@ -93,8 +113,10 @@ impl Usage {
         Used {
             server_cpu: to.cpu.saturating_sub(from.cpu),
             own_cpu: after.own_cpu.saturating_sub(self.own_cpu),
-            written_bytes: to.written_bytes.saturating_sub(from.written_bytes),
+            dirtied_bytes: to.dirtied_bytes.saturating_sub(from.dirtied_bytes),
             write_calls: to.write_calls.saturating_sub(from.write_calls),
+            device_bytes: after.device_bytes.zip(self.device_bytes).map(|(to, from)| to.saturating_sub(from)),
+            watch_queued_bytes: after.watch_queued_bytes,
             log_fsyncs: after.log_fsyncs.zip(self.log_fsyncs).map(|(to, from)| to.saturating_sub(from)),
             dumps: self.snapshots.iter().zip(&after.snapshots).filter(|(from, to)| from != to).count() as u64,
             resident_bytes: to.resident_bytes,
@@ -111,7 +133,7 @@ fn sum(pids: &[Pid]) -> Result<ProcessUsage, Error> {
         total.cpu += one.cpu;
         total.resident_bytes += one.resident_bytes;
         total.resident_peak_bytes += one.resident_peak_bytes;
-        total.written_bytes += one.written_bytes;
+        total.dirtied_bytes += one.dirtied_bytes;
         total.write_calls += one.write_calls;
     }
     Ok(total)
@@ -168,7 +190,7 @@ mod tests {
             cpu: Duration::from_secs(seconds),
             resident_bytes: bytes,
             resident_peak_bytes: 2 * bytes,
-            written_bytes: bytes,
+            dirtied_bytes: bytes,
             write_calls: 10 * bytes,
         };
         let usage = |seconds, bytes, fsyncs, snapshots: &[u64]| Usage {
@@ -176,16 +198,19 @@ mod tests {
             log_fsyncs: fsyncs,
             snapshots: snapshots.to_vec(),
             own_cpu: Duration::from_secs(1),
+            device_bytes: fsyncs.map(|fsyncs| 1000 * fsyncs),
+            watch_queued_bytes: fsyncs,
         };
         let before = usage(3, 100, Some(5), &[1, 1, 1]);
         let used = before.until(&usage(7, 150, Some(9), &[1, 9, 8]));
         assert_eq!(used.server_cpu, Duration::from_secs(4));
         assert_eq!(
-            (used.written_bytes, used.write_calls, used.log_fsyncs, used.dumps),
+            (used.dirtied_bytes, used.write_calls, used.log_fsyncs, used.dumps),
             (50, 500, Some(4), 2)
         );
         assert_eq!((used.resident_bytes, used.resident_peak_bytes), (150, 300));
         assert_eq!(used.resident_growth_bytes, 50);
+        assert_eq!((used.device_bytes, used.watch_queued_bytes), (Some(4000), Some(9)));
         assert_eq!(used.own_cpu, Duration::ZERO);
         assert_eq!(before.until(&usage(7, 150, None, &[])).log_fsyncs, None);
     }

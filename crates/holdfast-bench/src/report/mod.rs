@@ -1,7 +1,8 @@
 //! From rounds to what people read: medians, ratios, tables, pictures.
 //!
-//! Module map: [`table`] is Markdown for the terminal and the docs.
+//! Module map: [`table`] is Markdown for the terminal and the docs, [`svg`] draws bars.
 
+pub(crate) mod svg;
 pub(crate) mod table;
 
 use serde::Serialize;
@@ -50,8 +51,12 @@ pub(crate) struct Round {
     pub(crate) server_cpu_us: u64,
     /// CPU of the load generator.
     pub(crate) client_cpu_us: u64,
-    /// Bytes all members sent to disks.
-    pub(crate) written_bytes: u64,
+    /// Bytes of the page cache that all members made dirty, as the kernel counts them by process.
+    pub(crate) dirtied_bytes: u64,
+    /// Bytes the disk was sent meanwhile, by these members and everybody else.
+    pub(crate) device_bytes: Option<u64>,
+    /// Bytes that waited for watchers at the end, on all members.
+    pub(crate) watch_queued_bytes: Option<u64>,
     /// Writing system calls of all members.
     pub(crate) write_calls: u64,
     /// Fsyncs of the members' Raft logs.
@@ -93,8 +98,12 @@ pub(crate) struct Summary {
     pub(crate) server_cpu_us_overall: f64,
     /// CPU of the load generator per unit.
     pub(crate) client_cpu_us: f64,
-    /// Bytes to disks per unit, over all rounds.
-    pub(crate) written_bytes: f64,
+    /// Bytes of the page cache made dirty per unit.
+    pub(crate) dirtied_bytes: f64,
+    /// Bytes to the disk per unit.
+    pub(crate) device_bytes: Option<f64>,
+    /// Bytes that waited for watchers at the end of a round.
+    pub(crate) watch_queued_mib: Option<f64>,
     /// Writing system calls per unit.
     pub(crate) write_calls: f64,
     /// Log fsyncs per unit.
@@ -141,8 +150,9 @@ impl Summary {
             |figure: fn(&Round) -> f64| median(rounds.iter().map(|round| figure(round)).collect());
         let total = |figure: fn(&Round) -> u64| float(rounds.iter().map(|round| figure(round)).sum());
         let units = total(|round| round.units).max(1.0);
-        let fsyncs: Option<Vec<f64>> =
-            rounds.iter().map(|round| Some(float(round.log_fsyncs?) / round.unit_count())).collect();
+        let known_median_of = |figure: fn(&Round) -> Option<f64>| {
+            rounds.iter().map(|round| figure(round)).collect::<Option<Vec<f64>>>().map(median)
+        };
         Self {
             case: rounds[0].case.clone(),
             side: rounds[0].side.clone(),
@@ -156,9 +166,11 @@ impl Summary {
             server_cpu_us: median_of(|round| float(round.server_cpu_us) / round.unit_count()),
             server_cpu_us_overall: total(|round| round.server_cpu_us) / units,
             client_cpu_us: median_of(|round| float(round.client_cpu_us) / round.unit_count()),
-            written_bytes: total(|round| round.written_bytes) / units,
+            dirtied_bytes: median_of(|round| float(round.dirtied_bytes) / round.unit_count()),
+            device_bytes: known_median_of(|round| Some(float(round.device_bytes?) / round.unit_count())),
+            watch_queued_mib: known_median_of(|round| round.watch_queued_bytes.map(mib)),
             write_calls: median_of(|round| float(round.write_calls) / round.unit_count()),
-            log_fsyncs: fsyncs.map(median),
+            log_fsyncs: known_median_of(|round| Some(float(round.log_fsyncs?) / round.unit_count())),
             dumps: rounds.iter().map(|round| round.dumps).sum(),
             resident_mib: median_of(|round| mib(round.resident_bytes)),
             resident_growth_mib: median_of(|round| signed_mib(round.resident_growth_bytes)),
@@ -200,7 +212,8 @@ pub(crate) mod tests {
             latency: Percentiles { p50_us: 10 * units, p99_us: 20 * units, ..Percentiles::default() },
             server_cpu_us: 1000 * u64::from(number),
             client_cpu_us: 500,
-            written_bytes: 64 * units,
+            dirtied_bytes: 64 * units,
+            device_bytes: Some(32 * units),
             write_calls: 2 * units,
             log_fsyncs: Some(units / 4),
             resident_bytes: 32 << 20,

@@ -1,4 +1,5 @@
-//! Summaries as a Markdown table, which a terminal shows as well as a page does.
+//! Summaries as Markdown tables, which a terminal shows as well as a page does: for each case one of speed and cost,
+//! one of disk and memory.
 
 use std::fmt::Write;
 
@@ -7,76 +8,125 @@ use super::{Summary, Unit};
 /// The side all others are held against, when it took part. Else each system is held against the first of its own
 /// sides: the case asks what it does to a system that something is added.
 const BASE: &str = "etcd";
+/// Stands where there is no figure.
+const UNKNOWN: &str = "-";
 
-/// One table for each case.
+/// A heading, and what stands below it.
+struct Column {
+    heading: &'static str,
+    cell: Cell,
+}
+
+/// What a cell is made from.
+enum Cell {
+    /// A figure with so many decimals, if there is one.
+    Figure(fn(&Summary) -> Option<f64>, usize),
+    /// A figure divided by that of the base.
+    Ratio(fn(&Summary) -> f64),
+}
+
+const fn figure(heading: &'static str, of: fn(&Summary) -> Option<f64>, decimals: usize) -> Column {
+    Column { heading, cell: Cell::Figure(of, decimals) }
+}
+
+const fn ratio(of: fn(&Summary) -> f64) -> Column {
+    Column { heading: "x base", cell: Cell::Ratio(of) }
+}
+
+const SPEED_AND_COST: [Column; 10] = [
+    figure("/s", |s| Some(s.per_second), 0),
+    ratio(|s| s.per_second),
+    figure("p50 ms", |s| Some(s.p50_us / 1000.0), 2),
+    figure("p99 ms", |s| Some(s.p99_us / 1000.0), 2),
+    figure("p99.9 ms", |s| Some(s.p999_us / 1000.0), 2),
+    figure("server CPU us", |s| Some(s.server_cpu_us), 2),
+    ratio(|s| s.server_cpu_us),
+    figure("all rounds", |s| Some(s.server_cpu_us_overall), 2),
+    ratio(|s| s.server_cpu_us_overall),
+    figure("client CPU us", |s| Some(s.client_cpu_us), 2),
+];
+
+const DISK_AND_MEMORY: [Column; 9] = [
+    figure("device B", |s| s.device_bytes, 0),
+    figure("dirtied B", |s| Some(s.dirtied_bytes), 0),
+    figure("write calls", |s| Some(s.write_calls), 2),
+    figure("log fsyncs", |s| s.log_fsyncs, 4),
+    figure("dumps", |s| Some(super::float(s.dumps)), 0),
+    figure("RSS MiB", |s| Some(s.resident_mib), 0),
+    figure("peak MiB", |s| Some(s.resident_peak_mib), 0),
+    figure("grown MiB", |s| Some(s.resident_growth_mib), 1),
+    figure("queued MiB", |s| s.watch_queued_mib, 2),
+];
+
+/// Two tables for each case.
 pub(crate) fn render(summaries: &[Summary]) -> String {
     let mut text = String::new();
     let mut cases: Vec<&str> = summaries.iter().map(|summary| summary.case.as_str()).collect();
     cases.dedup();
     for case in cases {
         let of_case: Vec<&Summary> = summaries.iter().filter(|summary| summary.case == case).collect();
-        text.push_str(&render_case(case, &of_case));
+        let unit = unit_name(of_case[0].unit);
+        text.push_str(&table(&format!("{case}, per {unit}"), &SPEED_AND_COST, &of_case));
         text.push('\n');
+        text.push_str(&table(&format!("{case}: disk and memory"), &DISK_AND_MEMORY, &of_case));
+        text.push('\n');
+        for summary in of_case.iter().filter(|summary| summary.failures > 0) {
+            writeln!(text, "{}: {} failed.\n", summary.side, summary.failures)
+                .expect("writing to a string succeeds");
+        }
     }
     text
 }
 
-const HEADINGS: [&str; 17] = [
-    "/s",
-    "x etcd",
-    "p50 ms",
-    "p99 ms",
-    "p99.9 ms",
-    "server CPU us",
-    "x etcd",
-    "all rounds",
-    "x etcd",
-    "client CPU us",
-    "disk B",
-    "write calls",
-    "log fsyncs",
-    "dumps",
-    "RSS MiB",
-    "peak MiB",
-    "grown MiB",
-];
-
-fn render_case(case: &str, summaries: &[&Summary]) -> String {
-    let base = summaries.iter().find(|summary| summary.side == BASE).copied();
-    let mut rows = vec![
-        [format!("{case}, per {}", unit_name(summaries[0].unit))]
-            .into_iter()
-            .chain(HEADINGS.map(str::to_owned))
-            .collect::<Vec<_>>(),
-    ];
-    rows.extend(summaries.iter().map(|summary| cells(summary, base)));
-    let widths: Vec<usize> = (0..=HEADINGS.len())
+fn table(title: &str, columns: &[Column], summaries: &[&Summary]) -> String {
+    let head = [title].into_iter().chain(columns.iter().map(|column| column.heading));
+    let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).collect()];
+    for summary in summaries {
+        let base = base_of(summary, summaries);
+        let cells = columns.iter().map(|column| column.cell.text(summary, base));
+        rows.push([summary.side.clone()].into_iter().chain(cells).collect());
+    }
+    let widths: Vec<usize> = (0..=columns.len())
         .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
         .collect();
-    let mut text = String::new();
-    for (number, row) in rows.iter().enumerate() {
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let written = match column {
-                0 => write!(text, "| {cell:<width$} |"),
-                _ => write!(text, " {cell:>width$} |"),
-            };
-            written.expect("writing to a string succeeds");
-        }
-        text.push('\n');
-        if number == 0 {
-            for (column, width) in widths.iter().enumerate() {
-                text.push_str(if column == 0 { "|" } else { "" });
-                text.push_str(&"-".repeat(width + 1));
-                text.push_str(if column == 0 { "-|" } else { ":|" });
+    let rule = widths.iter().enumerate().map(|(column, width)| match column {
+        0 => "-".repeat(*width),
+        _ => format!("{}:", "-".repeat(width - 1)),
+    });
+    rows.insert(1, rule.collect());
+    rows.iter().map(|row| line(row, &widths)).collect()
+}
+
+fn line(row: &[String], widths: &[usize]) -> String {
+    let mut text = "|".to_owned();
+    for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+        let written = match column {
+            0 => write!(text, " {cell:<width$} |"),
+            _ => write!(text, " {cell:>width$} |"),
+        };
+        written.expect("writing to a string succeeds");
+    }
+    text + "\n"
+}
+
+fn base_of<'a>(summary: &Summary, all: &[&'a Summary]) -> Option<&'a Summary> {
+    let system = |one: &Summary| one.side.split(' ').next().unwrap_or_default().to_owned();
+    let etcd = all.iter().find(|other| other.side == BASE);
+    etcd.or_else(|| all.iter().find(|other| system(other) == system(summary))).copied()
+}
+
+impl Cell {
+    fn text(&self, summary: &Summary, base: Option<&Summary>) -> String {
+        match self {
+            Self::Figure(of, decimals) => {
+                of(summary).map_or_else(|| UNKNOWN.to_owned(), |figure| format!("{figure:.decimals$}"))
             }
-            text.push('\n');
+            Self::Ratio(of) => match base.map(of) {
+                Some(of_base) if of_base > 0.0 => format!("{:.2}", of(summary) / of_base),
+                _ => UNKNOWN.to_owned(),
+            },
         }
     }
-    for summary in summaries.iter().filter(|summary| summary.failures > 0) {
-        writeln!(text, "\n{}: {} operations failed.", summary.side, summary.failures)
-            .expect("writing to a string succeeds");
-    }
-    text
 }
 
 fn unit_name(unit: Unit) -> &'static str {
@@ -88,29 +138,26 @@ fn unit_name(unit: Unit) -> &'static str {
     }
 }
 
-fn cells(summary: &Summary, base: Option<&Summary>) -> Vec<String> {
-    let ratio = |figure: fn(&Summary) -> f64| match base.map(figure) {
-        Some(of_base) if of_base > 0.0 => format!("{:.2}", figure(summary) / of_base),
-        _ => "-".to_owned(),
-    };
-    vec![
-        summary.side.clone(),
-        format!("{:.0}", summary.per_second),
-        ratio(|s| s.per_second),
-        format!("{:.2}", summary.p50_us / 1000.0),
-        format!("{:.2}", summary.p99_us / 1000.0),
-        format!("{:.2}", summary.p999_us / 1000.0),
-        format!("{:.2}", summary.server_cpu_us),
-        ratio(|s| s.server_cpu_us),
-        format!("{:.2}", summary.server_cpu_us_overall),
-        ratio(|s| s.server_cpu_us_overall),
-        format!("{:.2}", summary.client_cpu_us),
-        format!("{:.0}", summary.written_bytes),
-        format!("{:.2}", summary.write_calls),
-        summary.log_fsyncs.map_or_else(|| "-".to_owned(), |fsyncs| format!("{fsyncs:.4}")),
-        summary.dumps.to_string(),
-        format!("{:.0}", summary.resident_mib),
-        format!("{:.0}", summary.resident_peak_mib),
-        format!("{:.1}", summary.resident_growth_mib),
-    ]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::summaries;
+    use crate::report::tests::round;
+
+    #[test]
+    fn a_table_is_what_it_was() {
+        let mut rounds = vec![round("holdfast", 1, 2000), round("etcd", 2, 1000), round("ceiling", 1, 9000)];
+        rounds[2].log_fsyncs = None;
+        rounds[1].failures = 3;
+        for side in ["holdfast 9 reading + 0 silent", "holdfast 9 reading + 1 silent"] {
+            let number = if side.contains("+ 1") { 3 } else { 2 };
+            rounds.push(crate::report::Round {
+                case: "slow-watchers".to_owned(),
+                unit: Unit::Put,
+                ..round(side, number, 10)
+            });
+        }
+        let text = render(&summaries(&rounds));
+        assert_eq!(text, include_str!("golden/table.md"), "{text}");
+    }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Cluster {
     pub(crate) system: System,
     members: Vec<Member>,
     // Behind the processes, which write to it until they are gone.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 struct Member {
@@ -86,7 +86,7 @@ impl Cluster {
             let child = spawn(command, &log)?;
             members.push(Member { name, client_port: *client_port, peer_port: *peer_port, log, child });
         }
-        let mut cluster = Self { system, members, _directory: directory };
+        let mut cluster = Self { system, members, directory };
         cluster.wait_until_serving().await?;
         Ok(cluster)
     }
@@ -94,6 +94,11 @@ impl Cluster {
     /// host:port of each member's client side.
     pub(crate) fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(|member| authority(member.client_port)).collect()
+    }
+
+    /// What holds the members' data and logs.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The members' processes.

@@ -1,0 +1,69 @@
+//! The program from end to end, against the empty server alone: that is always there, and costs little.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_holdfast-bench")).args(arguments).output().expect("it runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_comparison_measures_prints_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, json, svg) =
+        (directory.path().join("data"), directory.path().join("r.json"), directory.path().join("svg"));
+    std::fs::create_dir(&data).unwrap();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let output = bench(&[
+        "compare",
+        "--system=ceiling",
+        "--case=put,get-linearizable,connections",
+        "--rounds=2",
+        "--duration=200ms",
+        "--warm-up=0s",
+        "--clients=8",
+        "--idle-connections=20",
+        &format!("--data-parent={}", path(&data)),
+        &format!("--json={}", path(&json)),
+        &format!("--svg={}", path(&svg)),
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    for case in ["put, per operation", "get-linearizable, per operation", "connections, per connection"] {
+        assert!(table.contains(case), "{case} is not in\n{table}");
+    }
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let rounds = report["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 6);
+    for round in rounds {
+        assert!(round["units"].as_u64().unwrap() > 0, "{round}");
+        assert_eq!(round["failures"], 0, "{round}");
+        assert!(round["latency"]["p50_us"].as_u64().unwrap() > 0, "{round}");
+    }
+    assert_eq!(rounds[4]["units"], 20);
+    for case in ["put", "get-linearizable", "connections"] {
+        assert!(svg.join(format!("{case}.svg")).is_file(), "{case}");
+    }
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "directories of servers are left");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_said_before_anything_is_started() {
+    let output = bench(&["compare", "--system=ceiling,holdfast", "--holdfast=/no/such/program"]);
+    assert!(!output.status.success());
+    let said = text(&output.stderr);
+    assert!(said.contains("/no/such/program is not there: cargo build --release"), "{said}");
+    assert!(!said.contains("starting"), "{said}");
+}
+
+#[test]
+fn servers_that_nobody_runs_are_an_error() {
+    // Port 1 of loopback: nothing listens there.
+    let output = bench(&["load", "put", "--endpoints=127.0.0.1:1", "--duration=1s"]);
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("cannot connect to 127.0.0.1:1"), "{}", text(&output.stderr));
+}
