@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::load::operation::Operation;
 use crate::load::pace::Pace;
 use crate::systems::System;
 
@@ -112,15 +111,9 @@ pub(crate) struct WatchFlags {
     pub(crate) watch_rate: NonZeroU32,
 }
 
-/// Flags of a comparison.
+/// Flags that shape the work of cases.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct CompareFlags {
-    /// Members of each system
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
-    pub(crate) members: u32,
-    /// Rounds of each case; each round runs it on every system in turn
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) rounds: u32,
+pub(crate) struct WorkFlags {
     /// Size of the loads
     #[command(flatten)]
     pub(crate) size: SizeFlags,
@@ -130,6 +123,20 @@ pub(crate) struct CompareFlags {
     /// Connections of the case connections
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub(crate) idle_connections: u32,
+}
+
+/// Flags of a comparison.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CompareFlags {
+    /// Members of each system
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub(crate) members: u32,
+    /// Rounds of each case; each round runs it on every system in turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// The work
+    #[command(flatten)]
+    pub(crate) work: WorkFlags,
     /// Cases to run, comma-separated
     #[arg(long = "case", value_enum, value_delimiter = ',', default_values = ["put", "get-linearizable", "get-serializable"])]
     pub(crate) cases: Vec<Case>,
@@ -165,12 +172,12 @@ pub(crate) struct LoadFlags {
     /// host:port of each member, comma-separated
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:2379")]
     pub(crate) endpoints: Vec<String>,
-    /// What to do over and over
+    /// What to do
     #[arg(value_enum)]
-    pub(crate) operation: Operation,
-    /// Size of the load
+    pub(crate) case: Case,
+    /// The work
     #[command(flatten)]
-    pub(crate) size: SizeFlags,
+    pub(crate) work: WorkFlags,
 }
 
 /// Flags of the empty server.

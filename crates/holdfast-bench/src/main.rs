@@ -11,7 +11,7 @@
 //! - With a timetable, latencies count from the moment an operation was due.
 //! - Everything that was started is stopped, and every directory removed, when the program ends or is interrupted.
 //!
-//! Module map: [`cli`]; [`compare`] runs the rounds; [`load`] makes load over [`grpc`]; [`systems`] starts servers;
+//! Module map: [`cli`]; [`mod@compare`] runs the rounds; [`mod@load`] makes load over [`grpc`]; [`systems`] starts servers;
 //! [`measure`] reads what they used; [`latency`] and [`report`] make figures of it.
 
 mod cli;
@@ -32,9 +32,10 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use cli::{CeilingFlags, Cli, Command, CompareFlags, LoadFlags};
+use compare::work::works;
 use error::Error;
 use load::keys::KeySpace;
-use load::{Connections, Load};
+use load::{Connections, Outcome};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -98,22 +99,24 @@ async fn compare(flags: &CompareFlags) -> Result<(), Error> {
 }
 
 async fn load(flags: &LoadFlags) -> Result<(), Error> {
-    let space = KeySpace::new(flags.size.keys, flags.size.value_bytes as usize);
-    let connections = Connections::open(&flags.endpoints, flags.size.connections).await?;
-    if flags.operation.needs_keys() {
-        load::preload(&space, &connections).await?;
+    let size = &flags.work.size;
+    let space = KeySpace::new(size.keys, size.value_bytes as usize);
+    let connections = Connections::open(&flags.endpoints, size.connections).await?;
+    for work in works(flags.case, &flags.work, &space) {
+        if work.needs_keys() {
+            load::preload(&space, &connections).await?;
+        }
+        let outcome = work.drive(&flags.endpoints, &connections).await?;
+        print(&format!("{}{}: {}", flags.case.name(), work.label(), said(&outcome)))?;
     }
-    let load = Load {
-        operation: flags.operation,
-        clients: flags.size.clients,
-        pace: flags.size.pace(),
-        duration: flags.size.duration,
-        space,
-    };
-    let outcome = load::run(&load, &connections).await?;
+    Ok(())
+}
+
+/// What clients saw, in two or three lines.
+fn said(outcome: &Outcome) -> String {
     let found = outcome.latencies.percentiles();
     let mut text = format!(
-        "{} done in {:.2?}: {:.0}/s\nlatency us: mean {} p50 {} p90 {} p99 {} p99.9 {} max {}\n",
+        "{} done in {:.2?}, {:.0}/s\nlatency us: mean {} p50 {} p90 {} p99 {} p99.9 {} max {}\n",
         outcome.operations,
         outcome.elapsed,
         outcome.per_second(),
@@ -124,10 +127,10 @@ async fn load(flags: &LoadFlags) -> Result<(), Error> {
         found.p999_us,
         found.max_us
     );
-    if let Some(words) = outcome.first_failure {
+    if let Some(words) = &outcome.first_failure {
         text.push_str(&format!("{} failed, the first: {words}\n", outcome.failures));
     }
-    print(&text)
+    text
 }
 
 fn print(text: &str) -> Result<(), Error> {

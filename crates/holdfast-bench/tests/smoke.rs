@@ -1,7 +1,11 @@
 //! The program from end to end, against the empty server alone: that is always there, and costs little.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 fn bench(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_holdfast-bench")).args(arguments).output().expect("it runs")
@@ -66,4 +70,32 @@ fn servers_that_nobody_runs_are_an_error() {
     let output = bench(&["load", "put", "--endpoints=127.0.0.1:1", "--duration=1s"]);
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("cannot connect to 127.0.0.1:1"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_interrupted_comparison_leaves_nothing_behind() {
+    let data = tempfile::tempdir().unwrap();
+    let parent = format!("--data-parent={}", data.path().display());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_holdfast-bench"))
+        .args(["compare", "--system=ceiling", "--case=put", "--duration=1h", "--warm-up=0s", &parent])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "put: starting ceiling\n");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while std::fs::read_dir(data.path()).unwrap().count() == 0 {
+        assert!(Instant::now() < deadline, "no server was started");
+        std::thread::yield_now();
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(1), "it ends by itself, and says that it failed");
+    line.clear();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "holdfast-bench: interrupted\n");
+    assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0, "directories of servers are left");
 }

@@ -5,7 +5,7 @@
 //!
 //! Module map: [`work`] is what one measurement does.
 
-mod work;
+pub(crate) mod work;
 
 use std::io::Write;
 
@@ -25,7 +25,7 @@ pub(crate) fn programs(flags: &CompareFlags) -> Programs {
         holdfast: flags.holdfast.clone().unwrap_or_else(default_holdfast),
         etcd: flags.etcd.clone(),
         holdfast_flags: flags.holdfast_flag.clone(),
-        value_bytes: flags.size.value_bytes,
+        value_bytes: flags.work.size.value_bytes,
     }
 }
 
@@ -51,14 +51,14 @@ struct Side {
 
 async fn run_case(case: Case, flags: &CompareFlags, programs: &Programs) -> Result<Vec<Round>, Error> {
     let layout = Layout { members: flags.members as usize, parent: flags.data_parent.clone() };
-    let space = KeySpace::new(flags.size.keys, flags.size.value_bytes as usize);
-    let works = works(case, flags, &space);
+    let space = KeySpace::new(flags.work.size.keys, flags.work.size.value_bytes as usize);
+    let works = works(case, &flags.work, &space);
     let mut sides = Vec::new();
     for system in flags.systems.iter().copied().filter(|system| works.iter().all(|work| work.is_for(*system)))
     {
         tell(&format!("{}: starting {}", case.name(), system.name()));
         let mut cluster = Cluster::start(system, programs, &layout).await?;
-        let connections = Connections::open(&cluster.endpoints(), flags.size.connections).await?;
+        let connections = Connections::open(&cluster.endpoints(), flags.work.size.connections).await?;
         if works.iter().any(Work::needs_keys) && system != System::Ceiling {
             load::preload(&space, &connections).await?;
         }

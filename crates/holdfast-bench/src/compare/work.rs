@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cli::{Case, CompareFlags};
+use crate::cli::{Case, WorkFlags};
 use crate::error::Error;
 use crate::load::fanout::{Audience, Watching, Writes};
 use crate::load::keys::KeySpace;
@@ -20,7 +20,7 @@ const LATENCY_WATCHERS: u32 = 10;
 
 /// One measurement: what is done while the servers are watched.
 #[derive(Debug, Clone)]
-pub(super) enum Work {
+pub(crate) enum Work {
     /// Calls.
     Calls(Load),
     /// Puts that are watched; with what distinguishes the audience in tables, and what figures are per.
@@ -39,7 +39,7 @@ pub(super) enum Work {
 }
 
 /// The measurements of a case, to be made in turn.
-pub(super) fn works(case: Case, flags: &CompareFlags, space: &KeySpace) -> Vec<Work> {
+pub(crate) fn works(case: Case, flags: &WorkFlags, space: &KeySpace) -> Vec<Work> {
     let calls = |operation, clients| {
         let (pace, duration) = (flags.size.pace(), flags.size.duration);
         vec![Work::Calls(Load { operation, clients, pace, duration, space: space.clone() })]
@@ -75,7 +75,7 @@ struct Watchers {
     silent: u32,
 }
 
-fn fanout(flags: &CompareFlags, space: &KeySpace, watchers: Watchers, unit: Unit) -> Work {
+fn fanout(flags: &WorkFlags, space: &KeySpace, watchers: Watchers, unit: Unit) -> Work {
     let audience = Audience {
         readers: watchers.all - watchers.silent,
         silent: watchers.silent,
@@ -103,7 +103,7 @@ impl Work {
     }
 
     /// Whether the keys must be there before.
-    pub(super) fn needs_keys(&self) -> bool {
+    pub(crate) fn needs_keys(&self) -> bool {
         match self {
             Self::Calls(load) => load.operation.needs_keys(),
             Self::Fanout { .. } | Self::Connections(_) => false,
@@ -111,10 +111,26 @@ impl Work {
     }
 
     /// Behind the system's name in tables.
-    pub(super) fn label(&self) -> &str {
+    pub(crate) fn label(&self) -> &str {
         match self {
             Self::Fanout { label, .. } => label,
             Self::Calls(_) | Self::Connections(_) => "",
+        }
+    }
+
+    /// Does it once on servers that run already, and says what their clients saw.
+    pub(crate) async fn drive(
+        &self,
+        endpoints: &[String],
+        connections: &Connections,
+    ) -> Result<Outcome, Error> {
+        match self {
+            Self::Calls(load) => load::run(load, connections).await,
+            Self::Fanout { audience, writes, .. } => {
+                let watching = Watching::begin(audience, endpoints).await?;
+                Ok(watching.run(writes, connections).await?.events)
+            }
+            Self::Connections(count) => Ok(load::connect_and_read(endpoints, *count).await?.0),
         }
     }
 

@@ -13,21 +13,21 @@ use crate::error::Error;
 use crate::grpc::{Caller, Connection, Frame, PUT, RANGE, TXN};
 
 /// What a load does over and over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// Write a random key
+    /// Write a random key.
     Put,
-    /// Read a random key, confirmed by a quorum
+    /// Read a random key, confirmed by a quorum.
     GetLinearizable,
-    /// Read a random key from the member's own state
+    /// Read a random key from the member's own state.
     GetSerializable,
-    /// Write a key of its own if it is as last seen
+    /// Write a key of its own if it is as last seen.
     Cas,
-    /// Linearizable reads with one write in five
+    /// Linearizable reads with one write in five.
     Mixed,
-    /// Read a thousand neighbouring keys at once, linearizable
+    /// Read a thousand neighbouring keys at once, linearizable.
     List,
-    /// Read the same in pages of a hundred at one revision; an operation is the whole list
+    /// Read the same in pages of a hundred at one revision; an operation is the whole list.
     ListPaged,
 }
 
