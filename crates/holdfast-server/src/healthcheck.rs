@@ -37,7 +37,7 @@ pub async fn run(flags: &HealthcheckFlags) -> Result<Found, ConfigError> {
         url: text,
         why: "it is not a URL: write http://host:port",
     })?;
-    Ok(match tokio::time::timeout(flags.timeout, ask(uri)).await {
+    Ok(match tokio::time::timeout(flags.timeout, get(uri, ANSWER_BYTES_MAX)).await {
         Ok(Ok((StatusCode::OK, _))) => Found::Ready,
         Ok(Ok((status, body))) => Found::NotReady(format!("{url} answers {status}: {}", body.trim_end())),
         Ok(Err(reason)) => Found::NotReady(format!("{url} does not answer: {reason}")),
@@ -45,12 +45,15 @@ pub async fn run(flags: &HealthcheckFlags) -> Result<Found, ConfigError> {
     })
 }
 
-async fn ask(uri: Uri) -> Result<(StatusCode, String), String> {
+/// Asks once, for an answer of at most so many bytes.
+///
+/// Errors: the innermost cause, as text.
+pub(crate) async fn get(uri: Uri, answer_bytes_max: usize) -> Result<(StatusCode, String), String> {
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let request = Request::get(uri).body(Empty::new()).map_err(|error| error.to_string())?;
     let response = client.request(request).await.map_err(|error| reason(&error))?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+    let body = Limited::new(response.into_body(), answer_bytes_max);
     let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 something on the machine or in the cluster, 2 flags or environment.
 
 use std::io::Write;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -12,7 +13,7 @@ use holdfast_server::config::flags::{self, CliCommand, DemoFlags, HealthcheckFla
 use holdfast_server::error::{Exit, ServerError};
 use holdfast_server::server::Server;
 use holdfast_server::{demo, healthcheck, logging};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 fn main() -> ExitCode {
@@ -80,6 +81,11 @@ async fn serve(flags: &ServerFlags) -> (Exit, String) {
         Ok(stop) => stop,
         Err(error) => return (Exit::Failure, format!("cannot watch for signals: {error}")),
     };
+    // SIGUSR1 asks for a dump; without this line it would end the process.
+    let mut dumps = match signal(SignalKind::user_defined1()) {
+        Ok(dumps) => dumps,
+        Err(error) => return (Exit::Failure, format!("cannot watch for signals: {error}")),
+    };
     let server = tokio::select! {
         // Cancel-safe: a start that is dropped has acknowledged nothing, and the log is made to be cut off anywhere.
         started = Server::start(&config) => match started {
@@ -88,16 +94,33 @@ async fn serve(flags: &ServerFlags) -> (Exit, String) {
         },
         why = stop.clone().wait() => return (Exit::Success, format!("stopped by {why} before it had started")),
     };
-    tokio::select! {
-        // Both only wait; nothing is lost with the other.
-        why = stop.wait() => {
-            tracing::info!(why, "stopping");
-            server.stop().await;
-            (Exit::Success, String::new())
-        }
-        () = server.serving_ended() => {
-            server.stop().await;
-            (Exit::Failure, "serving clients ended unexpectedly: see the log".to_owned())
+    let ending = until_the_end(&server, stop, &mut dumps).await;
+    if let Ending::Asked(why) = ending {
+        tracing::info!(why, "stopping");
+    }
+    server.stop().await;
+    match ending {
+        Ending::Asked(_) => (Exit::Success, String::new()),
+        Ending::ServingEnded => (Exit::Failure, "serving clients ended unexpectedly: see the log".to_owned()),
+    }
+}
+
+/// Why a member that has started stops.
+enum Ending {
+    Asked(&'static str),
+    ServingEnded,
+}
+
+/// Waits for the end, and takes dumps meanwhile.
+async fn until_the_end(server: &Server, stop: StopRequest, dumps: &mut Signal) -> Ending {
+    let mut asked = pin!(stop.wait());
+    let mut serving_ended = pin!(server.serving_ended());
+    loop {
+        tokio::select! {
+            // All only wait; nothing is lost with the others.
+            why = &mut asked => return Ending::Asked(why),
+            () = &mut serving_ended => return Ending::ServingEnded,
+            Some(()) = dumps.recv() => tracing::warn!("SIGUSR1: dumps by hand are not taken yet"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The demo's member processes: started, looked after, stopped.
+//! The demo's member processes: started, looked after, tormented, stopped.
 
 use std::fs::File;
 use std::io;
@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use holdfast_env::Clock;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::DemoError;
 use super::directory::{Directory, remove_orphans};
@@ -36,8 +37,46 @@ struct Member {
 }
 
 enum State {
-    Running(Child),
-    Down { seconds: u32 },
+    Running {
+        child: Child,
+        /// By SIGSTOP.
+        is_paused: bool,
+        /// It was asked to stop, to be started again.
+        is_restarting: bool,
+    },
+    Down {
+        seconds: u32,
+    },
+}
+
+/// When a member that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Restarts {
+    /// By itself, after a while.
+    ByItself,
+    /// When somebody asks for it.
+    OnDemand,
+}
+
+/// What a member process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Process {
+    Running { pid: u32 },
+    Paused { pid: u32 },
+    Ended,
+}
+
+/// What can be done to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP, or SIGCONT when it is paused.
+    PauseOrResume,
+    /// Stopped in order and started again, or just started.
+    Restart,
+    /// SIGUSR1, on which a member takes a snapshot.
+    Dump,
 }
 
 impl Members {
@@ -58,8 +97,8 @@ impl Members {
             let data_dir = started.directory.path().join(name);
             let log = started.directory.path().join(format!("{name}.log"));
             let arguments = arguments(name, ports, &data_dir, &cluster.join(","), flags);
-            let child = spawn(&arguments, &log)?;
-            started.members.push(Member { name, ports, arguments, log, state: State::Running(child) });
+            let state = State::start(&arguments, &log)?;
+            started.members.push(Member { name, ports, arguments, log, state });
         }
         Ok(started)
     }
@@ -74,24 +113,73 @@ impl Members {
         self.members.iter().map(|member| url(member.ports.client)).collect()
     }
 
-    /// The name of the member at this place.
-    pub(super) fn name(&self, at: usize) -> Option<&'static str> {
-        self.members.get(at).map(|member| member.name)
+    /// Their names.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        self.members.iter().map(|member| member.name).collect()
     }
 
-    /// Name, process id and client URL of those that run.
-    pub(super) fn processes(&self) -> Vec<(&'static str, u32, String)> {
-        let running = |member: &Member| match &member.state {
-            State::Running(child) => Some((member.name, child.id(), url(member.ports.client))),
-            State::Down { .. } => None,
+    /// What each process is doing.
+    pub(super) fn processes(&self) -> Vec<Process> {
+        let process = |member: &Member| match &member.state {
+            State::Running { child, is_paused: true, .. } => Process::Paused { pid: child.id() },
+            State::Running { child, .. } => Process::Running { pid: child.id() },
+            State::Down { .. } => Process::Ended,
         };
-        self.members.iter().filter_map(running).collect()
+        self.members.iter().map(process).collect()
+    }
+
+    /// Does something to the member at this place. Returns what there is to tell.
+    ///
+    /// Errors: the system's, when it refuses a signal.
+    pub(super) fn act(&mut self, at: usize, deed: Deed) -> io::Result<String> {
+        let Member { name, state, .. } = &mut self.members[at];
+        let State::Running { child, is_paused, is_restarting } = state else {
+            if deed != Deed::Restart {
+                return Ok(format!("{name} is not running: r starts it again"));
+            }
+            // The next look starts it.
+            *state = State::Down { seconds: SECONDS_UNTIL_RESTART };
+            return Ok(format!("{name} is being started"));
+        };
+        let signal = |signal| match Pid::from_raw(child.id().cast_signed()) {
+            Some(pid) => kill_process(pid, signal).map_err(io::Error::from),
+            None => Ok(()),
+        };
+        match deed {
+            Deed::Kill => {
+                child.kill()?;
+                Ok(format!("{name} is killed (SIGKILL)"))
+            }
+            Deed::PauseOrResume if *is_paused => {
+                signal(Signal::CONT)?;
+                *is_paused = false;
+                Ok(format!("{name} goes on (SIGCONT)"))
+            }
+            Deed::PauseOrResume => {
+                signal(Signal::STOP)?;
+                *is_paused = true;
+                Ok(format!("{name} is paused (SIGSTOP): it holds its ports and says nothing"))
+            }
+            Deed::Restart => {
+                signal(Signal::CONT)?;
+                *is_paused = false;
+                *is_restarting = true;
+                // Closes the pipe, which the member takes as the wish to stop.
+                drop(child.stdin.take());
+                Ok(format!("{name} is asked to stop, to be started again"))
+            }
+            Deed::Dump if *is_paused => Ok(format!("{name} is paused, and would not hear of a dump")),
+            Deed::Dump => {
+                signal(Signal::USR1)?;
+                Ok(format!("{name} is asked for a dump (SIGUSR1)"))
+            }
+        }
     }
 
     /// An error when a member has ended, which at the start means that it cannot run.
     pub(super) fn fail_if_ended(&mut self) -> Result<(), DemoError> {
         for member in &mut self.members {
-            if let State::Running(child) = &mut member.state
+            if let State::Running { child, .. } = &mut member.state
                 && child.try_wait().map_err(DemoError::Start)?.is_some()
             {
                 return Err(DemoError::Ended { name: member.name, reason: last_line(&member.log) });
@@ -100,28 +188,38 @@ impl Members {
         Ok(())
     }
 
-    /// To be called once a second: starts again what has ended a while ago. Returns what there is to tell.
-    pub(super) fn look_after(&mut self) -> Result<Vec<String>, DemoError> {
+    /// To be called once a second: starts again what has ended. Returns what there is to tell.
+    pub(super) fn look_after(&mut self, restarts: Restarts) -> Result<Vec<String>, DemoError> {
         let mut lines = Vec::new();
         for member in &mut self.members {
+            let name = member.name;
             let next = match &mut member.state {
-                State::Running(child) => match child.try_wait().map_err(DemoError::Start)? {
-                    None => continue,
-                    Some(status) => {
-                        lines.push(format!(
-                            "member {} ended ({status}); it is started again in {SECONDS_UNTIL_RESTART} s",
-                            member.name
-                        ));
-                        State::Down { seconds: 0 }
+                State::Running { child, is_restarting, .. } => {
+                    match child.try_wait().map_err(DemoError::Start)? {
+                        None => continue,
+                        Some(_) if *is_restarting => State::Down { seconds: SECONDS_UNTIL_RESTART },
+                        Some(status) => {
+                            let then = match restarts {
+                                Restarts::ByItself => {
+                                    format!("it is started again in {SECONDS_UNTIL_RESTART} s")
+                                }
+                                Restarts::OnDemand => "r starts it again".to_owned(),
+                            };
+                            lines.push(format!("member {name} ended ({status}); {then}"));
+                            State::Down { seconds: 0 }
+                        }
                     }
-                },
-                State::Down { seconds } if *seconds + 1 < SECONDS_UNTIL_RESTART => {
-                    State::Down { seconds: *seconds + 1 }
                 }
+                State::Down { seconds } if *seconds < SECONDS_UNTIL_RESTART => match restarts {
+                    Restarts::ByItself => State::Down { seconds: *seconds + 1 },
+                    Restarts::OnDemand => continue,
+                },
                 State::Down { .. } => {
-                    let child = spawn(&member.arguments, &member.log)?;
-                    lines.push(format!("member {} is started again, pid {}", member.name, child.id()));
-                    State::Running(child)
+                    let state = State::start(&member.arguments, &member.log)?;
+                    if let State::Running { child, .. } = &state {
+                        lines.push(format!("member {name} is started again, pid {}", child.id()));
+                    }
+                    state
                 }
             };
             member.state = next;
@@ -132,9 +230,15 @@ impl Members {
     /// Asks all to stop, waits, and ends by force what does not.
     pub(super) async fn stop(&mut self, clock: &dyn Clock) {
         for member in &mut self.members {
-            if let State::Running(child) = &mut member.state {
+            if let State::Running { child, is_paused, .. } = &mut member.state {
                 // Closes the pipe, which the member takes as the wish to stop.
                 drop(child.stdin.take());
+                if *is_paused && let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
+                    // Fails only for a process that has ended already.
+                    if let Err(error) = kill_process(pid, Signal::CONT) {
+                        tracing::debug!(%error, member = member.name, "cannot resume a demo member");
+                    }
+                }
             }
         }
         let deadline = clock.now().after(STOP_MAX);
@@ -147,7 +251,7 @@ impl Members {
 impl Member {
     fn is_running(&mut self) -> bool {
         match &mut self.state {
-            State::Running(child) => child.try_wait().is_ok_and(|ended| ended.is_none()),
+            State::Running { child, .. } => child.try_wait().is_ok_and(|ended| ended.is_none()),
             State::Down { .. } => false,
         }
     }
@@ -156,13 +260,20 @@ impl Member {
 impl Drop for Members {
     fn drop(&mut self) {
         for member in &mut self.members {
-            if let State::Running(child) = &mut member.state {
+            if let State::Running { child, .. } = &mut member.state {
                 // Fails only for a process that has ended already.
                 if let Err(error) = child.kill().and_then(|()| child.wait()) {
                     tracing::debug!(%error, member = member.name, "cannot end a demo member");
                 }
             }
         }
+    }
+}
+
+impl State {
+    fn start(arguments: &[String], log: &Path) -> Result<Self, DemoError> {
+        let child = spawn(arguments, log)?;
+        Ok(Self::Running { child, is_paused: false, is_restarting: false })
     }
 }
 

@@ -4,11 +4,18 @@
 //! production. They live in a temporary directory that is removed at the end, and cannot outlive the demo: each holds
 //! the reading end of a pipe and stops when the demo, in whatever way it ends, lets go of the other.
 //!
-//! Module map: `members` the processes, `directory` where their data is, `traffic` the load, `ports` where they listen.
+//! Module map: `members` the processes, `directory` where their data is, `ports` where they listen, `traffic` the load,
+//! `probe` asks the members and `page` reads their metrics, `model` makes sense of it all; on a terminal `board` shows
+//! it, else `plain`.
 
+mod board;
 mod directory;
 mod members;
+mod model;
+mod page;
+mod plain;
 mod ports;
+mod probe;
 mod traffic;
 
 use std::io::{self, Write};
@@ -16,19 +23,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_env::{Clock, RealClock};
-use holdfast_proto::etcdserverpb as pb;
-use pb::maintenance_client::MaintenanceClient;
+use holdfast_env::{Clock, Monotonic, RealClock};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::config::flags::DemoFlags;
-use members::Members;
-use traffic::{Second, Traffic};
+use members::{Members, Process};
+use model::{Model, Round};
+use probe::{Probe, Sampler, Seen};
+use traffic::Traffic;
 
 /// How long the three may take to elect their first leader, on a slow machine.
 const START_MAX: Duration = Duration::from_secs(60);
-/// How long a member may take to say how it is, once a second.
-const STATUS_MAX: Duration = Duration::from_millis(500);
+/// How long it may take to connect to a member.
+const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// How long one request of the traffic may take.
 const REQUEST_MAX: Duration = Duration::from_secs(8);
 
@@ -65,6 +72,9 @@ pub enum DemoError {
     /// Standard output is gone.
     #[error("demo: cannot print: {0}")]
     Print(io::Error),
+    /// The terminal.
+    #[error("demo: cannot use the terminal: {0}; --plain needs none")]
+    Terminal(io::Error),
     /// An address that cannot be connected to.
     #[error("demo: {0}")]
     Endpoint(#[from] tonic::transport::Error),
@@ -101,30 +111,73 @@ fn say(line: std::fmt::Arguments<'_>) -> Result<(), DemoError> {
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(DemoError::Print)
 }
 
+/// What both forms of the demo are made from.
+struct Show<'a> {
+    members: &'a mut Members,
+    sampler: Sampler,
+    traffic: Traffic,
+    rate: u32,
+    clock: Arc<dyn Clock>,
+    began: Monotonic,
+}
+
+impl Show<'_> {
+    fn model(&self) -> Model {
+        Model::new(self.members.names().into_iter().zip(self.members.client_urls()))
+    }
+
+    fn rate(&self) -> u32 {
+        self.rate
+    }
+
+    fn set_rate(&mut self, rate: u32) {
+        self.rate = rate;
+        self.traffic.set_rate(rate);
+    }
+
+    /// What there is to know besides what the members said.
+    fn round(&self, seen: Vec<Option<Seen>>) -> Round {
+        Round {
+            at: self.clock.now().since(self.began),
+            seen,
+            processes: self.members.processes(),
+            traffic: self.traffic.take_second(),
+        }
+    }
+}
+
 async fn show(flags: &DemoFlags, members: &mut Members, clock: &Arc<dyn Clock>) -> Result<(), DemoError> {
-    let endpoints = members.client_urls();
-    let channels = connect(&endpoints)?;
+    let urls = members.client_urls();
+    let channels = connect(&urls)?;
+    let probes: Vec<Probe> =
+        channels.iter().zip(&urls).filter_map(|(channel, url)| Probe::new(channel.clone(), url)).collect();
     say(format_args!(
         "three members are starting; their data and logs are in {}",
         members.directory().display()
     ))?;
-    wait_for_leader(members, &channels, clock.as_ref()).await?;
-    let list = endpoints.iter().map(|url| url.trim_start_matches("http://")).collect::<Vec<_>>().join(",");
+    wait_for_leader(members, &probes, clock.as_ref()).await?;
+    let traffic = Traffic::start(flags.rate, &channels, clock);
+    let sampler = Sampler::start(probes, clock);
+    let began = clock.now();
+    let mut show = Show { members, sampler, traffic, rate: flags.rate, clock: Arc::clone(clock), began };
+    if board::is_there() && !flags.plain {
+        return board::run(&mut show).await;
+    }
+    introduce(show.members)?;
+    plain::run(&mut show).await
+}
+
+fn introduce(members: &Members) -> Result<(), DemoError> {
+    let urls = members.client_urls();
+    let list = urls.iter().map(|url| url.trim_start_matches("http://")).collect::<Vec<_>>().join(",");
     say(format_args!("ready. In another terminal:\n\n  etcdctl --endpoints={list} put hello world\n"))?;
     say(format_args!(
         "kill -9 a member to see the others go on (its process id is below). Ctrl-C ends the demo."
     ))?;
-    for (name, process_id, url) in members.processes() {
-        say(format_args!("  {name}  pid {process_id}  {url}"))?;
-    }
-    let traffic = Traffic::start(flags.rate, &channels, clock);
-    for second in 1_u64.. {
-        clock.sleep(Duration::from_secs(1)).await;
-        for line in members.look_after()? {
-            say(format_args!("{line}"))?;
+    for ((name, process), url) in members.names().iter().zip(members.processes()).zip(urls) {
+        if let Process::Running { pid } | Process::Paused { pid } = process {
+            say(format_args!("  {name}  pid {pid}  {url}"))?;
         }
-        let seen = statuses(&channels).await;
-        say(format_args!("{}", describe(second, members, &seen, &traffic.take_second())))?;
     }
     Ok(())
 }
@@ -132,65 +185,24 @@ async fn show(flags: &DemoFlags, members: &mut Members, clock: &Arc<dyn Clock>) 
 fn connect(urls: &[String]) -> Result<Vec<Channel>, DemoError> {
     let connect = |url: &String| -> Result<Channel, DemoError> {
         let endpoint = Endpoint::from_shared(url.clone())?;
-        Ok(endpoint.connect_timeout(STATUS_MAX).timeout(REQUEST_MAX).connect_lazy())
+        Ok(endpoint.connect_timeout(CONNECT_MAX).timeout(REQUEST_MAX).connect_lazy())
     };
     urls.iter().map(connect).collect()
 }
 
 async fn wait_for_leader(
     members: &mut Members,
-    channels: &[Channel],
+    probes: &[Probe],
     clock: &dyn Clock,
 ) -> Result<(), DemoError> {
     let deadline = clock.now().after(START_MAX);
     while clock.now() < deadline {
         members.fail_if_ended()?;
-        let seen = statuses(channels).await;
-        if seen.iter().flatten().filter(|status| status.leader != 0).count() == channels.len() {
+        let seen = probe::ask_all(probes).await;
+        if seen.iter().flatten().filter(|seen| seen.leader != 0).count() == probes.len() {
             return Ok(());
         }
         clock.sleep(Duration::from_millis(100)).await;
     }
     Err(DemoError::NoLeader)
-}
-
-/// Each member's own view, or `None` when it does not answer.
-async fn statuses(channels: &[Channel]) -> Vec<Option<pb::StatusResponse>> {
-    let ask = channels.iter().map(|channel| async move {
-        let mut client = MaintenanceClient::new(channel.clone());
-        let answer = tokio::time::timeout(STATUS_MAX, client.status(pb::StatusRequest {})).await;
-        answer.ok()?.ok().map(tonic::Response::into_inner)
-    });
-    futures::future::join_all(ask).await
-}
-
-fn describe(second: u64, members: &Members, seen: &[Option<pb::StatusResponse>], traffic: &Second) -> String {
-    let up = seen.iter().flatten().count();
-    // The newest term's view: a member that was cut off may still believe in an old leader.
-    let newest = seen.iter().flatten().max_by_key(|status| status.raft_term);
-    let leader = newest.filter(|status| status.leader != 0).and_then(|status| {
-        let at = seen.iter().position(|other| member_id(other.as_ref()) == Some(status.leader))?;
-        members.name(at)
-    });
-    let revision =
-        seen.iter().flatten().filter_map(|s| s.header.as_ref()).map(|h| h.revision).max().unwrap_or(0);
-    format!(
-        "{second:>4}s  leader {}  term {}  up {up}/{}  {} puts/s  {} gets/s  put p50 {}  p99 {}  errors {}  revision {revision}",
-        leader.unwrap_or("none"),
-        newest.map_or(0, |status| status.raft_term),
-        seen.len(),
-        traffic.puts,
-        traffic.gets,
-        milliseconds(traffic.put_quantile(0.5)),
-        milliseconds(traffic.put_quantile(0.99)),
-        traffic.errors,
-    )
-}
-
-fn member_id(status: Option<&pb::StatusResponse>) -> Option<u64> {
-    status?.header.as_ref().map(|header| header.member_id)
-}
-
-fn milliseconds(latency: Option<Duration>) -> String {
-    latency.map_or_else(|| "-".to_owned(), |latency| format!("{:.1} ms", latency.as_secs_f64() * 1000.0))
 }
