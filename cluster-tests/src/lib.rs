@@ -5,10 +5,11 @@
 //! tested with doctored results that it has to catch.
 //!
 //! Module map: [`harness`] (processes), [`client`] (one call, one outcome), [`workload`] (what is done),
-//! [`judge`] (what it must have led to), [`skip`] (what was left out, said aloud).
+//! [`judge`] (what it must have led to), [`conformance`] and [`differ`] (call by call beside real etcd), [`skip`] (what was left out, said aloud).
 
 pub mod client;
 pub mod conformance;
+pub mod differ;
 pub mod harness;
 pub mod judge;
 pub mod skip;

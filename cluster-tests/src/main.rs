@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use cluster_tests::differ;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
 use cluster_tests::workload::writers::Load;
@@ -26,6 +27,8 @@ enum Workload {
     Kill(KillFlags),
     /// The leader killed again and again: time to the first acknowledged write
     Failover(FailoverFlags),
+    /// The same random calls to real etcd and to holdfast: everything a client can see is compared
+    Differ(DifferFlags),
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +83,63 @@ struct FailoverFlags {
     seed: u64,
 }
 
+#[derive(Debug, Args)]
+struct DifferFlags {
+    /// Calls in all, spread over the seeds
+    #[arg(long, default_value_t = 50_000)]
+    calls: usize,
+    /// How many seeds, from 1 on
+    #[arg(long, default_value_t = 20)]
+    seeds: u64,
+    /// This seed alone
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many watchers live at any time, about
+    #[arg(long, default_value_t = 20)]
+    watchers: usize,
+    /// Sizes of the clusters that are compared with one member of etcd
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 3])]
+    members: Vec<usize>,
+    /// What is compared with etcd: etcd itself is the control
+    #[arg(long, value_enum, default_value_t = AgainstFlag::Holdfast)]
+    against: AgainstFlag,
+    /// A flag for every member of both sides, e.g. --member-flag=--max-txn-ops=5; may be repeated
+    #[arg(long = "member-flag", allow_hyphen_values = true)]
+    member_flags: Vec<String>,
+    /// How many plays shrinking may take
+    #[arg(long, default_value_t = 150)]
+    shrink_plays: usize,
+    /// Play this file of calls instead of random ones
+    #[arg(long)]
+    script: Option<PathBuf>,
+    /// With --script: print everything etcd answers and sends
+    #[arg(long)]
+    show: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum AgainstFlag {
+    Holdfast,
+    Etcd,
+}
+
+impl DifferFlags {
+    fn plan(&self) -> differ::Plan {
+        differ::Plan {
+            calls: self.calls,
+            seeds: self.seed.map_or_else(|| (1..=self.seeds).collect(), |seed| vec![seed]),
+            watchers: self.watchers,
+            members: self.members.clone(),
+            against: match self.against {
+                AgainstFlag::Holdfast => differ::Against::Holdfast,
+                AgainstFlag::Etcd => differ::Against::Etcd,
+            },
+            member_flags: self.member_flags.clone(),
+            shrink_plays_max: self.shrink_plays,
+        }
+    }
+}
+
 impl SystemFlags {
     fn system(&self) -> Result<System> {
         if !self.etcd {
@@ -127,7 +187,21 @@ async fn run(command: Workload) -> Result<bool> {
             let median = report.spread().context("no kill was made")?.median;
             Ok(flags.median_below_ms.is_none_or(|bound| median < Duration::from_millis(bound)))
         }
+        Workload::Differ(flags) => compare(&flags).await,
     }
+}
+
+async fn compare(flags: &DifferFlags) -> Result<bool> {
+    let plan = flags.plan();
+    if let Some(path) = &flags.script {
+        let shown = if flags.show { differ::Shown::Transcript } else { differ::Shown::Differences };
+        let (text, is_same) = differ::play_file(&plan, path, shown).await?;
+        println!("{text}");
+        return Ok(is_same);
+    }
+    let outcome = differ::run(&plan, |line| println!("{line}")).await?;
+    println!("{outcome}");
+    Ok(outcome.differences.is_empty())
 }
 
 /// Returns when the process is asked to end.

@@ -1,12 +1,14 @@
 //! Real etcd and holdfast answer the same scripts with the same responses, codes and texts.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use cluster_tests::conformance::call::{Answer, descriptors};
-use cluster_tests::conformance::differences::{self, Differences};
+use cluster_tests::conformance::differences::{self, Differences, Verdict};
 use cluster_tests::conformance::members::Members;
-use cluster_tests::conformance::random;
-use cluster_tests::conformance::runner::{Report, play, scripts, table};
+use cluster_tests::conformance::player::{Transcript, play};
+use cluster_tests::conformance::rules::Situation;
+use cluster_tests::conformance::runner::{Report, scripts, table};
 use cluster_tests::conformance::script::Script;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
@@ -21,9 +23,6 @@ const KV_CALLS_MIN: usize = 200;
 /// Clusters that compete for a small machine elect new leaders and time out; that is not what is tested here.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// Calls in each random script.
-const RANDOM_CALLS: usize = 400;
-
 fn etcd_or_skip(what: &str) -> Option<PathBuf> {
     let found = binary::etcd();
     if found.is_none() {
@@ -37,10 +36,10 @@ fn etcd(program: PathBuf) -> System {
 }
 
 /// Starts a fresh cluster and plays the script.
-async fn play_fresh(system: System, count: usize, script: &Script) -> (String, Vec<Answer>) {
+async fn play_fresh(system: System, count: usize, script: &Script) -> Transcript {
     let mut members = Members::start(system, count).await.expect("the members start");
     match play(script, &members).await {
-        Ok(answers) => (members.name.clone(), answers),
+        Ok(transcript) => transcript,
         Err(error) => panic!("{error:#}\n{}", members.log_ends()),
     }
 }
@@ -65,38 +64,12 @@ async fn holdfast_answers_as_etcd_does() {
             play_fresh(System::holdfast(&[]).unwrap(), 1, &script),
             play_fresh(System::holdfast(&[]).unwrap(), 3, &script),
         );
-        for (subject, answers) in [one, three] {
-            report.add(&subject, &table, &script.calls, &theirs.1, &answers);
+        for ours in [one, three] {
+            report.add(&table, &script, &theirs, &ours);
         }
     }
     assert!(report.differences.is_empty(), "{}", report.text());
     assert_eq!(table.unused(&report.used), [""; 0], "entries of the table that explain nothing");
-}
-
-/// Random calls, from seeds. `CONFORMANCE_SEED` and `CONFORMANCE_CALLS` repeat one of them or look further.
-#[tokio::test]
-async fn holdfast_answers_random_calls_as_etcd_does() {
-    let _turn = ONE_AT_A_TIME.lock().await;
-    let Some(reference) = etcd_or_skip("holdfast compared with etcd on random calls") else { return };
-    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
-    let seeds = number("CONFORMANCE_SEED").map_or_else(|| vec![1, 2, 3], |seed| vec![seed]);
-    let calls = number("CONFORMANCE_CALLS").map_or(RANDOM_CALLS, |calls| usize::try_from(calls).unwrap());
-    for seed in seeds {
-        let script = Script::parse("random", &random::script(seed, calls), &descriptors()).unwrap();
-        let (theirs, one, three) = tokio::join!(
-            play_fresh(etcd(reference.clone()), 1, &script),
-            play_fresh(System::holdfast(&[]).unwrap(), 1, &script),
-            play_fresh(System::holdfast(&[]).unwrap(), 3, &script),
-        );
-        let mut report = Report::default();
-        for (subject, answers) in [one, three] {
-            report.add(&subject, &table().unwrap(), &script.calls, &theirs.1, &answers);
-        }
-        // What follows the first difference may be its consequence.
-        if let Some(first) = report.differences.first() {
-            panic!("CONFORMANCE_SEED={seed}, the first of {}: {first}", report.differences.len());
-        }
-    }
 }
 
 /// What would end the process of etcd 3.5.1, and so cannot be compared: refused, and the member goes on.
@@ -109,7 +82,7 @@ async fn what_ends_etcd_is_refused() {
         Txn failure {request_txn {failure {request_range {key: \"a\" sort_target: 5}}}}\n\
         Range key: \"a\"\n";
     let script = Script::parse("deadly", text, &descriptors()).unwrap();
-    let (_, answers) = play_fresh(System::holdfast(&[]).unwrap(), 1, &script).await;
+    let answers = play_fresh(System::holdfast(&[]).unwrap(), 1, &script).await.answers;
     for answer in &answers[..4] {
         assert_eq!(differences::text(answer), "InvalidArgument: etcdserver: invalid sort option");
     }
@@ -121,7 +94,7 @@ async fn what_ends_etcd_is_refused() {
 async fn etcd_answers_as_etcd_does() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let Some(program) = etcd_or_skip("etcd compared with itself, as the control") else { return };
-    let mut report = Report::default();
+    let (mut report, table) = (Report::default(), Differences::default());
     // Three members of etcd 3.5.1 disagree about the calls of this one: the script says why.
     let fit = |script: &Script| script.name != "diverging";
     for script in scripts().unwrap().into_iter().filter(fit) {
@@ -129,7 +102,7 @@ async fn etcd_answers_as_etcd_does() {
             play_fresh(etcd(program.clone()), 1, &script),
             play_fresh(etcd(program.clone()), 3, &script)
         );
-        report.add(&three.0, &Differences::default(), &script.calls, &one.1, &three.1);
+        report.add(&table, &script, &one, &three);
     }
     assert!(report.differences.is_empty(), "{}", report.text());
 }
@@ -169,11 +142,11 @@ fn a_doctored_answer_is_reported() {
         (1, answer("")),
     ];
     for (which, wrong) in doctored {
-        let mut report = Report::default();
-        let call = std::slice::from_ref(put);
-        report.add("doctored", &table().unwrap(), call, &honest[which..=which], std::slice::from_ref(&wrong));
-        assert_eq!(report.differences.len(), 1, "{wrong:?} passed");
-        report.add("honest", &table().unwrap(), call, &honest[which..=which], &honest[which..=which]);
-        assert_eq!(report.differences.len(), 1, "an honest answer did not pass");
+        let table = table().unwrap();
+        let situation = Situation { call: put, is_before_start: false };
+        let verdict = table.compare(&situation, &honest[which], &wrong);
+        assert!(matches!(verdict, Verdict::Different { .. }), "{wrong:?} passed");
+        let verdict = table.compare(&situation, &honest[which], &honest[which]);
+        assert_eq!(verdict, Verdict::Same(BTreeSet::new()), "an honest answer did not pass");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use http::uri::PathAndQuery;
-use prost_reflect::{DescriptorPool, DynamicMessage};
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -21,6 +21,20 @@ pub enum Answer {
     Ok(DynamicMessage),
     /// The status.
     Err(Code, String),
+    /// What came on a watch stream for one request, events left out, and the status if the stream ended.
+    Stream(Vec<DynamicMessage>, Option<(Code, String)>),
+}
+
+impl Answer {
+    /// Whether no member could answer for the cluster: that says nothing about what it would have answered.
+    pub fn is_outage(&self) -> bool {
+        let code = match self {
+            Self::Ok(_) => None,
+            Self::Err(code, _) => Some(*code),
+            Self::Stream(_, end) => end.as_ref().map(|(code, _)| *code),
+        };
+        matches!(code, Some(Code::Unavailable | Code::DeadlineExceeded))
+    }
 }
 
 /// The descriptors of everything in `proto/`.
@@ -29,16 +43,20 @@ pub fn descriptors() -> DescriptorPool {
 }
 
 /// Sends the call to the member behind `channel`. A response that does not decode is reported as an error of ours.
-pub async fn send(channel: &Channel, call: &Call) -> Answer {
-    let path = format!("/{}/{}", call.method.parent_service().full_name(), call.method.name());
-    let path = PathAndQuery::try_from(path).expect("method names are legal in a path");
-    match unary(channel, path, call.request.clone()).await {
+pub async fn send(channel: &Channel, call: &Call, request: Bytes) -> Answer {
+    match unary(channel, path(&call.method), request).await {
         Err(status) => Answer::Err(status.code(), status.message().to_owned()),
         Ok(body) => match DynamicMessage::decode(call.method.output(), body) {
             Ok(message) => Answer::Ok(message),
             Err(error) => Answer::Err(Code::Internal, format!("conformance: undecodable response: {error}")),
         },
     }
+}
+
+/// Where a method is found.
+pub(super) fn path(method: &MethodDescriptor) -> PathAndQuery {
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    PathAndQuery::try_from(path).expect("method names are legal in a path")
 }
 
 async fn unary(channel: &Channel, path: PathAndQuery, body: Bytes) -> Result<Bytes, Status> {
@@ -53,7 +71,7 @@ async fn unary(channel: &Channel, path: PathAndQuery, body: Bytes) -> Result<Byt
 
 /// Passes messages through as they are on the wire.
 #[derive(Debug, Clone, Copy)]
-struct BytesCodec;
+pub(super) struct BytesCodec;
 
 impl Codec for BytesCodec {
     type Encode = Bytes;

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use holdfast_proto::etcdserverpb::cluster_client::ClusterClient;
 use holdfast_proto::etcdserverpb::kv_client::KvClient;
-use holdfast_proto::etcdserverpb::{MemberListRequest, RangeRequest};
+use holdfast_proto::etcdserverpb::{DeleteRangeRequest, MemberListRequest, PutRequest, RangeRequest};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::harness::cluster::{Cluster, System};
@@ -96,4 +97,28 @@ impl Members {
         let request = RangeRequest { key: vec![0].into(), count_only: true, ..RangeRequest::default() };
         KvClient::new(self.channel(number).clone()).range(request).await.map(drop)
     }
+
+    /// Puts the key through the first member, and deletes it again if that is asked. Gives the last revision.
+    pub(super) async fn touch(&self, key: Bytes, touch: Touch) -> Result<i64, tonic::Status> {
+        let mut kv = KvClient::new(self.channel(0).clone());
+        let value = Bytes::from_static(b"touched");
+        let put = kv.put(PutRequest { key: key.clone(), value, ..PutRequest::default() }).await?;
+        let header = match touch {
+            Touch::Put => put.into_inner().header,
+            Touch::PutAndDelete => {
+                let request = DeleteRangeRequest { key, ..DeleteRangeRequest::default() };
+                kv.delete_range(request).await?.into_inner().header
+            }
+        };
+        Ok(header.map_or(0, |header| header.revision))
+    }
+}
+
+/// How a key is changed so that a watcher shows where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touch {
+    /// A put is enough.
+    Put,
+    /// The watcher is told of deletes alone.
+    PutAndDelete,
 }

@@ -17,11 +17,18 @@
 //! [`printed`] masks their output.
 
 pub mod call;
+pub mod coverage;
 pub mod differences;
 pub mod etcdctl;
+pub mod inbox;
 pub mod members;
 pub mod normalise;
+pub mod placeholder;
+pub mod player;
 pub mod printed;
 pub mod random;
+pub mod rules;
 pub mod runner;
 pub mod script;
+mod stream;
+pub mod watcher;

@@ -1,13 +1,17 @@
 //! Writes scripts of random calls, for combinations that nobody thought of. Same seed, same script.
 //!
 //! Few keys and short lives, so that calls meet: ranges over what was just deleted, compares on keys at their second
-//! life, reads close to the compacted revision. Left out is only what has no one answer (the order of equal sort
-//! values) and what `differences.txt` explains already.
+//! life, reads close to the compacted revision, watchers that start there. Left out is only what has no one answer (a
+//! limit that cuts between equal sort values) and what `differences.txt` explains already.
 
 use std::fmt::Write as _;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+
+use self::watch::Watches;
+
+mod watch;
 
 /// Keys, and ends of ranges.
 const KEYS: [&str; 6] = ["a", "b", "ba", "c", "d", "e"];
@@ -15,38 +19,85 @@ const KEYS: [&str; 6] = ["a", "b", "ba", "c", "d", "e"];
 /// How deep transactions nest.
 const DEPTH_MAX: usize = 2;
 
-/// A script of `calls` calls, as text.
-pub fn script(seed: u64, calls: usize) -> String {
-    let mut author = Author { rng: StdRng::seed_from_u64(seed), writes: 0, nested_put: false, values: 0 };
+/// Calls on watch streams, of a hundred, if there are watchers at all.
+const WATCH_PERCENT: u32 = 14;
+
+/// What a script is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Author {
+    /// How many calls.
+    pub calls: usize,
+    /// How many watchers live at any time, about; none for a script without watches.
+    pub watchers: usize,
+    /// What transactions read.
+    pub txn_reads: TxnReads,
+}
+
+/// Which revisions are read inside transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxnReads {
+    /// Past, compacted and future ones too.
+    Any,
+    /// The newest: three members of etcd 3.5 disagree for good after a transaction that is refused for another.
+    Newest,
+}
+
+/// A script, as text.
+pub fn script(seed: u64, author: Author) -> String {
+    let rng = StdRng::seed_from_u64(seed);
+    let mut calls =
+        Calls { rng, nested_put: false, is_outside: false, txn_reads: author.txn_reads, values: 0 };
+    let mut watches = Watches::new(author.watchers);
     let mut text = String::new();
-    for _ in 0..calls {
-        let call = author.call();
+    for _ in 0..author.calls {
+        let call = if author.watchers > 0 && calls.chance(WATCH_PERCENT) {
+            watches.call(&mut calls)
+        } else {
+            calls.call()
+        };
         writeln!(text, "{call}").expect("writing to a string does not fail");
     }
     text
 }
 
-struct Author {
+struct Calls {
     rng: StdRng,
-    /// About how many revisions there are.
-    writes: i64,
     /// What nested transactions of the present call write: puts, or deletes. Both together are refused in an order of
     /// siblings of their own.
     nested_put: bool,
+    /// The range that is being written stands alone.
+    is_outside: bool,
+    txn_reads: TxnReads,
     /// Values written so far: each is another, so that sorting by value has one answer.
     values: u64,
 }
 
-impl Author {
+impl Calls {
     fn call(&mut self) -> String {
-        match self.rng.random_range(0..100) {
-            0..30 => format!("Put {}", self.put()),
-            30..42 => format!("DeleteRange {}", self.delete(true)),
-            42..70 => format!("Range {}", self.range(true)),
-            70..96 => format!("Txn {}", self.txn(0)),
-            96..99 => format!("Compact revision: {}{}", self.revision(), self.flag("physical")),
+        match self.rng.random_range(0..1000) {
+            0..300 => format!("Put {}", self.put()),
+            300..420 => format!("DeleteRange {}", self.delete(true)),
+            420..695 => format!("Range {}", self.single_range()),
+            695..955 => format!("Txn {}", self.txn(0)),
+            955..975 => format!("Compact revision: {}{}", self.revision(), self.flag("physical")),
+            975..985 => self.invalid().to_owned(),
             _ => "HashKV".to_owned(),
         }
+    }
+
+    /// What is refused before anybody looks at the store.
+    fn invalid(&mut self) -> &'static str {
+        const INVALID: [&str; 8] = [
+            "Put value: \"no key\"",
+            "Range range_end: \"z\"",
+            "DeleteRange",
+            "Put key: \"a\" value: \"v\" ignore_value: true",
+            "Put key: \"a\" lease: 4 ignore_lease: true",
+            "Txn success {request_put {}}",
+            "Txn success {}",
+            "Txn success {request_put {key: \"a\"}} success {request_put {key: \"a\"}}",
+        ];
+        INVALID[self.rng.random_range(0..INVALID.len())]
     }
 
     fn key(&mut self) -> &'static str {
@@ -61,9 +112,17 @@ impl Author {
         if self.chance(25) { format!(" {name}: true") } else { String::new() }
     }
 
-    /// A revision in the past mostly, sometimes in the future.
-    fn revision(&mut self) -> i64 {
-        self.rng.random_range(0..self.writes + 4)
+    /// A revision: of late mostly, else anywhere down to what is compacted, sometimes in the future.
+    fn revision(&mut self) -> String {
+        match self.rng.random_range(0..100) {
+            0..50 => format!("@head-{}", self.rng.random_range(0..12)),
+            50..72 => format!("@head-{}", self.rng.random_range(0..120)),
+            72..76 => "@compacted".to_owned(),
+            76..80 => "@compacted-1".to_owned(),
+            80..88 => format!("@compacted+{}", self.rng.random_range(1..6)),
+            88..94 => format!("@head+{}", self.rng.random_range(1..5)),
+            _ => self.rng.random_range(0..20).to_string(),
+        }
     }
 
     fn keys(&mut self, may_be_open: bool) -> String {
@@ -77,7 +136,6 @@ impl Author {
     }
 
     fn put(&mut self) -> String {
-        self.writes += 1;
         self.values += 1;
         let key = self.key();
         let prev_kv = self.flag("prev_kv");
@@ -90,16 +148,16 @@ impl Author {
     }
 
     fn delete(&mut self, may_be_open: bool) -> String {
-        self.writes += 1;
         format!("{}{}", self.keys(may_be_open), self.flag("prev_kv"))
     }
 
     fn range(&mut self, may_look_back: bool) -> String {
         let mut text = self.keys(true);
         if self.chance(30) {
-            write!(text, " limit: {}", self.rng.random_range(0..5))
+            write!(text, " limit: {}", self.rng.random_range(-1..5))
                 .expect("writing to a string does not fail");
         }
+        let may_look_back = may_look_back && (self.is_outside || self.txn_reads == TxnReads::Any);
         if may_look_back && self.chance(30) {
             write!(text, " revision: {}", self.revision()).expect("writing to a string does not fail");
         }
@@ -109,12 +167,24 @@ impl Author {
             }
         }
         if self.chance(30) {
-            let target = if self.chance(50) { "VALUE" } else { "KEY" };
+            // Others are often equal: which of those a limit cuts off, or a transaction lists first, nobody says.
+            let any = !text.contains("limit") && self.is_outside;
+            let targets =
+                if any { &["VALUE", "KEY", "VERSION", "CREATE", "MOD"][..] } else { &["VALUE", "KEY"] };
+            let target = targets[self.rng.random_range(0..targets.len())];
             let order = ["NONE", "ASCEND", "DESCEND"][self.rng.random_range(0..3)];
             write!(text, " sort_target: {target} sort_order: {order}")
                 .expect("writing to a string does not fail");
         }
         text + &self.flag("keys_only") + &self.flag("count_only") + &self.flag("serializable")
+    }
+
+    /// A range that is no part of a transaction.
+    fn single_range(&mut self) -> String {
+        self.is_outside = true;
+        let text = self.range(true);
+        self.is_outside = false;
+        if self.chance(3) && !text.contains(" revision:") { text + " revision: -1" } else { text }
     }
 
     fn txn(&mut self, depth: usize) -> String {
@@ -162,14 +232,21 @@ impl Author {
 #[cfg(test)]
 mod tests {
     use super::super::call::descriptors;
+    use super::super::placeholder::Revisions;
     use super::super::script::Script;
     use super::*;
 
     #[test]
     fn scripts_repeat_by_seed_and_parse() {
-        assert_eq!(script(3, 50), script(3, 50));
-        assert_ne!(script(3, 50), script(4, 50));
-        let parsed = Script::parse("random", &script(5, 500), &descriptors()).unwrap();
+        let author = Author { calls: 500, watchers: 20, txn_reads: TxnReads::Any };
+        assert_eq!(script(3, author), script(3, author));
+        assert_ne!(script(3, author), script(4, author));
+        let parsed = Script::parse("random", &script(5, author), &descriptors()).unwrap();
         assert_eq!(parsed.calls.len(), 500);
+        assert!(parsed.watches());
+        let late = Revisions { head: 1_000, compacted: 500 };
+        parsed.calls.iter().for_each(|call| drop(call.request(late).unwrap()));
+        let silent = script(5, Author { watchers: 0, ..author });
+        assert!(!Script::parse("random", &silent, &descriptors()).unwrap().watches());
     }
 }

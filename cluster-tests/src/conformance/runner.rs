@@ -1,4 +1,4 @@
-//! Plays scripts against clusters and gathers the differences.
+//! Scripts and table as they lie in the repository, and the comparison of what came of a script here and there.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::call::{Answer, descriptors, send};
+use super::call::descriptors;
 use super::differences::{Differences, Verdict};
-use super::members::Members;
-use super::script::{Call, Script, clip};
+use super::player::Transcript;
+use super::rules::Situation;
+use super::script::{Script, clip};
 use crate::harness::binary::workspace;
 
 /// What a comparison of several scripts found.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Calls compared, over all subjects.
+    /// Answers compared, over all subjects.
     pub compared: usize,
+    /// Events compared, over all subjects and watchers.
+    pub events: usize,
     /// Entries of the table that were needed.
     pub used: BTreeSet<String>,
     /// Unexplained differences, one paragraph each.
@@ -50,47 +53,59 @@ pub fn table() -> anyhow::Result<Differences> {
     Differences::parse(&text)
 }
 
-/// Sends every call in turn, around the members, and gives the answers in order.
-///
-/// A call that a member answers from its own state is preceded by a linearizable read there: otherwise a member that
-/// lags, rightly, would look like one that errs.
-pub async fn play(script: &Script, members: &Members) -> anyhow::Result<Vec<Answer>> {
-    let mut answers = Vec::with_capacity(script.calls.len());
-    for (number, call) in script.calls.iter().enumerate() {
-        if members.count() > 1 && call.reads_locally() {
-            members
-                .catch_up(number)
-                .await
-                .with_context(|| format!("{} before {}", members.name, call.name))?;
-        }
-        answers.push(send(members.channel(number), call).await);
-    }
-    Ok(answers)
-}
-
 impl Report {
-    /// Compares a subject's answers with etcd's, call by call.
-    pub fn add(
-        &mut self,
-        subject: &str,
-        table: &Differences,
-        calls: &[Call],
-        etcd: &[Answer],
-        ours: &[Answer],
-    ) {
-        assert_eq!(etcd.len(), calls.len(), "etcd answered each call");
-        assert_eq!(ours.len(), calls.len(), "the subject answered each call");
-        for ((call, theirs), mine) in calls.iter().zip(etcd).zip(ours) {
+    /// Compares a subject's transcript of a script with etcd's.
+    ///
+    /// Calls that only one side came to are not compared: the other side says why it stopped.
+    pub fn add(&mut self, table: &Differences, script: &Script, etcd: &Transcript, ours: &Transcript) {
+        for transcript in [etcd, ours] {
+            let faults = transcript.faults.iter().map(|fault| {
+                let call = fault.watcher.and_then(|call| script.calls.get(call));
+                let place = call
+                    .map_or_else(|| after(script, transcript), |call| format!("watcher of {}", call.name));
+                format!("{place} on {}\n  {}", transcript.name, fault.text)
+            });
+            self.differences.extend(faults);
+        }
+        let both = etcd.answers.iter().zip(&ours.answers);
+        for (number, (call, (theirs, mine))) in script.calls.iter().zip(both).enumerate() {
             self.compared += 1;
-            match table.compare(&call.name, theirs, mine) {
-                Verdict::Same(used) => self.used.extend(used),
-                Verdict::Different { etcd, ours } => self.differences.push(format!(
-                    "{} on {subject}\n  call {}\n  etcd {}\n  ours {}",
-                    call.name,
-                    clip(&call.text),
-                    clip(&etcd),
-                    clip(&ours)
-                )),
+            let verdict = table.compare(&situation(script, number, etcd), theirs, mine);
+            self.judge(verdict, &format!("{} on {}\n  call {}", call.name, ours.name, clip(&call.text)));
+        }
+        if etcd.answers.len() == ours.answers.len() {
+            self.add_watchers(table, script, etcd, ours);
+        }
+    }
+
+    fn add_watchers(&mut self, table: &Differences, script: &Script, etcd: &Transcript, ours: &Transcript) {
+        let pairs = etcd.history.iter().zip(&ours.history);
+        let first = pairs.clone().find(|(theirs, mine)| theirs.text != mine.text);
+        if first.is_some() || etcd.history.len() != ours.history.len() {
+            let (theirs, mine) = (etcd.history.len(), ours.history.len());
+            let first = first.map(|(theirs, mine)| format!("\n  etcd {}\n  ours {}", theirs.text, mine.text));
+            let first = first.unwrap_or_default();
+            self.differences
+                .push(format!("the history of {}: {mine} events, not {theirs}{first}", ours.name));
+        }
+        let calls: BTreeSet<usize> =
+            etcd.watchers.iter().chain(&ours.watchers).map(|watcher| watcher.call).collect();
+        for number in calls {
+            let call = &script.calls[number];
+            let [theirs, mine] =
+                [etcd, ours].map(|side| side.watchers.iter().find(|watcher| watcher.call == number));
+            self.events += mine.map_or(0, |watcher| watcher.received.len());
+            let verdict = table.compare_events(&situation(script, number, etcd), theirs, mine);
+            let place = format!("the events of {} on {}\n  call {}", call.name, ours.name, clip(&call.text));
+            self.judge(verdict, &place);
+        }
+    }
+
+    fn judge(&mut self, verdict: Verdict, place: &str) {
+        match verdict {
+            Verdict::Same(used) => self.used.extend(used),
+            Verdict::Different { etcd, ours } => {
+                self.differences.push(format!("{place}\n  etcd {}\n  ours {}", clip(&etcd), clip(&ours)));
             }
         }
     }
@@ -98,10 +113,26 @@ impl Report {
     /// All differences as text, the first ones in full.
     pub fn text(&self) -> String {
         const SHOWN: usize = 200;
-        let mut out = format!("{} of {} answers differ\n", self.differences.len(), self.compared);
+        let mut out = format!(
+            "{} differences in {} answers and {} events\n",
+            self.differences.len(),
+            self.compared,
+            self.events
+        );
         for difference in self.differences.iter().take(SHOWN) {
             writeln!(out, "{difference}").expect("writing to a string does not fail");
         }
         out
+    }
+}
+
+fn situation<'a>(script: &'a Script, number: usize, etcd: &Transcript) -> Situation<'a> {
+    Situation { call: &script.calls[number], is_before_start: etcd.before_start.contains(&number) }
+}
+
+fn after(script: &Script, transcript: &Transcript) -> String {
+    match transcript.answers.len().checked_sub(1) {
+        Some(last) => format!("at or after {}", script.calls[last].name),
+        None => "before the first call".to_owned(),
     }
 }

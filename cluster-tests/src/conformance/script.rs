@@ -7,15 +7,24 @@
 //!     limit: 1                                  (an indented line continues the one above)
 //! Txn @repeat(129){success {request_put {key: "k#"}}}
 //! Range key: "a" @raw(ff)
+//! Watch@s1 create_request {key: "a" start_revision: @head-3}
+//! Watch@s1 @leave
 //! ```
 //! A call is a method name, unique among etcd's services, then its request in protobuf's text format. `[label]` names
 //! the call for the table of differences. `@repeat(n){..}` writes its body n times, `#` standing for 0, 1, 2, …;
-//! `@raw(hex)` appends bytes to the encoded request, for what no well-behaved client sends.
+//! `@raw(hex)` appends bytes to the encoded request, for what no well-behaved client sends. `@head` and `@compacted`
+//! stand for the store's revision and the compacted revision when the call is made, `@head-3` and `@compacted+1` for
+//! what lies beside them, never below zero.
+//!
+//! `Watch@NAME` sends one request on the watch stream of that name, which is opened by the first of them; `@leave` instead
+//! of a request drops it, as a client that goes away; the name then stands for a new stream.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+
+use super::placeholder::{Revisions, fill_in};
 
 /// A script: its calls, in order.
 #[derive(Debug)]
@@ -35,11 +44,41 @@ pub struct Call {
     pub text: String,
     /// The method, by reflection.
     pub method: MethodDescriptor,
-    /// The encoded request.
-    pub request: Bytes,
+    /// What is asked.
+    pub ask: Ask,
+    body: String,
+    raw: Vec<u8>,
+}
+
+/// How a call is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// One request, one answer.
+    Unary,
+    /// A request on the watch stream of this name.
+    Stream(String),
+    /// The client goes away from the watch stream of this name.
+    Leave(String),
 }
 
 impl Call {
+    /// The request, as it reads when the store is at these revisions.
+    pub fn message(&self, revisions: Revisions) -> anyhow::Result<DynamicMessage> {
+        Ok(DynamicMessage::parse_text_format(self.method.input(), &fill_in(&self.body, revisions)?)?)
+    }
+
+    /// The encoded request.
+    pub fn request(&self, revisions: Revisions) -> anyhow::Result<Bytes> {
+        let mut encoded = self.message(revisions)?.encode_to_vec();
+        encoded.extend_from_slice(&self.raw);
+        Ok(encoded.into())
+    }
+
+    /// Whether the request is made of more than its text says.
+    pub fn is_raw(&self) -> bool {
+        !self.raw.is_empty()
+    }
+
     /// Whether the answer may come from the member's own state, which can lag behind the calls before.
     pub fn reads_locally(&self) -> bool {
         // A transaction without operations is a serializable read of its compares.
@@ -52,6 +91,11 @@ impl Call {
 }
 
 impl Script {
+    /// Whether any call is made on a watch stream.
+    pub fn watches(&self) -> bool {
+        self.calls.iter().any(|call| call.ask != Ask::Unary)
+    }
+
     /// Parses the text of a script. Errors name the line.
     pub fn parse(name: &str, text: &str, pool: &DescriptorPool) -> anyhow::Result<Self> {
         let mut calls = Vec::new();
@@ -93,13 +137,22 @@ fn parse_call(script: &str, line: usize, statement: &str, pool: &DescriptorPool)
         None => (None, statement),
     };
     let (method, body) = rest.split_once(' ').unwrap_or((rest, ""));
+    let (method, stream) = method.split_once('@').map_or((method, None), |(m, stream)| (m, Some(stream)));
     let method = find_method(pool, method)?;
-    let (body, raw) = split_raw(body)?;
-    let request = DynamicMessage::parse_text_format(method.input(), &expand(body)?)?;
-    let mut encoded = request.encode_to_vec();
-    encoded.extend_from_slice(&raw);
+    ensure!(
+        stream.is_some() == (method.name() == "Watch"),
+        "Watch@NAME names its stream, and nothing else has one"
+    );
+    let ask = match stream {
+        None => Ask::Unary,
+        Some(stream) if body.trim() == "@leave" => Ask::Leave(stream.to_owned()),
+        Some(stream) => Ask::Stream(stream.to_owned()),
+    };
+    let (body, raw) = split_raw(if matches!(ask, Ask::Leave(_)) { "" } else { body })?;
     let name = label.map_or_else(|| format!("{script}:{line}"), |label| format!("{script}.{label}"));
-    Ok(Call { name, text: statement.to_owned(), method, request: encoded.into() })
+    let call = Call { name, text: statement.to_owned(), method, ask, body: expand(body)?, raw };
+    call.message(Revisions::default())?;
+    Ok(call)
 }
 
 fn find_method(pool: &DescriptorPool, name: &str) -> anyhow::Result<MethodDescriptor> {
@@ -168,19 +221,33 @@ mod tests {
         let script = parse("# c\n\n[x] Range key: \"a\"\n  limit: 3\nPut key: \"k\"\n").unwrap();
         let names: Vec<_> = script.calls.iter().map(|call| call.name.as_str()).collect();
         assert_eq!(names, ["s.x", "s:5"]);
-        assert_eq!(script.calls[0].request.as_ref(), b"\x0a\x01a\x18\x03");
+        assert_eq!(script.calls[0].request(Revisions::default()).unwrap().as_ref(), b"\x0a\x01a\x18\x03");
         assert_eq!(script.calls[0].method.full_name(), "etcdserverpb.KV.Range");
     }
 
     #[test]
     fn repeat_counts_and_raw_appends() {
         let script = parse("Put key: \"@repeat(3){k#}\" @raw(28ff)").unwrap();
-        assert_eq!(script.calls[0].request.as_ref(), b"\x0a\x06k0k1k2\x28\xff");
+        assert_eq!(
+            script.calls[0].request(Revisions::default()).unwrap().as_ref(),
+            b"\x0a\x06k0k1k2\x28\xff"
+        );
+    }
+
+    #[test]
+    fn a_watch_names_its_stream() {
+        let script =
+            parse("Watch@s1 create_request {key: \"a\" start_revision: @head-2}\nWatch@s1 @leave\n").unwrap();
+        assert_eq!(script.calls[0].ask, Ask::Stream("s1".to_owned()));
+        assert_eq!(script.calls[1].ask, Ask::Leave("s1".to_owned()));
+        let revisions = Revisions { head: 9, compacted: 0 };
+        assert_eq!(script.calls[0].request(revisions).unwrap().as_ref(), b"\x0a\x05\x0a\x01a\x18\x07");
     }
 
     #[test]
     fn mistakes_are_refused() {
-        for text in ["Fly key: \"a\"", "Range nokey: 1", "  Range", "Put key: \"@repeat(x){}\"", "[x Put"] {
+        let bad = ["Fly key: \"a\"", "Range nokey: 1", "  Range", "Put key: \"@repeat(x){}\"", "[x Put"];
+        for text in bad.into_iter().chain(["Watch create_request {}", "Put@s key: \"a\""]) {
             assert!(parse(text).is_err(), "{text}");
         }
     }

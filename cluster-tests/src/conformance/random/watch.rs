@@ -1,0 +1,158 @@
+//! Random requests on watch streams.
+//!
+//! The author keeps a rough account of which ids are in use, so that most cancels hit something. Where it errs the
+//! request asks for an id that is free or taken, which is worth asking too.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use rand::RngExt;
+
+use super::Calls;
+
+/// Streams that live side by side.
+const STREAMS: usize = 5;
+
+/// The highest id that a client chooses.
+const CHOSEN_ID_MAX: i64 = 12;
+
+/// The author's account of the streams.
+pub(super) struct Watches {
+    wanted: usize,
+    streams: Vec<Stream>,
+    opened: usize,
+}
+
+struct Stream {
+    name: String,
+    live: BTreeSet<i64>,
+    next_id: i64,
+}
+
+impl Watches {
+    pub(super) fn new(wanted: usize) -> Self {
+        let mut watches = Self { wanted, streams: Vec::new(), opened: 0 };
+        for _ in 0..STREAMS {
+            let stream = watches.stream();
+            watches.streams.push(stream);
+        }
+        watches
+    }
+
+    fn stream(&mut self) -> Stream {
+        self.opened += 1;
+        Stream { name: format!("s{}", self.opened), live: BTreeSet::new(), next_id: 0 }
+    }
+
+    pub(super) fn call(&mut self, calls: &mut Calls) -> String {
+        let live: usize = self.streams.iter().map(|stream| stream.live.len()).sum();
+        let at = calls.rng.random_range(0..self.streams.len());
+        let creates = if live < self.wanted { 75 } else { 30 };
+        match calls.rng.random_range(0..100) {
+            0..2 => self.negative(calls),
+            2..5 => self.leave(at),
+            5..7 => self.odd(at, calls),
+            _ if calls.chance(creates) => self.create(at, calls),
+            _ if calls.chance(55) => self.cancel(at, calls),
+            _ => format!("Watch@{} progress_request {{}}", self.streams[at].name),
+        }
+    }
+
+    fn create(&mut self, at: usize, calls: &mut Calls) -> String {
+        let stream = &mut self.streams[at];
+        let id = if calls.chance(25) { calls.rng.random_range(1..=CHOSEN_ID_MAX) } else { 0 };
+        let keys = if calls.chance(3) { "range_end: \"\\x00\"".to_owned() } else { calls.keys(true) };
+        let start = start(calls);
+        let mut text = format!("Watch@{} create_request {{{keys}{start}", stream.name);
+        if id != 0 {
+            write!(text, " watch_id: {id}").expect("writing to a string does not fail");
+        }
+        // A watcher that wants nothing shows nothing of where it is: it starts at the head.
+        let both = start.is_empty() && calls.chance(4);
+        let filters = match calls.rng.random_range(0..100) {
+            _ if both => " filters: NOPUT filters: NODELETE",
+            0..12 => " filters: NOPUT",
+            12..24 => " filters: NODELETE",
+            24..26 => " filters: NODELETE filters: NODELETE",
+            _ => "",
+        };
+        text += filters;
+        for flag in ["prev_kv", "fragment", "progress_notify"] {
+            text += &calls.flag(flag);
+        }
+        stream.take(id);
+        text + "}"
+    }
+
+    fn cancel(&mut self, at: usize, calls: &mut Calls) -> String {
+        let stream = &mut self.streams[at];
+        let live: Vec<i64> = stream.live.iter().copied().collect();
+        let id = if live.is_empty() || calls.chance(10) {
+            calls.rng.random_range(-1..=CHOSEN_ID_MAX)
+        } else {
+            live[calls.rng.random_range(0..live.len())]
+        };
+        stream.live.remove(&id);
+        format!("Watch@{} cancel_request {{watch_id: {id}}}", stream.name)
+    }
+
+    /// On a stream of its own, which the next of the kind closes: etcd 3.5 and we differ in what follows.
+    fn negative(&mut self, calls: &mut Calls) -> String {
+        let name = self.stream().name;
+        let start = -calls.rng.random_range(1..4);
+        format!(
+            "Watch@{name} create_request {{{} start_revision: {start} filters: NOPUT filters: NODELETE}}",
+            calls.keys(true)
+        )
+    }
+
+    fn leave(&mut self, at: usize) -> String {
+        let fresh = self.stream();
+        let old = std::mem::replace(&mut self.streams[at], fresh);
+        format!("Watch@{} @leave", old.name)
+    }
+
+    /// Requests that ask for nothing, and ranges that hold nothing.
+    fn odd(&mut self, at: usize, calls: &mut Calls) -> String {
+        let name = &self.streams[at].name;
+        match calls.rng.random_range(0..4) {
+            0 => format!("Watch@{name}"),
+            1 => format!("Watch@{name} create_request {{key: \"b\" range_end: \"a\"}}"),
+            2 => format!(
+                "Watch@{name} create_request {{key: \"a\" range_end: \"a\" watch_id: 3 start_revision: @head}}"
+            ),
+            _ => format!("Watch@{name} cancel_request {{watch_id: 77}}"),
+        }
+    }
+}
+
+impl Stream {
+    /// Accounts for a watcher as a server would.
+    fn take(&mut self, chosen: i64) {
+        if chosen != 0 {
+            self.live.insert(chosen);
+            return;
+        }
+        while self.live.contains(&self.next_id) {
+            self.next_id += 1;
+        }
+        self.live.insert(self.next_id);
+        self.next_id += 1;
+    }
+}
+
+fn start(calls: &mut Calls) -> String {
+    let revision = match calls.rng.random_range(0..100) {
+        0..35 => return String::new(),
+        35..55 => format!("@head-{}", calls.rng.random_range(0..30)),
+        55..65 => format!("@head-{}", calls.rng.random_range(0..400)),
+        65..72 => "@compacted".to_owned(),
+        72..77 => "@compacted-1".to_owned(),
+        77..83 => format!("@compacted+{}", calls.rng.random_range(1..4)),
+        83..87 => "1".to_owned(),
+        87..90 => "@head+1".to_owned(),
+        90..97 => format!("@head+{}", calls.rng.random_range(2..15)),
+        _ => calls.rng.random_range(1..60).to_string(),
+    };
+    format!(" start_revision: {revision}")
+}

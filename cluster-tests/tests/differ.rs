@@ -1,0 +1,48 @@
+//! A small run of the differential runner: random calls with watchers, on one and three members. The long run is
+//! `cargo run --release -p cluster-tests -- differ`.
+
+use cluster_tests::differ::{self, Against, Plan};
+use cluster_tests::harness::binary;
+use cluster_tests::skip::skipped;
+use tokio::sync::Mutex;
+
+/// Clusters that compete for a small machine elect new leaders and time out; that is not what is tested here.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// Calls of each seed.
+const CALLS: usize = 300;
+
+fn plan(against: Against, seeds: &[u64]) -> Plan {
+    Plan {
+        calls: CALLS * seeds.len(),
+        seeds: seeds.to_vec(),
+        watchers: 20,
+        members: vec![1, 3],
+        against,
+        member_flags: Vec::new(),
+        shrink_plays_max: 40,
+    }
+}
+
+async fn assert_no_difference(what: &str, plan: &Plan) {
+    if binary::etcd().is_none() {
+        return skipped(what, "real etcd is missing; run scripts/fetch-peers, or set ETCD_BIN");
+    }
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let outcome = differ::run(plan, |_| {}).await.expect("everybody answers");
+    assert!(outcome.differences.is_empty(), "{}", outcome.differences.join("\n\n"));
+    assert!(outcome.answers >= plan.calls * 2, "{outcome}");
+    assert!(outcome.events > 0, "watchers received nothing: {outcome}");
+}
+
+#[tokio::test]
+async fn holdfast_does_as_etcd_does() {
+    assert_no_difference("holdfast compared with etcd on random calls", &plan(Against::Holdfast, &[1, 2, 3]))
+        .await;
+}
+
+/// The control: etcd differs from itself nowhere, so that what differs elsewhere is not the method's fault.
+#[tokio::test]
+async fn etcd_does_as_etcd_does() {
+    assert_no_difference("etcd compared with itself on random calls", &plan(Against::Etcd, &[4])).await;
+}
