@@ -19,8 +19,10 @@ use crate::codec::response::signed;
 use crate::config::RequestLimits;
 use crate::identity::Identity;
 use crate::limits;
+use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Metrics, RequestKind, Scrape};
 use crate::status::{Failure, within};
+use crate::watch::{LeaderWanted, Watches};
 
 /// What all services share. Behind an `Arc`; nothing in it changes but through the parts' own handles.
 pub struct Frontend {
@@ -36,6 +38,8 @@ pub struct Frontend {
     pub log: Log,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Watch streams.
+    pub watches: Watches,
     clock: Arc<dyn Clock>,
     budget: Duration,
     blocking_reads: Arc<Semaphore>,
@@ -58,6 +62,8 @@ pub struct Parts {
     pub log: Log,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Watch streams.
+    pub watches: Watches,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// True once the member has caught up after its start.
@@ -101,6 +107,7 @@ impl Frontend {
             storage: parts.storage,
             log: parts.log,
             metrics: parts.metrics,
+            watches: parts.watches,
             clock: parts.clock,
             budget: parts.budget,
             blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
@@ -113,7 +120,7 @@ impl Frontend {
         if metadata.get("client-api-version").is_some_and(|v| std::str::from_utf8(v.as_bytes()).is_err()) {
             return Err(Failure::ClientApiVersion);
         }
-        let wants_leader = metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true");
+        let wants_leader = Self::leader_wanted(metadata) == LeaderWanted::Yes;
         if wants_leader || service == Service::Voters {
             let health = self.node.health();
             if service == Service::Voters && health.is_learner {
@@ -128,6 +135,14 @@ impl Frontend {
         let client_deadline = client_deadline.map(answered_before);
         let budget = client_deadline.map_or(self.budget, |deadline| deadline.min(self.budget));
         Ok(Call { began: self.clock.now(), client_deadline, budget })
+    }
+
+    /// Whether a client wants to be refused while no leader is known.
+    pub fn leader_wanted(metadata: &MetadataMap) -> LeaderWanted {
+        match metadata.get("hasleader") {
+            Some(value) if value.as_bytes() == b"true" => LeaderWanted::Yes,
+            _ => LeaderWanted::No,
+        }
     }
 
     /// A call of the server itself, with the whole budget.
@@ -254,7 +269,20 @@ impl Frontend {
 
     /// What a metrics page is made from.
     pub fn scrape(&self) -> Scrape {
-        Scrape { health: self.node.health(), storage: self.storage.status(), log: self.log.stats() }
+        let log = self.log.state();
+        Scrape {
+            health: self.node.health(),
+            storage: self.storage.status(),
+            log: self.log.stats(),
+            log_last: log.last,
+            log_purged: log.purged,
+            watch: self.watch_figures(),
+        }
+    }
+
+    /// How the watchers of this member are doing.
+    pub fn watch_figures(&self) -> WatchFigures {
+        self.watches.figures()
     }
 
     fn remaining(&self, call: Call) -> Duration {

@@ -16,6 +16,7 @@
 //! # Module map
 //! [`config`], [`limits`], [`identity`], [`data_dir`] before the start; [`server`] the order of start and stop;
 //! [`serve`], [`listener`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
+//! [`watch`] the watch streams;
 //! [`codec`], [`status`] the wire; [`metrics`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
 pub mod codec;
@@ -36,3 +37,4 @@ pub mod server;
 pub mod services;
 pub mod status;
 pub mod version;
+pub mod watch;

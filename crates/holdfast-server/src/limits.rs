@@ -126,6 +126,36 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
 /// Drop a client that does not answer a ping; `--grpc-keepalive-timeout`. etcd's default.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Bytes of changes that may wait for watch dispatch. When dispatch is behind by more, they are dropped and read from
+/// history later. The values are shared with the stores, so that most of it costs nothing.
+pub const WATCH_INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Most watchers on one watch stream; the next is refused with a reason. etcd has no limit; a client that needs more can
+/// open another stream, and one that leaks watchers is stopped.
+pub const WATCHERS_PER_STREAM_MAX: usize = 100_000;
+
+/// Requests of all watch streams that may wait for dispatch. The streams read no further while it is full.
+pub const WATCH_REQUESTS_WAITING_MAX: usize = 1024;
+
+/// Requests that dispatch answers before it looks for changes again.
+pub const WATCH_REQUESTS_PER_TURN: usize = 256;
+
+/// Threads that read history for watchers behind the head: one may wait for a disk while the other reads memory.
+pub const WATCH_READERS: usize = 2;
+
+/// Most of history that is read at once for watchers behind the head. etcd's number of revisions; the bytes keep a turn
+/// of dispatch short.
+pub const WATCH_SLICE_REVISIONS_MAX: usize = 1000;
+/// The bytes of such a slice.
+pub const WATCH_SLICE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Pause before history that could not be read is read again.
+pub const WATCH_RETRY: Duration = Duration::from_secs(1);
+
+/// How many election timeouts a member may be without a leader before it ends the watch streams that want one. etcd's
+/// rule: one election that fails is no reason.
+pub const LEADERLESS_ELECTION_TIMEOUTS: u32 = 3;
+
 const _: () = assert!(
     HEARTBEAT_INTERVAL.as_millis() * (HEARTBEATS_PER_ELECTION_MIN as u128) <= ELECTION_TIMEOUT.as_millis()
 );

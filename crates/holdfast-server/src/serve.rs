@@ -16,7 +16,11 @@ use crate::error::ServerError;
 use crate::frontend::Frontend;
 use crate::listener::Connections;
 use crate::metrics::rpc::{RpcLayer, RpcMetrics};
-use crate::services::{cluster::ClusterService, kv::KvService, later, maintenance::MaintenanceService};
+use crate::services::cluster::ClusterService;
+use crate::services::kv::KvService;
+use crate::services::later;
+use crate::services::maintenance::MaintenanceService;
+use crate::services::watch::WatchService;
 use crate::status::Failure;
 use crate::{http, limits};
 
@@ -49,7 +53,7 @@ pub fn routes<H: Health>(
             pb::maintenance_server::MaintenanceServer<_>,
             MaintenanceService::new(Arc::clone(frontend))
         ))
-        .add_service(sized!(pb::watch_server::WatchServer<_>, later::WatchLater))
+        .add_service(WatchService::new(Arc::clone(frontend), bytes_max))
         .add_service(sized!(pb::lease_server::LeaseServer<_>, later::LeaseLater))
         .add_service(sized!(pb::auth_server::AuthServer<_>, later::AuthLater))
         .add_service(sized!(v3lockpb::lock_server::LockServer<_>, later::LockLater))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use holdfast_env::{Env, TaskHandle};
 use holdfast_mvcc::command::{Command, MemberAttributes};
+use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::{GrpcNet, GrpcNetConfig, Log, LogConfig, Member, Node, NodeConfig};
 use holdfast_storage::{Storage, StorageConfig};
 use parking_lot::Mutex;
@@ -18,8 +19,10 @@ use crate::data_dir::DataDir;
 use crate::error::ServerError;
 use crate::frontend::{Frontend, Parts};
 use crate::identity::{self, Identity};
+use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Fixed, Metrics};
-use crate::{limits, listener, serve};
+use crate::watch::{Inbox, WatchParts, WatchTerms, Watches};
+use crate::{http, limits, listener, serve};
 
 /// A running member. Stop it with [`Server::stop`]; dropping it leaves its tasks running.
 pub struct Server {
@@ -57,9 +60,22 @@ impl Server {
             quota_bytes: config.limits.quota_backend_bytes,
         }));
         let log = Log::open(&env, log_config(config, &data_dir))?;
-        let events = Arc::new(metrics.events.clone());
+        let inbox = Inbox::new(limits::WATCH_INBOX_BYTES_MAX, metrics.events.clone(), metrics.watch.clone());
+        let inbox = Arc::new(inbox);
+        let events = Arc::<Inbox>::clone(&inbox);
         let storage = Storage::open(&env, storage_config(config, &data_dir), events).await?;
         let node = Node::start(&env, node_config(config, &identity), log.clone(), storage.clone()).await?;
+        let watches = Watches::start(
+            &env,
+            WatchParts {
+                inbox,
+                storage: storage.clone(),
+                node: node.clone(),
+                header: header(&identity),
+                counts: metrics.watch.clone(),
+                terms: watch_terms(config),
+            },
+        );
         let (ready_now, ready) = watch::channel(false);
         let parts = Parts {
             identity,
@@ -69,6 +85,7 @@ impl Server {
             storage,
             log,
             metrics,
+            watches,
             clock: Arc::clone(&env.clock),
             ready: ready.clone(),
         };
@@ -138,6 +155,16 @@ impl Server {
         &self.frontend.identity
     }
 
+    /// The plain HTTP routes alone, for a listener beside the client port.
+    pub fn http_routes(&self) -> axum::Router {
+        http::routes(Arc::clone(&self.frontend))
+    }
+
+    /// How the watchers of this member are doing.
+    pub fn watch_figures(&self) -> WatchFigures {
+        self.frontend.watch_figures()
+    }
+
     /// Completes if serving ends without [`Server::stop`]: something went wrong, and the process should end.
     pub async fn serving_ended(&self) {
         let serving = self.serving.lock().take();
@@ -153,6 +180,8 @@ impl Server {
     pub async fn stop(self) {
         tracing::info!("stopping: no new connections");
         self.stop.cancel();
+        // Watch streams have no end of their own to wait for.
+        self.frontend.watches.end_streams();
         let tasks = std::mem::take(&mut *self.tasks.lock());
         let ended = async {
             for task in tasks {
@@ -167,6 +196,7 @@ impl Server {
             }
         }
         self.frontend.node.shutdown().await;
+        self.frontend.watches.stop().await;
         self.frontend.storage.shutdown().await;
         self.frontend.log.shutdown().await;
         tracing::info!("stopped");
@@ -257,6 +287,25 @@ fn storage_config(config: &Config, data_dir: &DataDir) -> StorageConfig {
         engine: config.engine.kind,
         workers: config.engine.write_workers,
         memory_bytes: config.engine.memory_bytes,
+    }
+}
+
+/// What all headers of this member share; the term is filled in later.
+fn header(identity: &Identity) -> pb::ResponseHeader {
+    pb::ResponseHeader {
+        cluster_id: identity.cluster_id,
+        member_id: identity.member_id.0,
+        ..Default::default()
+    }
+}
+
+fn watch_terms(config: &Config) -> WatchTerms {
+    WatchTerms {
+        progress_interval: config.watch.progress_notify_interval,
+        stream_bytes_max: config.watch.stream_bytes_max,
+        // etcd cuts at the size of the largest request that its transport takes.
+        fragment_bytes: config.limits.request_bytes_max + limits::GRPC_OVERHEAD_BYTES,
+        election_timeout: config.election_timeout,
     }
 }
 

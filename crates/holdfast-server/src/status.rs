@@ -42,6 +42,8 @@ pub enum Failure {
     Learner,
     /// A local read failed for good.
     Store(String),
+    /// A watch stream was broken off by its client.
+    WatchCanceled,
     /// The member is stopping.
     Stopped,
     /// Not served by this version.
@@ -114,6 +116,7 @@ impl From<Failure> for Status {
                 Self::new(Code::FailedPrecondition, "etcdserver: rpc not supported for learner")
             }
             Failure::Store(_) => Self::new(Code::DataLoss, "etcdserver: corrupt cluster"),
+            Failure::WatchCanceled => Self::new(Code::Cancelled, "etcdserver: watch canceled"),
             Failure::Stopped => Self::new(Code::Unavailable, "etcdserver: server stopped"),
             Failure::Unimplemented(method) => {
                 Self::new(Code::Unimplemented, format!("{method} is not served by this version of holdfast"))
@@ -195,6 +198,27 @@ fn with(mut status: Status, key: &'static str, value: &str) -> Status {
         status.metadata_mut().insert(key, value);
     }
     status
+}
+
+/// Why there is no new watcher. The stream and its other watchers live on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedWatch {
+    /// The range ends before it begins.
+    EmptyRange,
+    /// The id is in use on this stream.
+    DuplicateId,
+    /// The stream has as many watchers as it may have.
+    TooMany,
+}
+
+/// The cancel reason in the answer to a create that is refused.
+pub fn refused_watch(why: RefusedWatch) -> &'static str {
+    match why {
+        RefusedWatch::EmptyRange => "mvcc: watcher range is empty",
+        RefusedWatch::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
+        // etcd has no such limit, and so no text.
+        RefusedWatch::TooMany => "etcdserver: too many watchers on this watch stream: open another stream",
+    }
 }
 
 /// A node's failure within a budget: when the client's own deadline was the shorter one, it is that which ended.
@@ -284,6 +308,7 @@ mod tests {
             (Failure::ClientApiVersion, 3, "etcdserver: invalid client api version"),
             (Failure::Learner, 9, "etcdserver: rpc not supported for learner"),
             (Failure::Store("sled: corrupt".to_owned()), 15, "etcdserver: corrupt cluster"),
+            (Failure::WatchCanceled, 1, "etcdserver: watch canceled"),
             (Failure::Stopped, 14, "etcdserver: server stopped"),
             (Failure::Unimplemented("Watch"), 12, "Watch is not served by this version of holdfast"),
             (

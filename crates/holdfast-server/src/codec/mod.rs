@@ -5,9 +5,13 @@
 //!   not match their compare's target. Checks of meaning belong to `holdfast_mvcc::validate`.
 //! - A decoded command holds no receive buffer alive that is much larger than the command itself.
 //!
-//! Module map: [`request`] from the wire, [`response`] to the wire.
+//! Module map: [`request`] from the wire, [`response`] to the wire; [`watch`] both ways for watch streams, which are
+//! encoded by hand so that a change is encoded once for all its watchers.
 
 pub mod request;
 pub mod response;
 #[cfg(test)]
 mod tests;
+pub mod watch;
+#[cfg(test)]
+mod watch_tests;

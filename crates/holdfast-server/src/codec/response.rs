@@ -57,7 +57,8 @@ fn op(response: OpResponse) -> pb::ResponseOp {
     }
 }
 
-fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
+/// A key as a client sees it.
+pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
     mvccpb::KeyValue {
         key: kv.key,
         create_revision: signed(kv.create_revision.get()),

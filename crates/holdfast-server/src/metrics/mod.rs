@@ -1,14 +1,17 @@
 //! Metrics, under etcd's names where etcd has one, so that its dashboards and alerts work, and `holdfast_*` for the rest.
 //!
 //! Counters that the services own are counted where things happen; everything that another crate knows is read when
-//! the page is asked for. Module map: [`rpc`] counts RPCs, [`events`] counts changes, `fsync` forms the log's times.
+//! the page is asked for. Module map: [`rpc`] counts RPCs, [`events`] counts changes, [`watch`] what watch streams do,
+//! `fsync` forms the log's times.
 
 pub mod events;
 mod fsync;
 pub mod rpc;
+pub mod watch;
 
 use std::time::Duration;
 
+use holdfast_env::LogId;
 use holdfast_raft::{Health, LogStats};
 use holdfast_storage::{DispatcherState, StorageStatus};
 use parking_lot::Mutex;
@@ -20,6 +23,7 @@ use crate::codec::response::signed;
 use crate::version;
 use events::EventCounts;
 use rpc::RpcMetrics;
+use watch::{WatchCounts, WatchFigures, WatchGauges};
 
 /// All metrics of one member.
 pub struct Metrics {
@@ -28,6 +32,8 @@ pub struct Metrics {
     pub rpc: RpcMetrics,
     /// Changes that became visible here.
     pub events: EventCounts,
+    /// What the watch streams do.
+    pub watch: WatchCounts,
     /// Ranges answered by this member.
     pub ranges: IntCounter,
     /// Transactions answered by this member.
@@ -70,6 +76,9 @@ struct Refreshed {
     log_segments: IntGauge,
     log_queued_bytes: IntGauge,
     log_is_full: IntGauge,
+    log_last_index: IntGauge,
+    log_purged_index: IntGauge,
+    watch: WatchGauges,
 }
 
 /// What never changes while the member runs.
@@ -89,6 +98,12 @@ pub struct Scrape {
     pub storage: StorageStatus,
     /// The Raft log.
     pub log: LogStats,
+    /// The last entry in the Raft log.
+    pub log_last: Option<LogId>,
+    /// The last entry that was purged from it.
+    pub log_purged: Option<LogId>,
+    /// The watchers.
+    pub watch: WatchFigures,
 }
 
 /// Makes and registers metrics; the names are constants, so that registering can only fail by a mistake in this crate.
@@ -173,6 +188,7 @@ impl Metrics {
                 deletes: maker
                     .counter("etcd_mvcc_delete_total", "Total number of deletes seen by this member."),
             },
+            watch: WatchCounts::new(&maker),
             ranges: maker.counter("etcd_mvcc_range_total", "Total number of ranges answered by this member."),
             txns: maker.counter("etcd_mvcc_txn_total", "Total number of txns answered by this member."),
             read_indexes_failed: maker.counter(
@@ -301,11 +317,15 @@ impl Refreshed {
                 "holdfast_log_is_full",
                 "1 while there is no room for another log segment, 0 otherwise.",
             ),
+            log_last_index: maker.gauge("holdfast_log_last_index", "The last entry in the Raft log."),
+            log_purged_index: maker
+                .gauge("holdfast_log_purged_index", "The last entry that was purged from the Raft log."),
+            watch: WatchGauges::new(maker),
         }
     }
 
     fn refresh(&self, scrape: &Scrape) {
-        let Scrape { health, storage, log } = scrape;
+        let Scrape { health, storage, log, log_last, log_purged, watch } = scrape;
         self.has_leader.set(i64::from(health.leader.is_some()));
         self.is_leader.set(i64::from(health.is_leader));
         self.is_learner.set(i64::from(health.is_learner));
@@ -325,9 +345,8 @@ impl Refreshed {
                 .with_label_values(&[state_label(state)])
                 .set(i64::from(storage.state == state));
         }
-        let behind = |reached: Option<holdfast_env::LogId>| {
-            signed(applied.saturating_sub(reached.map_or(0, |id| id.index().get())))
-        };
+        let behind =
+            |reached: Option<LogId>| signed(applied.saturating_sub(reached.map_or(0, |id| id.index().get())));
         self.stable_lag.set(behind(storage.stable));
         self.durable_lag.set(behind(storage.durable));
         self.memtable_bytes.set(signed(storage.memtable_bytes as u64));
@@ -337,6 +356,10 @@ impl Refreshed {
         self.log_segments.set(signed(log.segments as u64));
         self.log_queued_bytes.set(signed(log.queued_bytes as u64));
         self.log_is_full.set(i64::from(log.is_full));
+        let index = |id: Option<LogId>| signed(id.map_or(0, |id| id.index().get()));
+        self.log_last_index.set(index(*log_last));
+        self.log_purged_index.set(index(*log_purged));
+        self.watch.refresh(watch);
     }
 }
 

@@ -26,13 +26,6 @@ macro_rules! later {
 }
 
 later! {
-    /// Watches.
-    WatchLater: watch_server::Watch;
-    type WatchStream = WatchResponse;
-    fn watch(Streaming<WatchRequest>) -> NoStream<WatchResponse>, "Watch";
-}
-
-later! {
     /// Leases.
     LeaseLater: lease_server::Lease;
     type LeaseKeepAliveStream = LeaseKeepAliveResponse;

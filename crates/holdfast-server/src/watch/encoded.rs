@@ -1,0 +1,97 @@
+//! The changes of one batch as bytes for responses: made when the first watcher wants them, shared by all that do.
+
+use bytes::{Bytes, BytesMut};
+use holdfast_mvcc::types::{Change, KeyValue, Record};
+use holdfast_storage::{ReadError, Storage};
+use holdfast_watch::PrevKv;
+
+use crate::codec::watch::put_event;
+
+/// Where the states before the changes come from.
+pub(super) enum Previous<'a> {
+    /// Looked up when they are wanted; blocks when they are cold.
+    Live(&'a Storage),
+    /// Read already, in the records' order; empty when no watcher wanted them.
+    Read(Vec<Option<KeyValue>>),
+}
+
+/// A batch's records and their bytes.
+pub(super) struct Encoded<'a> {
+    records: &'a [Record],
+    previous: Previous<'a>,
+    plain: Vec<Option<Bytes>>,
+    with_previous: Vec<Option<Bytes>>,
+    /// The last selection of several records: watchers of the same keys come one after the other.
+    last: Option<Selection>,
+}
+
+struct Selection {
+    prev_kv: PrevKv,
+    records: Vec<usize>,
+    bytes: Bytes,
+}
+
+impl<'a> Encoded<'a> {
+    pub(super) fn new(records: &'a [Record], previous: Previous<'a>) -> Self {
+        Self {
+            records,
+            previous,
+            plain: vec![None; records.len()],
+            with_previous: vec![None; records.len()],
+            last: None,
+        }
+    }
+
+    /// The bytes of these records, one behind the other.
+    ///
+    /// Errors: what was before could not be read.
+    pub(super) fn select(&mut self, prev_kv: PrevKv, selected: &[usize]) -> Result<Bytes, ReadError> {
+        if let [at] = selected {
+            return self.event(prev_kv, *at);
+        }
+        if let Some(last) = &self.last
+            && last.prev_kv == prev_kv
+            && last.records == selected
+        {
+            return Ok(last.bytes.clone());
+        }
+        let mut buffer = BytesMut::new();
+        for at in selected {
+            buffer.extend_from_slice(&self.event(prev_kv, *at)?);
+        }
+        let bytes = buffer.freeze();
+        self.last = Some(Selection { prev_kv, records: selected.to_vec(), bytes: bytes.clone() });
+        Ok(bytes)
+    }
+
+    fn event(&mut self, prev_kv: PrevKv, at: usize) -> Result<Bytes, ReadError> {
+        let record = &self.records[at];
+        if prev_kv == PrevKv::Omitted || is_creation(record) {
+            let bytes = self.plain[at].get_or_insert_with(|| encode(record, None));
+            return Ok(bytes.clone());
+        }
+        if let Some(bytes) = &self.with_previous[at] {
+            return Ok(bytes.clone());
+        }
+        let previous = match &mut self.previous {
+            Previous::Read(read) => read.get_mut(at).and_then(Option::take),
+            Previous::Live(storage) => match storage.previous_if_hot(record) {
+                Some(previous) => previous,
+                None => storage.previous(std::slice::from_ref(record))?.pop().flatten(),
+            },
+        };
+        let bytes = encode(record, previous);
+        self.with_previous[at] = Some(bytes.clone());
+        Ok(bytes)
+    }
+}
+
+fn encode(record: &Record, previous: Option<KeyValue>) -> Bytes {
+    let mut buffer = BytesMut::new();
+    put_event(&mut buffer, record, previous);
+    buffer.freeze()
+}
+
+fn is_creation(record: &Record) -> bool {
+    matches!(&record.change, Change::Put(put) if put.create_revision == record.id.revision)
+}

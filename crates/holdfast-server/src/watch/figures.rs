@@ -1,0 +1,12 @@
+//! What the dispatch loop leaves for whoever asks how it is doing.
+
+use holdfast_mvcc::types::Revision;
+use holdfast_watch::Figures;
+
+/// Written by the dispatch loop after each turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen {
+    pub(super) figures: Figures,
+    pub(super) streams: usize,
+    pub(super) head: Revision,
+}

@@ -1,0 +1,162 @@
+//! The streams and their watchers as clients see them: ids, options, what each was told.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use holdfast_env::Monotonic;
+use holdfast_mvcc::types::Revision;
+use holdfast_watch::{Delivery, PrevKv, StreamId, Taken, WatcherId};
+
+use super::encoded::Encoded;
+use super::outbound::{Delivered, Outbound, Place};
+use crate::codec::watch::Response;
+use crate::metrics::watch::WatchCounts;
+
+/// A watcher, beside what the hub knows of it.
+pub(super) struct Watcher {
+    pub(super) outbound: Arc<Outbound>,
+    /// Its id on the wire, unique on its stream.
+    pub(super) watch_id: i64,
+    /// The first revision its client named; none when it takes what comes.
+    pub(super) start: Revision,
+    pub(super) prev_kv: PrevKv,
+    pub(super) takes_fragments: bool,
+    pub(super) is_notified: bool,
+    /// True when it was sent something since the last look at it for progress.
+    pub(super) has_moved: bool,
+    /// Where its newest events were queued.
+    pub(super) last: Option<Place>,
+}
+
+/// A stream.
+pub(super) struct Stream {
+    pub(super) outbound: Arc<Outbound>,
+    /// The watchers by their ids on the wire. `None`: compaction took the watcher; its id stays used until the client
+    /// cancels it, as in etcd.
+    pub(super) ids: BTreeMap<i64, Option<WatcherId>>,
+    /// Where the search for a free id goes on.
+    next_id: i64,
+    /// When its idle watchers are told of progress next; none while nobody wants that.
+    pub(super) progress_due: Option<Monotonic>,
+    /// The client asked for progress, and waits for it to be this far at least.
+    pub(super) progress_asked: Option<Revision>,
+}
+
+impl Stream {
+    pub(super) fn new(outbound: Arc<Outbound>) -> Self {
+        Self { outbound, ids: BTreeMap::new(), next_id: 0, progress_due: None, progress_asked: None }
+    }
+
+    /// The next id that is free, counting up from 0.
+    pub(super) fn free_id(&mut self) -> i64 {
+        while self.ids.contains_key(&self.next_id) {
+            self.next_id += 1;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+}
+
+/// All streams and watchers. Owned by the dispatch loop.
+pub(super) struct Table {
+    pub(super) streams: BTreeMap<StreamId, Stream>,
+    pub(super) watchers: HashMap<WatcherId, Watcher, BuildHasherDefault<IdHasher>>,
+    /// Streams with something new for their transport.
+    woken: HashMap<StreamId, Arc<Outbound>, BuildHasherDefault<IdHasher>>,
+    /// Streams that were refused something for another reason than a full queue.
+    pub(super) stuck: Vec<StreamId>,
+    counts: WatchCounts,
+}
+
+impl Table {
+    pub(super) fn new(counts: WatchCounts) -> Self {
+        Self {
+            streams: BTreeMap::new(),
+            watchers: HashMap::default(),
+            woken: HashMap::default(),
+            stuck: Vec::new(),
+            counts,
+        }
+    }
+
+    /// Queues a delivery on its stream, with this revision in the header.
+    pub(super) fn deliver(
+        &mut self,
+        delivery: Delivery<'_>,
+        encoded: &mut Encoded<'_>,
+        revision: Revision,
+    ) -> Taken {
+        let Some(watcher) = self.watchers.get_mut(&delivery.watcher) else {
+            // It is being removed.
+            return Taken::Taken;
+        };
+        let bytes = match encoded.select(delivery.prev_kv, delivery.records) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::error!(%error, "cannot read what was before a change: a watch stream stands still");
+                self.stuck.push(delivery.stream);
+                return Taken::Full;
+            }
+        };
+        let events = u32::try_from(delivery.records.len()).unwrap_or(u32::MAX);
+        let delivered = Delivered {
+            watch_id: watcher.watch_id,
+            revision,
+            encoded: bytes,
+            events,
+            fragments: watcher.takes_fragments,
+        };
+        match watcher.outbound.deliver(delivered, watcher.last) {
+            Ok(place) => {
+                watcher.last = Some(place);
+                watcher.has_moved = true;
+                self.counts.events.inc_by(u64::from(events));
+                if let Entry::Vacant(vacant) = self.woken.entry(delivery.stream) {
+                    vacant.insert(Arc::clone(&watcher.outbound));
+                }
+                Taken::Taken
+            }
+            Err(full) => full,
+        }
+    }
+
+    /// Queues a response that is not about changes.
+    pub(super) fn push(&mut self, stream: StreamId, response: Response) {
+        if let Some(found) = self.streams.get(&stream) {
+            found.outbound.push(response);
+            self.woken.insert(stream, Arc::clone(&found.outbound));
+        }
+    }
+
+    /// Wakes each stream that got something, once.
+    pub(super) fn wake(&mut self) {
+        for (_, outbound) in self.woken.drain() {
+            outbound.wake();
+        }
+    }
+}
+
+/// Spreads numbers that count up. The ids are ours, so nobody can choose them to collide.
+#[derive(Debug, Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio: neighbours end up far apart, also in the upper bits, which the table uses too.
+        self.0 = (self.0.rotate_left(32) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+}
