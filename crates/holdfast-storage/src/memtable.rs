@@ -5,20 +5,25 @@
 //! *overlay*, takes over.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use holdfast_mvcc::types::{Change, PutRecord, RecordId, Revision};
 use parking_lot::RwLock;
 
 use crate::record::Stored;
+use crate::view::FixedHasher;
 
 /// Records by id, in shards by key.
 #[derive(Debug)]
 pub(crate) struct Memtable {
     /// Written by the worker of the shard and, to remove, by the committer; looked up by readers, iterated only
     /// where the order does not matter.
-    shards: Vec<RwLock<HashMap<RecordId, Arc<Stored>>>>,
+    shards: Vec<RwLock<Shard>>,
 }
+
+/// Nobody outside chooses the ids: a plain hash is enough.
+type Shard = HashMap<RecordId, Arc<Stored>, BuildHasherDefault<FixedHasher>>;
 
 impl Memtable {
     /// An empty one with so many shards.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::control::{CommitPosition, Fence};
+use crate::limits::COMMIT_BYTES;
 use crate::memtable::Memtable;
 use crate::record::Stored;
 
@@ -58,15 +59,20 @@ pub(crate) struct Waiting {
 }
 
 impl Backlog {
-    /// Adds a slice.
+    /// Adds a slice. Wakes the committer when it is the first one, or completes what a commit waits for: in between
+    /// the committer lingers by its own timer, and a wake-up for each slice costs more than the slice.
     pub(crate) fn push_slice(&self, slice: ReadySlice) {
         let mut inner = self.inner.lock();
+        let (was_empty, before) = (inner.items.is_empty(), inner.bytes);
         if inner.fences == 0 {
             inner.bytes += slice.bytes;
         }
+        let completes = before < COMMIT_BYTES && inner.bytes >= COMMIT_BYTES;
         inner.items.push_back(Item::Slice(slice));
         drop(inner);
-        self.notify.notify_one();
+        if was_empty || completes {
+            self.notify.notify_one();
+        }
     }
 
     /// Adds a fence.
@@ -89,7 +95,7 @@ impl Backlog {
         self.notify.notify_one();
     }
 
-    /// Resolves after the next push, close or wake; one that came before counts.
+    /// Resolves after the next push that matters, close or wake; one that came before counts.
     pub(crate) async fn changed(&self) {
         self.notify.notified().await;
     }

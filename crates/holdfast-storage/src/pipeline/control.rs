@@ -95,6 +95,8 @@ pub(crate) enum Sequenced {
 
 /// An evaluated slice of the log, while its records are with the workers.
 pub(crate) struct Slice {
+    /// What is in the memtable already, ascending.
+    pub(crate) encoded: Vec<Arc<Stored>>,
     /// What each worker gives back.
     pub(crate) parts: Vec<oneshot::Receiver<Vec<Arc<Stored>>>>,
     /// Who waits for what.

@@ -12,8 +12,9 @@ use super::evaluate::{Evaluated, Recent, evaluate};
 use super::phase::{Merging, Normal, Phase, Poisoned, tell};
 use super::shared::{Positions, Shared};
 use crate::error::StorageError;
-use crate::limits::SLICE_ENTRIES_MAX;
+use crate::limits::{INLINE_BYTES_MAX, SLICE_ENTRIES_MAX};
 use crate::memtable::{Memtable, shard_of};
+use crate::record::Stored;
 use crate::ring::Ring;
 use crate::snapshot::install::Prepared;
 use crate::types::{Applied, DispatchItem, Visible};
@@ -210,10 +211,28 @@ impl Dispatcher {
         items
     }
 
-    /// Hands records to the workers and the rest to the sequencer.
+    /// Hands records to the workers and the rest to the sequencer. What is small is encoded here: waking a worker, and
+    /// the sequencer once more behind it, would cost more.
     async fn send(&mut self, view: &View, evaluated: Evaluated) -> Result<(), Broken> {
         let Evaluated { records, answers, position, bytes } = evaluated;
         self.shared.memtable_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let (mut encoded, mut parts) = (Vec::new(), Vec::new());
+        if bytes <= INLINE_BYTES_MAX {
+            encoded = encode_here(&view.active, records);
+        } else {
+            parts = self.to_workers(view, records).await?;
+        }
+        let visible = Visible { log_id: position.applied.log_id, revision: position.head.revision };
+        let memtable = Arc::clone(&view.active);
+        let slice = Slice { encoded, parts, answers, visible, commit: position, bytes, memtable };
+        self.sequencer.send(Sequenced::Slice(slice)).await.map_err(|_| Broken)
+    }
+
+    async fn to_workers(
+        &self,
+        view: &View,
+        records: Vec<Record>,
+    ) -> Result<Vec<oneshot::Receiver<Vec<Arc<Stored>>>>, Broken> {
         let mut by_shard: Vec<Vec<Record>> = (0..self.shards.len()).map(|_| Vec::new()).collect();
         for record in records {
             by_shard[shard_of(&record.key, self.shards.len())].push(record);
@@ -227,10 +246,7 @@ impl Dispatcher {
                 parts.push(part);
             }
         }
-        let visible = Visible { log_id: position.applied.log_id, revision: position.head.revision };
-        let memtable = Arc::clone(&view.active);
-        let slice = Slice { parts, answers, visible, commit: position, bytes, memtable };
-        self.sequencer.send(Sequenced::Slice(slice)).await.map_err(|_| Broken)
+        Ok(parts)
     }
 
     /// Sends a fence through all shards and the sequencer to the committer.
@@ -427,4 +443,13 @@ impl Dispatcher {
         }
         debug_assert!(matches!(self.phase(), Phase::Poisoned(Poisoned { .. })));
     }
+}
+
+/// Does what the workers do.
+fn encode_here(memtable: &Memtable, records: Vec<Record>) -> Vec<Arc<Stored>> {
+    let encoded: Vec<Arc<Stored>> = records.into_iter().map(|record| Arc::new(Stored::new(record))).collect();
+    for stored in &encoded {
+        memtable.insert(shard_of(&stored.record.key, memtable.shards()), std::slice::from_ref(stored));
+    }
+    encoded
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use holdfast_mvcc::Values;
+use holdfast_mvcc::command::Command;
 use holdfast_mvcc::types::{Change, PutRecord, Record, RecordId, Revision};
 use tokio::sync::oneshot;
 
@@ -119,10 +120,15 @@ fn prefetch(
     recent: &Recent,
 ) -> Result<HashMap<RecordId, PutRecord>, StoreError> {
     let mut needed: Vec<(Bytes, RecordId)> = Vec::new();
+    if items
+        .iter()
+        .any(|item| matches!(&item.body, DispatchBody::Command { command, .. } if may_need_values(command)))
     {
         let state = view.state.read();
         for item in items {
-            if let DispatchBody::Command { command, .. } = &item.body {
+            if let DispatchBody::Command { command, .. } = &item.body
+                && may_need_values(command)
+            {
                 let left = PREFETCH_RECORDS_MAX - needed.len();
                 needed.extend(state.needed_values(command, left));
             }
@@ -145,6 +151,16 @@ fn prefetch(
         }
     }
     Ok(prefetched)
+}
+
+/// False when it certainly does not: most writes are plain puts, for which the index need not be asked.
+fn may_need_values(command: &Command) -> bool {
+    match command {
+        Command::Put(put) => put.prev_kv || put.ignore_value,
+        Command::DeleteRange(delete) => delete.prev_kv,
+        Command::Txn(_) => true,
+        Command::Compact(_) | Command::PublishMember(_) => false,
+    }
 }
 
 /// Where evaluation finds values.

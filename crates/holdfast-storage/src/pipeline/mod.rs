@@ -12,6 +12,9 @@
 //!                committer    one atomic batch per contiguous prefix; dumps; scrubs
 //! ```
 //!
+//! A slice of few bytes takes no detour through the workers: the dispatcher encodes it, because waking them costs more.
+//! And the committer is not woken for each slice, but for the first one and when a commit is full.
+//!
 //! Who waits for whom: dispatcher → workers and sequencer; sequencer → workers; committer → nobody but its engine
 //! (and, at the end of a dump and in an install, the dispatcher, through control events that are always taken). So
 //! answers never wait for the stable store, and there is no circle. When memtables exceed their budget the

@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 use super::backlog::ReadySlice;
 use super::control::{Sequenced, Slice};
 use super::shared::Shared;
-use crate::record::Stored;
 
 /// Works until the channel closes, then closes the backlog.
 pub(crate) async fn run(shared: Arc<Shared>, mut input: mpsc::Receiver<Sequenced>) {
@@ -33,11 +32,13 @@ pub(crate) async fn run(shared: Arc<Shared>, mut input: mpsc::Receiver<Sequenced
 
 /// `None` when a worker is gone: the pipeline ends, and nothing behind that slice may become visible.
 async fn sequence(shared: &Shared, slice: Slice) -> Option<()> {
-    let mut records: Vec<Arc<Stored>> = Vec::new();
-    for part in slice.parts {
-        records.extend(part.await.ok()?);
+    let mut records = slice.encoded;
+    if !slice.parts.is_empty() {
+        for part in slice.parts {
+            records.extend(part.await.ok()?);
+        }
+        records.sort_unstable_by_key(|stored| stored.record.id);
     }
-    records.sort_unstable_by_key(|stored| stored.record.id);
     let _span = tracing::debug_span!("sequence", revision = slice.visible.revision.get()).entered();
     {
         let view = shared.view.load();
