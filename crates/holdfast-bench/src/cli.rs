@@ -35,8 +35,14 @@ pub(crate) enum Command {
 pub(crate) enum Case {
     /// Writes of random keys
     Put,
+    /// Writes at --steady-rate a second, by a timetable: how late answers are when there is little to do
+    PutSteady,
+    /// Writes at 30 % of what the slowest system reached in the case put of this run, by a timetable
+    PutBusy,
     /// Reads confirmed by a quorum
     GetLinearizable,
+    /// The same at --steady-rate a second, by a timetable
+    GetSteady,
     /// Reads of the member's own state
     GetSerializable,
     /// Transactions that write a key if it is as last seen
@@ -120,6 +126,9 @@ pub(crate) struct WorkFlags {
     /// Watchers
     #[command(flatten)]
     pub(crate) watch: WatchFlags,
+    /// Operations a second in the steady cases
+    #[arg(long, default_value = "500")]
+    pub(crate) steady_rate: NonZeroU32,
     /// Connections of the case connections
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub(crate) idle_connections: u32,
@@ -161,6 +170,9 @@ pub(crate) struct CompareFlags {
     /// Write all rounds and summaries to this file
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+    /// Write the whole report to this file, as Markdown
+    #[arg(long)]
+    pub(crate) page: Option<PathBuf>,
     /// Write a picture of each figure into this directory
     #[arg(long)]
     pub(crate) svg: Option<PathBuf>,

@@ -25,6 +25,7 @@ mod report;
 mod systems;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -82,15 +83,22 @@ async fn until_interrupted(command: Command) -> Result<(), Error> {
 async fn compare(flags: &CompareFlags) -> Result<(), Error> {
     let rounds = compare::run(flags).await?;
     let summaries = report::summaries(&rounds);
+    let machine = measure::procfs::machine();
+    let command: Vec<String> =
+        ["holdfast-bench".to_owned()].into_iter().chain(std::env::args().skip(1)).collect();
+    let command = command.join(" ");
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))
+    };
     if let Some(path) = &flags.json {
         let report = serde_json::json!({
-            "machine": measure::procfs::machine(),
-            "command": std::env::args().collect::<Vec<_>>().join(" "),
-            "summaries": summaries,
-            "rounds": rounds,
+            "machine": machine, "command": command, "summaries": summaries, "rounds": rounds,
         });
-        std::fs::write(path, format!("{report:#}\n"))
-            .map_err(Error::io(format!("write {}", path.display())))?;
+        write(path, format!("{report:#}\n"))?;
+    }
+    if let Some(path) = &flags.page {
+        let origin = report::page::Origin { machine: &machine, command: &command };
+        write(path, report::page::render(origin, &summaries))?;
     }
     if let Some(directory) = &flags.svg {
         report::svg::write(directory, &summaries)?;
@@ -102,7 +110,7 @@ async fn load(flags: &LoadFlags) -> Result<(), Error> {
     let size = &flags.work.size;
     let space = KeySpace::new(size.keys, size.value_bytes as usize);
     let connections = Connections::open(&flags.endpoints, size.connections).await?;
-    for work in works(flags.case, &flags.work, &space) {
+    for work in works(flags.case, &flags.work, &space, None)? {
         if work.needs_keys() {
             load::preload(&space, &connections).await?;
         }

@@ -8,16 +8,20 @@
 pub(crate) mod work;
 
 use std::io::Write;
+use std::num::NonZeroU32;
 
 use crate::cli::{Case, CompareFlags};
 use crate::error::Error;
 use crate::load::keys::KeySpace;
 use crate::load::{self, Connections};
 use crate::measure::window;
-use crate::report::Round;
+use crate::report::{self, Round, Summary};
 use crate::systems::cluster::{Cluster, Layout};
 use crate::systems::{Programs, System, default_holdfast};
 use work::{Work, works};
+
+/// Of the busy case, in the maximum.
+const BUSY_SHARE: f64 = 0.3;
 
 /// The programs that a comparison starts.
 pub(crate) fn programs(flags: &CompareFlags) -> Programs {
@@ -37,9 +41,24 @@ pub(crate) async fn run(flags: &CompareFlags) -> Result<Vec<Round>, Error> {
     }
     let mut rounds = Vec::new();
     for case in &flags.cases {
-        rounds.extend(run_case(*case, flags, &programs).await?);
+        let busy = busy_rate(&report::summaries(&rounds));
+        rounds.extend(run_case(*case, flags, &programs, busy).await?);
     }
     Ok(rounds)
+}
+
+/// 30 % of what the slowest store reached in the case put; `None` before that case.
+fn busy_rate(summaries: &[Summary]) -> Option<NonZeroU32> {
+    let is_store =
+        |summary: &&Summary| summary.case == Case::Put.name() && summary.side != System::Ceiling.name();
+    let slowest =
+        summaries.iter().filter(is_store).map(|summary| summary.per_second).min_by(f64::total_cmp)?;
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "far fewer than 2^32 puts a second, and none is negative"
+    )]
+    NonZeroU32::new((slowest * BUSY_SHARE) as u32)
 }
 
 /// A system that takes part in a case.
@@ -49,10 +68,15 @@ struct Side {
     connections: Connections,
 }
 
-async fn run_case(case: Case, flags: &CompareFlags, programs: &Programs) -> Result<Vec<Round>, Error> {
+async fn run_case(
+    case: Case,
+    flags: &CompareFlags,
+    programs: &Programs,
+    busy: Option<NonZeroU32>,
+) -> Result<Vec<Round>, Error> {
     let layout = Layout { members: flags.members as usize, parent: flags.data_parent.clone() };
     let space = KeySpace::new(flags.work.size.keys, flags.work.size.value_bytes as usize);
-    let works = works(case, &flags.work, &space);
+    let works = works(case, &flags.work, &space, busy)?;
     let mut sides = Vec::new();
     for system in flags.systems.iter().copied().filter(|system| works.iter().all(|work| work.is_for(*system)))
     {
@@ -98,4 +122,19 @@ fn line(round: &Round) -> String {
 /// Progress; without a standard error there is nobody to tell.
 fn tell(line: &str) {
     drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::round;
+
+    #[test]
+    fn busy_is_a_share_of_the_slowest_store() {
+        assert_eq!(busy_rate(&[]), None);
+        let rounds = [round("holdfast", 1, 40_000), round("etcd", 1, 20_000), round("ceiling", 1, 100)];
+        assert_eq!(busy_rate(&report::summaries(&rounds)), NonZeroU32::new(3000));
+        let reads = Round { case: "get-linearizable".to_owned(), ..round("etcd", 1, 10) };
+        assert_eq!(busy_rate(&report::summaries(&[reads])), None);
+    }
 }

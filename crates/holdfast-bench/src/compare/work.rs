@@ -1,5 +1,6 @@
 //! What a case does in one measuring window, and the figures that come out.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::cli::{Case, WorkFlags};
@@ -7,6 +8,7 @@ use crate::error::Error;
 use crate::load::fanout::{Audience, Watching, Writes};
 use crate::load::keys::KeySpace;
 use crate::load::operation::Operation;
+use crate::load::pace::Pace;
 use crate::load::{self, Connections, Load, Outcome};
 use crate::measure::window::{self, Used};
 use crate::report::{Round, Unit};
@@ -38,16 +40,37 @@ pub(crate) enum Work {
     Connections(u32),
 }
 
-/// The measurements of a case, to be made in turn.
-pub(crate) fn works(case: Case, flags: &WorkFlags, space: &KeySpace) -> Vec<Work> {
-    let calls = |operation, clients| {
-        let (pace, duration) = (flags.size.pace(), flags.size.duration);
-        vec![Work::Calls(Load { operation, clients, pace, duration, space: space.clone() })]
+/// The measurements of a case, to be made in turn. `busy` is the rate of the busy case, when it is known.
+///
+/// Errors: the busy case without its rate.
+pub(crate) fn works(
+    case: Case,
+    flags: &WorkFlags,
+    space: &KeySpace,
+    busy: Option<NonZeroU32>,
+) -> Result<Vec<Work>, Error> {
+    let load = |operation, clients, pace| {
+        vec![Work::Calls(Load {
+            operation,
+            clients,
+            pace,
+            duration: flags.size.duration,
+            space: space.clone(),
+        })]
     };
     let clients = flags.size.clients;
-    match case {
+    let calls = |operation, clients| load(operation, clients, flags.size.pace());
+    Ok(match case {
         Case::Put => calls(Operation::Put, clients),
+        Case::PutSteady => load(Operation::Put, clients, Pace::Open(flags.steady_rate)),
+        Case::PutBusy => {
+            let rate = busy.ok_or_else(|| {
+                Error::Setting("put-busy needs the case put before it, to know how fast 30 % is".to_owned())
+            })?;
+            load(Operation::Put, clients, Pace::Open(rate))
+        }
         Case::GetLinearizable => calls(Operation::GetLinearizable, clients),
+        Case::GetSteady => load(Operation::GetLinearizable, clients, Pace::Open(flags.steady_rate)),
         Case::GetSerializable => calls(Operation::GetSerializable, clients),
         Case::Cas => calls(Operation::Cas, clients),
         Case::Mixed => calls(Operation::Mixed, clients),
@@ -66,7 +89,7 @@ pub(crate) fn works(case: Case, flags: &WorkFlags, space: &KeySpace) -> Vec<Work
                 .to_vec()
         }
         Case::Connections => vec![Work::Connections(flags.idle_connections)],
-    }
+    })
 }
 
 #[derive(Debug, Clone, Copy)]

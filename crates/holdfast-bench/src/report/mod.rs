@@ -1,7 +1,9 @@
 //! From rounds to what people read: medians, ratios, tables, pictures.
 //!
-//! Module map: [`table`] is Markdown for the terminal and the docs, [`svg`] draws bars.
+//! Module map: [`table`] is Markdown for the terminal and the docs, [`svg`] draws bars, [`page`] is all
+//! of it with the goals and the losses.
 
+pub(crate) mod page;
 pub(crate) mod svg;
 pub(crate) mod table;
 
