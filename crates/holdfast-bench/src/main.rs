@@ -98,7 +98,7 @@ async fn compare(flags: &CompareFlags) -> Result<(), Error> {
     }
     if let Some(path) = &flags.page {
         let origin = report::page::Origin { machine: &machine, command: &command };
-        write(path, report::page::render(origin, &summaries))?;
+        write(path, report::page::render(origin, &rounds))?;
     }
     if let Some(directory) = &flags.svg {
         report::svg::write(directory, &summaries)?;

@@ -92,7 +92,7 @@ async fn run_case(
     let mut rounds = Vec::new();
     for number in 1..=flags.rounds {
         for side in &mut sides {
-            for work in &works {
+            for work in in_turn(&works, number) {
                 let mut round = work.measure(&mut side.cluster, &side.connections, flags.warm_up).await?;
                 round.case = case.name();
                 round.side = format!("{}{}", side.system.name(), work.label());
@@ -103,6 +103,11 @@ async fn run_case(
         }
     }
     Ok(rounds)
+}
+
+/// The works of a round: every other round begins with the last, so that neither always comes after the other.
+fn in_turn(works: &[Work], round: u32) -> Vec<&Work> {
+    if round.is_multiple_of(2) { works.iter().rev().collect() } else { works.iter().collect() }
 }
 
 fn line(round: &Round) -> String {

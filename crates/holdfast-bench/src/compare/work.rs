@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cli::{Case, WorkFlags};
 use crate::error::Error;
-use crate::load::fanout::{Audience, Watching, Writes};
+use crate::load::fanout::{Audience, Fill, Watching, Writes};
 use crate::load::keys::KeySpace;
 use crate::load::operation::Operation;
 use crate::load::pace::Pace;
@@ -17,6 +17,8 @@ use crate::systems::cluster::Cluster;
 
 /// A list answers with a thousand keys: one client in so many of the other cases' keeps servers as busy.
 const CLIENTS_PER_LISTER: u32 = 16;
+/// More than any server here holds back for one stream: etcd has no bound in bytes, ours has 4 MiB.
+const QUEUE_BYTES: u64 = 6 * 1024 * 1024;
 /// Of the case that asks how late events are.
 const LATENCY_WATCHERS: u32 = 10;
 
@@ -114,6 +116,13 @@ fn fanout(flags: &WorkFlags, space: &KeySpace, watchers: Watchers, unit: Unit) -
     Work::Fanout { audience, writes, label, unit }
 }
 
+/// As many keys as fill what servers hold back for a watcher that does not read: that happens once to each, and what
+/// it costs from then on is the question.
+fn full_queues(space: &KeySpace) -> KeySpace {
+    let value_bytes = space.value().len();
+    KeySpace::new(QUEUE_BYTES / value_bytes.max(64) as u64, value_bytes)
+}
+
 impl Work {
     /// Whether the empty server can take part: it holds no lists and sends no events.
     pub(super) fn is_for(&self, system: System) -> bool {
@@ -150,7 +159,7 @@ impl Work {
         match self {
             Self::Calls(load) => load::run(load, connections).await,
             Self::Fanout { audience, writes, .. } => {
-                let watching = Watching::begin(audience, endpoints).await?;
+                let watching = Watching::begin(audience, endpoints, None).await?;
                 Ok(watching.run(writes, connections).await?.events)
             }
             Self::Connections(count) => Ok(load::connect_and_read(endpoints, *count).await?.0),
@@ -168,7 +177,10 @@ impl Work {
             Self::Calls(load) => calls(cluster, connections, load, warm_up).await,
             Self::Fanout { audience, writes, unit, .. } => {
                 let alone = window::look(cluster).await?;
-                let watching = Watching::begin(audience, &cluster.endpoints()).await?;
+                let full = full_queues(&writes.space);
+                // With and without silent watchers alike, so that the stores are.
+                let fill = (*unit == Unit::Put).then_some(Fill { space: &full, connections });
+                let watching = Watching::begin(audience, &cluster.endpoints(), fill).await?;
                 let shown = Shown { watching: &watching, writes, unit: *unit };
                 let round = events(cluster, connections, &shown, warm_up).await?;
                 // What watchers hold in memory, they hold from the moment they are there.

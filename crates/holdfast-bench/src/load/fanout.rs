@@ -52,6 +52,15 @@ pub(crate) struct Writes {
     pub(crate) space: KeySpace,
 }
 
+/// Keys that are written once, before anybody reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Fill<'a> {
+    /// Which keys.
+    pub(crate) space: &'a KeySpace,
+    /// Over which connections.
+    pub(crate) connections: &'a Connections,
+}
+
 /// What a fan-out saw.
 #[derive(Debug)]
 pub(crate) struct Delivered {
@@ -83,13 +92,13 @@ fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
 }
 
 impl Watching {
-    /// Makes the watchers; when it returns, the servers have confirmed all of them.
-    pub(crate) async fn begin(audience: &Audience, endpoints: &[String]) -> Result<Self, Error> {
-        let setup = tokio::time::timeout(SETUP_MAX, Self::set_up(audience, endpoints)).await;
-        setup.map_err(|_| Error::Late { what: "all watchers made".to_owned(), patience: SETUP_MAX })?
-    }
-
-    async fn set_up(audience: &Audience, endpoints: &[String]) -> Result<Self, Error> {
+    /// Makes the watchers; when it returns, the servers have confirmed all of them. Those that do not read are there
+    /// first, and `fill` is written to them before the others come.
+    pub(crate) async fn begin(
+        audience: &Audience,
+        endpoints: &[String],
+        fill: Option<Fill<'_>>,
+    ) -> Result<Self, Error> {
         let now = Instant::now();
         let mut watching = Self {
             tally: Arc::new(Mutex::new(Tally { outcome: Outcome::new(), last: now, ended: None })),
@@ -99,23 +108,35 @@ impl Watching {
             _unread: Vec::new(),
             _drivers: Vec::new(),
         };
-        let silent = audience.silent.div_ceil(SILENT_PER_CONNECTION);
-        let silent = watching.connect(endpoints, silent, Reading::Nothing).await?;
-        for connection in silent.iter().cycle().take(audience.silent as usize) {
-            let stream = open(connection, 1).await?;
-            watching._unread.push(stream);
+        within_setup_max(watching.add_silent(audience, endpoints)).await?;
+        if let Some(Fill { space, connections }) = fill {
+            super::preload(space, connections).await?;
         }
+        within_setup_max(watching.add_readers(audience, endpoints)).await?;
+        Ok(watching)
+    }
+
+    async fn add_silent(&mut self, audience: &Audience, endpoints: &[String]) -> Result<(), Error> {
+        let count = audience.silent.div_ceil(SILENT_PER_CONNECTION);
+        let connections = self.connect(endpoints, count, Reading::Nothing).await?;
+        for connection in connections.iter().cycle().take(audience.silent as usize) {
+            self._unread.push(open(connection, 1).await?);
+        }
+        Ok(())
+    }
+
+    async fn add_readers(&mut self, audience: &Audience, endpoints: &[String]) -> Result<(), Error> {
         let streams = audience.readers.div_ceil(audience.per_stream.max(1));
         let connections =
-            watching.connect(endpoints, audience.connections.min(streams), Reading::Everything).await?;
+            self.connect(endpoints, audience.connections.min(streams), Reading::Everything).await?;
         let mut left = audience.readers;
         for connection in connections.iter().cycle().take(streams as usize) {
             let watchers = left.min(audience.per_stream);
             left -= watchers;
             let stream = open(connection, watchers).await?;
-            watching._reading.spawn(read(stream, Arc::clone(&watching.tally), watching.epoch));
+            self._reading.spawn(read(stream, Arc::clone(&self.tally), self.epoch));
         }
-        Ok(watching)
+        Ok(())
     }
 
     async fn connect(
@@ -186,6 +207,11 @@ impl Watching {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+async fn within_setup_max(setup: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    let setup = tokio::time::timeout(SETUP_MAX, setup).await;
+    setup.map_err(|_| Error::Late { what: "all watchers made".to_owned(), patience: SETUP_MAX })?
 }
 
 /// Opens a stream with so many watchers of everything, and reads until all of them are confirmed.

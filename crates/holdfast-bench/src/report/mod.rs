@@ -187,6 +187,30 @@ impl Round {
     }
 }
 
+/// The median over the rounds of what a unit costs one side's servers, divided by what it costs another's in the same
+/// round: what disturbs a round disturbs both. `None` if they share no round.
+pub(crate) fn paired_cpu_ratio(rounds: &[Round], pair: &Pair<'_>) -> Option<f64> {
+    let cost = |side: &str, number: u32| {
+        let is_it = |round: &&Round| round.case == pair.case && round.side == side && round.round == number;
+        rounds.iter().find(is_it).map(|round| float(round.server_cpu_us) / round.unit_count())
+    };
+    let numbers = rounds.iter().filter(|round| round.side == pair.side && round.case == pair.case);
+    let ratios =
+        numbers.filter_map(|round| Some(cost(pair.side, round.round)? / cost(pair.base, round.round)?));
+    Some(ratios.collect::<Vec<_>>()).filter(|ratios| !ratios.is_empty()).map(median)
+}
+
+/// Two sides of a case.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pair<'a> {
+    /// The case.
+    pub(crate) case: &'a str,
+    /// The side whose cost is asked for.
+    pub(crate) side: &'a str,
+    /// The one it is held against.
+    pub(crate) base: &'a str,
+}
+
 /// One summary for each case and side, in the order in which they first occur.
 pub(crate) fn summaries(rounds: &[Round]) -> Vec<Summary> {
     let mut found: Vec<Summary> = Vec::new();
@@ -229,6 +253,23 @@ pub(crate) mod tests {
         assert!(median(vec![3.0, 1.0, 2.0]).total_cmp(&2.0).is_eq());
         assert!(median(vec![4.0, 1.0]).total_cmp(&2.5).is_eq());
         assert!(median(Vec::new()).total_cmp(&0.0).is_eq());
+    }
+
+    #[test]
+    fn pairs_are_of_one_round() {
+        let cost = |side: &str, number, server_cpu_us| Round { server_cpu_us, ..round(side, number, 10) };
+        let rounds = [
+            cost("a", 1, 1000),
+            cost("b", 1, 1010),
+            cost("a", 2, 9000),
+            cost("b", 2, 9180),
+            cost("b", 3, 6060),
+            cost("a", 3, 6000),
+            cost("b", 4, 1),
+        ];
+        let ratio = paired_cpu_ratio(&rounds, &Pair { case: "put", side: "b", base: "a" }).unwrap();
+        assert!((ratio - 1.01).abs() < 1e-9, "{ratio}");
+        assert_eq!(paired_cpu_ratio(&rounds, &Pair { case: "put", side: "b", base: "c" }), None);
     }
 
     #[test]

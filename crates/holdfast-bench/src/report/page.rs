@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::{Summary, table};
+use super::{Pair, Round, Summary, paired_cpu_ratio, table};
 
 /// Our default side.
 const OURS: &str = "holdfast";
@@ -78,7 +78,8 @@ const GOALS: [Goal; 4] = [
     },
 ];
 
-const SLOW_WATCHERS_GOAL: f64 = 0.03;
+const SLOW_WATCHERS: &str = "slow-watchers";
+const SLOW_WATCHERS_SHARE: f64 = 0.03;
 
 const METHOD: &str = "\
 Every case runs in rounds; in each round every system gets the same load in turn, from one client thread, while the
@@ -97,16 +98,18 @@ with fresh data on the same disk. Each system runs with its defaults, etcd 3.5.1
 - *dumps* are members that took a snapshot in a round, all rounds together. *grown* is resident memory added in a round;
   *queued* is what waits for watchers at its end, as holdfast says it.
 - *ceiling* is a gRPC server on the same stack that stores nothing.
-- *x base* is the ratio to etcd; in `slow-watchers`, to the same system without the silent watchers.
+- *x base* is the ratio to etcd; in `slow-watchers`, to the same system without the silent watchers. Their
+  queues are full before the window begins; the goal is judged by the median of the ratios within a round.
 ";
 
 /// The page. Empty sections are left out.
-pub(crate) fn render(origin: Origin<'_>, summaries: &[Summary]) -> String {
+pub(crate) fn render(origin: Origin<'_>, rounds: &[Round]) -> String {
+    let summaries = &super::summaries(rounds)[..];
     let mut text = format!(
         "# Performance\n\nWritten by `scripts/bench`; change that, not this page.\n\n{}\n\n    {}\n\n## How\n\n{METHOD}",
         origin.machine, origin.command
     );
-    section(&mut text, "Goals", &goals(summaries));
+    section(&mut text, "Goals", &goals(rounds, summaries));
     section(&mut text, "Where holdfast is worse than etcd", &losses(summaries));
     section(&mut text, "Figures", table::render(summaries).trim_end());
     text
@@ -122,7 +125,7 @@ fn side<'a>(summaries: &'a [Summary], case: &str, side: &str) -> Option<&'a Summ
     summaries.iter().find(|summary| summary.case == case && summary.side == side)
 }
 
-fn goals(summaries: &[Summary]) -> String {
+fn goals(rounds: &[Round], summaries: &[Summary]) -> String {
     let mut rows = Vec::new();
     for goal in &GOALS {
         let both = side(summaries, goal.case, OURS).zip(side(summaries, goal.case, ETCD));
@@ -131,14 +134,21 @@ fn goals(summaries: &[Summary]) -> String {
             rows.push(row(goal.what, goal.bound, ratio, (goal.is_met)(ratio)));
         }
     }
-    let silent: Vec<&Summary> = summaries
+    let sides: Vec<&str> = summaries
         .iter()
-        .filter(|summary| summary.case == "slow-watchers" && summary.side.starts_with("holdfast "))
+        .filter(|summary| summary.case == SLOW_WATCHERS && summary.side.starts_with("holdfast "))
+        .map(|summary| summary.side.as_str())
         .collect();
-    if let [without, with, ..] = silent[..] {
-        let ratio = with.server_cpu_us / without.server_cpu_us;
-        let is_met = (ratio - 1.0).abs() <= SLOW_WATCHERS_GOAL;
-        rows.push(row("server CPU per put with silent watchers", "within 3 % of without", ratio, is_met));
+    if let [base, side, ..] = sides[..]
+        && let Some(ratio) = paired_cpu_ratio(rounds, &Pair { case: SLOW_WATCHERS, side, base })
+    {
+        let is_met = ratio <= 1.0 + SLOW_WATCHERS_SHARE;
+        rows.push(row(
+            "server CPU per put with silent watchers, in pairs",
+            "within 3 % of without",
+            ratio,
+            is_met,
+        ));
     }
     if rows.is_empty() {
         return String::new();
@@ -180,10 +190,9 @@ fn ratio(larger: Option<f64>, smaller: Option<f64>) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::report::tests::round;
-    use crate::report::{Round, summaries};
 
     fn page(rounds: &[Round]) -> String {
-        render(Origin { machine: "2 cores", command: "bench compare" }, &summaries(rounds))
+        render(Origin { machine: "2 cores", command: "bench compare" }, rounds)
     }
 
     #[test]
@@ -193,12 +202,13 @@ mod tests {
             [("holdfast 900 reading + 0 silent", 100), ("holdfast 900 reading + 100 silent", 104)]
         {
             rounds.push(Round { case: "slow-watchers".to_owned(), ..round(side, number, 10) });
+            rounds.last_mut().unwrap().round = 1;
         }
         let text = page(&rounds);
         for line in [
             "| puts per second | at least 1.5 times etcd's | 2.00 | met |",
             "| server CPU per put, dumps included | at most 0.6 of etcd's | 0.25 | met |",
-            "| server CPU per put with silent watchers | within 3 % of without | 1.04 | **missed** |",
+            "| server CPU per put with silent watchers, in pairs | within 3 % of without | 1.04 | **missed** |",
             "- `put`: median latency 2.00 times etcd's, 99th percentile 2.00 times etcd's.",
             "    bench compare",
         ] {
