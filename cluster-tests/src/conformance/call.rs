@@ -44,9 +44,14 @@ pub fn descriptors() -> DescriptorPool {
 
 /// Sends the call to the member behind `channel`. A response that does not decode is reported as an error of ours.
 pub async fn send(channel: &Channel, call: &Call, request: Bytes) -> Answer {
-    match unary(channel, path(&call.method), request).await {
+    send_to(channel, &call.method, request).await
+}
+
+/// As [`send`], for a method that no script names.
+pub(super) async fn send_to(channel: &Channel, method: &MethodDescriptor, request: Bytes) -> Answer {
+    match unary(channel, path(method), request).await {
         Err(status) => Answer::Err(status.code(), status.message().to_owned()),
-        Ok(body) => match DynamicMessage::decode(call.method.output(), body) {
+        Ok(body) => match DynamicMessage::decode(method.output(), body) {
             Ok(message) => Answer::Ok(message),
             Err(error) => Answer::Err(Code::Internal, format!("conformance: undecodable response: {error}")),
         },

@@ -160,6 +160,11 @@ impl Inbox {
             revision,
             events: Vec::new(),
         });
+        if response.fragment
+            && !self.live.get(&response.watch_id).is_some_and(|watcher| watcher.spec.fragment)
+        {
+            self.faults.push(format!("a fragment for {}, which asked for none", response.watch_id));
+        }
         if (fragments.watch_id, fragments.revision) != (response.watch_id, revision) {
             self.faults.push(format!("fragments of {} and {} mix", fragments.watch_id, response.watch_id));
         }

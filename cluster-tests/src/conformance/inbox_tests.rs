@@ -29,6 +29,7 @@ fn everything() -> WatchCreateRequest {
         key: vec![0].into(),
         range_end: vec![0].into(),
         start_revision: 1,
+        fragment: true,
         ..WatchCreateRequest::default()
     }
 }
@@ -89,6 +90,8 @@ fn a_revision_over_two_responses_is_a_fault_unless_they_are_fragments() {
     let halves = [sent(2, &[event("a", 2)]), sent(2, &[event("b", 2)])];
     assert!(!faults(&[CREATED, &halves[0], &halves[1]]).is_empty());
     let joined = [CREATED, &format!("{} fragment: true", halves[0]), &halves[1]];
+    let whole = WatchCreateRequest { fragment: false, ..everything() };
+    assert!(!judge(&whole, &joined).0.is_empty(), "fragments for someone who asked for none");
     let (faults, watcher) = judge(&everything(), &joined);
     assert_eq!(faults, [""; 0]);
     assert_eq!(watcher.unwrap().received.len(), 2);

@@ -17,6 +17,11 @@ const MASKED: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Whether only the presence of the field is compared.
+pub(super) fn is_masked(message: &str, field: &str) -> bool {
+    MASKED.iter().any(|(name, fields)| *name == message && fields.contains(&field))
+}
+
 /// Masks `message` and everything in it. Members that look alike after that are listed once, so that clusters of one
 /// and of three compare.
 pub fn mask(message: &mut DynamicMessage) {

@@ -2,8 +2,9 @@
 //! `differences.txt`.
 
 use anyhow::bail;
-use holdfast_proto::etcdserverpb::WatchRequest;
+use holdfast_proto::etcdserverpb::request_op::Request;
 use holdfast_proto::etcdserverpb::watch_request::RequestUnion;
+use holdfast_proto::etcdserverpb::{TxnRequest, WatchRequest};
 use prost::Message;
 
 use super::call::Answer;
@@ -30,6 +31,8 @@ pub(super) enum Rule {
     ProgressBeforeStart,
     /// Of a delete at exactly the compacted revision we tell, as etcd since 3.6; etcd 3.5 has forgotten it.
     DeleteAtCompaction,
+    /// We refuse transactions that are nested deeper than 32 levels; etcd takes what its decoder takes.
+    TxnTooDeep,
 }
 
 impl Rule {
@@ -39,6 +42,7 @@ impl Rule {
             "watch-from-negative-revision" => Self::WatchFromNegativeRevision,
             "progress-before-start" => Self::ProgressBeforeStart,
             "delete-at-compaction" => Self::DeleteAtCompaction,
+            "txn-too-deep" => Self::TxnTooDeep,
             _ => bail!("there is no rule {name}"),
         })
     }
@@ -54,6 +58,14 @@ impl Rule {
             }
             Self::ProgressBeforeStart => {
                 situation.is_before_start && matches!(ours, Answer::Stream(none, None) if none.is_empty())
+            }
+            Self::TxnTooDeep => {
+                let request = situation.call.request(Revisions::default()).ok();
+                let txn = request.and_then(|request| TxnRequest::decode(request).ok());
+                situation.call.method.name() == "Txn"
+                    && txn.is_some_and(|txn| depth(&txn) > TXN_DEPTH_MAX)
+                    && matches!(etcd, Answer::Ok(_))
+                    && text(ours) == "InvalidArgument: etcdserver: too many operations in txn request"
             }
             Self::DeleteAtCompaction => false,
         }
@@ -72,6 +84,19 @@ impl Rule {
             _ => false,
         }
     }
+}
+
+/// How many transactions may be one in the other.
+const TXN_DEPTH_MAX: usize = 32;
+
+/// How many transactions are one in the other, at most.
+fn depth(txn: &TxnRequest) -> usize {
+    let ops = txn.success.iter().chain(&txn.failure);
+    let nested = ops.filter_map(|op| match &op.request {
+        Some(Request::RequestTxn(nested)) => Some(depth(nested)),
+        _ => None,
+    });
+    1 + nested.max().unwrap_or(0)
 }
 
 /// How a watcher is refused whose start is below what can be read.

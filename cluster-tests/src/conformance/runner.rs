@@ -136,3 +136,7 @@ fn after(script: &Script, transcript: &Transcript) -> String {
         None => "before the first call".to_owned(),
     }
 }
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

@@ -59,6 +59,8 @@ pub struct Spec {
     pub deletes: bool,
     /// Whether the previous state is wanted.
     pub prev_kv: bool,
+    /// Whether large responses may come in pieces.
+    pub fragment: bool,
 }
 
 impl Spec {
@@ -72,6 +74,7 @@ impl Spec {
             puts: !has(FilterType::Noput),
             deletes: !has(FilterType::Nodelete),
             prev_kv: request.prev_kv,
+            fragment: request.fragment,
         }
     }
 
