@@ -17,7 +17,7 @@
 //! [`config`], [`limits`], [`identity`], [`data_dir`] before the start; [`server`] the order of start and stop;
 //! [`serve`], [`listener`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
 //! [`watch`] the watch streams;
-//! [`codec`], [`status`] the wire; [`metrics`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
+//! [`codec`], [`status`] the wire; [`metrics`], [`monitoring`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
 pub mod codec;
 pub mod config;
@@ -32,6 +32,7 @@ pub mod limits;
 pub mod listener;
 pub mod logging;
 pub mod metrics;
+pub mod monitoring;
 pub mod serve;
 pub mod server;
 pub mod services;

@@ -12,7 +12,7 @@ use holdfast_server::config::Config;
 use holdfast_server::config::flags::{self, CliCommand, DemoFlags, HealthcheckFlags, ServerFlags};
 use holdfast_server::error::{Exit, ServerError};
 use holdfast_server::server::Server;
-use holdfast_server::{demo, healthcheck, logging};
+use holdfast_server::{demo, healthcheck, logging, monitoring};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -66,12 +66,6 @@ async fn serve(flags: &ServerFlags) -> (Exit, String) {
         Ok(config) => config,
         Err(error) => return failed(&error.into()),
     };
-    if !config.listen_metrics_urls.is_empty() {
-        return (
-            Exit::Usage,
-            "--listen-metrics-urls: not served yet: /metrics is on the client port".to_owned(),
-        );
-    }
     let unknown = flags::unknown_variables(std::env::vars_os().map(|(name, _)| name));
     for warning in config.warnings.iter().chain(&unknown) {
         tracing::warn!("{warning}");
@@ -86,6 +80,10 @@ async fn serve(flags: &ServerFlags) -> (Exit, String) {
         Ok(dumps) => dumps,
         Err(error) => return (Exit::Failure, format!("cannot watch for signals: {error}")),
     };
+    let metrics_ports = match monitoring::bind(&config.listen_metrics_urls).await {
+        Ok(bound) => bound,
+        Err(error) => return failed(&error),
+    };
     let server = tokio::select! {
         // Cancel-safe: a start that is dropped has acknowledged nothing, and the log is made to be cut off anywhere.
         started = Server::start(&config) => match started {
@@ -94,10 +92,12 @@ async fn serve(flags: &ServerFlags) -> (Exit, String) {
         },
         why = stop.clone().wait() => return (Exit::Success, format!("stopped by {why} before it had started")),
     };
+    let metrics = metrics_ports.serve(&server.http_routes());
     let ending = until_the_end(&server, stop, &mut dumps).await;
     if let Ending::Asked(why) = ending {
         tracing::info!(why, "stopping");
     }
+    metrics.stop().await;
     server.stop().await;
     match ending {
         Ending::Asked(_) => (Exit::Success, String::new()),
@@ -120,8 +120,15 @@ async fn until_the_end(server: &Server, stop: StopRequest, dumps: &mut Signal) -
             // All only wait; nothing is lost with the others.
             why = &mut asked => return Ending::Asked(why),
             () = &mut serving_ended => return Ending::ServingEnded,
-            Some(()) = dumps.recv() => tracing::warn!("SIGUSR1: dumps by hand are not taken yet"),
+            Some(()) = dumps.recv() => take_dump(server).await,
         }
+    }
+}
+
+async fn take_dump(server: &Server) {
+    match server.dump().await {
+        Ok(()) => tracing::info!("SIGUSR1: a dump is on its way"),
+        Err(error) => tracing::warn!(%error, "SIGUSR1: no dump is taken"),
     }
 }
 

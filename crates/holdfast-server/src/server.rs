@@ -165,6 +165,13 @@ impl Server {
         self.frontend.watch_figures()
     }
 
+    /// Starts a dump.
+    ///
+    /// Errors: the member applies nothing any more, or stops.
+    pub async fn dump(&self) -> Result<(), holdfast_raft::NodeError> {
+        self.frontend.node.trigger_dump().await
+    }
+
     /// Completes if serving ends without [`Server::stop`]: something went wrong, and the process should end.
     pub async fn serving_ended(&self) {
         let serving = self.serving.lock().take();

@@ -4,7 +4,7 @@
 //! `ETCD_<FLAG>` (upper case, `-` as `_`), that over the file given with `--config-file`. An empty variable counts as
 //! not set. A single dash works as well as two, as in etcd.
 //!
-//! Module map: [`value`] what a text means, [`given`] what was given and where, [`file`] the YAML, [`server`] the typed
+//! Module map: [`value`] what a text means, [`given`] what was given and where, [`mod@file`] the YAML, [`server`] the typed
 //! result, [`document`] the help and `docs/flags.md`.
 
 pub mod document;
