@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use cluster_tests::conformance::runner::data_dir;
+use cluster_tests::conformance::{document, observed};
 use cluster_tests::differ;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
 use cluster_tests::workload::writers::Load;
-use cluster_tests::workload::{failover, kill};
+use cluster_tests::workload::{failover, kill, watch};
 
 /// Starts real processes, breaks them, and judges what clients saw.
 #[derive(Debug, Parser)]
@@ -29,6 +31,22 @@ enum Workload {
     Failover(FailoverFlags),
     /// The same random calls to real etcd and to holdfast: everything a client can see is compared
     Differ(DifferFlags),
+    /// Writes docs/conformance.md from the scripts, the tags in the tests and what comparisons have seen
+    ConformanceDoc {
+        /// Play all scripts on real etcd and on holdfast first, and write what there was to see
+        #[arg(long)]
+        observe: bool,
+    },
+    /// Watchers that come, go and resume under kills, pauses and compaction; every law of watches judged
+    Watch(WatchFlags),
+}
+
+/// What is under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Against {
+    Holdfast,
+    /// The control
+    Etcd,
 }
 
 #[derive(Debug, Args)]
@@ -36,6 +54,9 @@ struct SystemFlags {
     /// Run real etcd instead of holdfast: ETCD_BIN, or what scripts/fetch-peers has put down
     #[arg(long)]
     etcd: bool,
+    /// The same by name
+    #[arg(long, value_enum, default_value_t = Against::Holdfast)]
+    against: Against,
     /// A flag for every member, e.g. --member-flag=--engine=redb; may be repeated
     #[arg(long = "member-flag", allow_hyphen_values = true)]
     member_flags: Vec<String>,
@@ -140,9 +161,46 @@ impl DifferFlags {
     }
 }
 
+#[derive(Debug, Args)]
+struct WatchFlags {
+    #[command(flatten)]
+    system: SystemFlags,
+    /// How long load and faults go on, such as 30s or 10m
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    duration: Duration,
+    /// Watchers
+    #[arg(long, default_value_t = 500)]
+    watchers: usize,
+    /// Concurrent writers
+    #[arg(long, default_value_t = 8)]
+    writers: usize,
+    /// Commands a second, of all writers together
+    #[arg(long, default_value_t = 150)]
+    rate: u32,
+    /// Bytes of a value at most
+    #[arg(long, default_value_t = 600)]
+    value_bytes_max: usize,
+    /// Between two compactions, in milliseconds
+    #[arg(long, default_value_t = 4_000)]
+    compact_every_ms: u64,
+    /// Seed of watchers, moods, commands and faults
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Reads 90, 90s or 10m.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let number: u64 = number.parse().map_err(|_| format!("{text} is no duration such as 30s or 10m"))?;
+    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| format!("{text} is too long"))
+}
+
 impl SystemFlags {
     fn system(&self) -> Result<System> {
-        if !self.etcd {
+        if !self.etcd && self.against == Against::Holdfast {
             return System::holdfast(&self.member_flags);
         }
         let etcd: PathBuf = binary::etcd().context("no etcd: set ETCD_BIN or run scripts/fetch-peers")?;
@@ -187,8 +245,31 @@ async fn run(command: Workload) -> Result<bool> {
             let median = report.spread().context("no kill was made")?.median;
             Ok(flags.median_below_ms.is_none_or(|bound| median < Duration::from_millis(bound)))
         }
+        Workload::Watch(flags) => {
+            let WatchFlags { duration, watchers, writers, rate, value_bytes_max, seed, .. } = flags;
+            let load = watch::writers::Load { writers, rate, value_bytes_max };
+            let compact_every = Duration::from_millis(flags.compact_every_ms);
+            let members = flags.system.members;
+            let plan = watch::Plan { members, watchers, duration, compact_every, load, seed };
+            let report = watch::run(flags.system.system()?, plan).await?;
+            println!("{report}");
+            Ok(report.is_clean())
+        }
         Workload::Differ(flags) => compare(&flags).await,
+        Workload::ConformanceDoc { observe } => write_document(observe).await,
     }
+}
+
+async fn write_document(observe: bool) -> Result<bool> {
+    if observe {
+        let etcd = binary::etcd().context("no etcd: set ETCD_BIN or run scripts/fetch-peers")?;
+        let observed = observed::observe(&System::etcd(etcd, &[]), &System::holdfast(&[])?).await?;
+        std::fs::write(data_dir().join("observed.txt"), observed.text()).context("writing observed.txt")?;
+    }
+    let path = binary::workspace().join(document::DOCUMENT);
+    std::fs::write(&path, document::document()?).with_context(|| format!("writing {}", path.display()))?;
+    println!("{} is written", path.display());
+    Ok(true)
 }
 
 async fn compare(flags: &DifferFlags) -> Result<bool> {

@@ -24,7 +24,7 @@ use std::fmt;
 
 use history::History;
 use laws::Case;
-use record::{Compaction, KeyTable, Life, Stray};
+use record::{Compaction, KeyTable, Life, Stray, Wish};
 
 /// A law of watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,7 +178,7 @@ pub struct Record<'a> {
 pub fn judge(record: &Record<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = record.strays.iter().map(stray).collect();
     for (watcher, life) in record.lives.iter().enumerate() {
-        let expected = expected(record, life);
+        let expected = expected(record.history, record.keys, &life.wish);
         for (number, session) in life.sessions.iter().enumerate() {
             let case = Case::new(record, life, session, &expected);
             let breaches = laws::of_session(&case);
@@ -198,16 +198,16 @@ pub fn judge(record: &Record<'_>) -> Vec<Finding> {
     findings
 }
 
-/// The last revision up to the newest at which something happens that this watcher wants; 0 for none.
-pub fn last_wanted(record: &Record<'_>, life: &Life) -> i64 {
-    expected(record, life).last().map_or(0, |place| record.history.changes()[*place].revision)
+/// The last revision at which something happens that a watcher with this wish is sent; 0 for none.
+pub fn last_wanted(history: &History, keys: &KeyTable, wish: &Wish) -> i64 {
+    expected(history, keys, wish).last().map_or(0, |place| history.changes()[*place].revision)
 }
 
-/// Places in history of all changes that the watcher wants, its start aside.
-fn expected(record: &Record<'_>, life: &Life) -> Vec<usize> {
-    let covered: Vec<bool> = record.keys.keys().iter().map(|key| life.wish.covers(key)).collect();
-    let changes = record.history.changes().iter().enumerate();
-    let wanted = changes.filter(|(_, change)| covered[change.key.place()] && life.wish.wants(change.kind));
+/// Places in history of all changes that such a watcher wants, its start aside.
+fn expected(history: &History, keys: &KeyTable, wish: &Wish) -> Vec<usize> {
+    let covered: Vec<bool> = keys.keys().iter().map(|key| wish.covers(key)).collect();
+    let changes = history.changes().iter().enumerate();
+    let wanted = changes.filter(|(_, change)| covered[change.key.place()] && wish.wants(change.kind));
     wanted.map(|(place, _)| place).collect()
 }
 

@@ -3,4 +3,5 @@
 pub mod failover;
 pub mod kill;
 pub mod verify;
+pub mod watch;
 pub mod writers;

@@ -94,7 +94,8 @@ pub(super) fn of_life(record: &Record<'_>, life: &Life, expected: &[usize]) -> V
     }
     let next = next.unwrap_or(0);
     let changes = record.history.changes();
-    if let Some(last) = expected.last().map(|place| changes[*place].revision)
+    if life.is_to_the_end
+        && let Some(last) = expected.last().map(|place| changes[*place].revision)
         && next <= last
         && let Some(missing) = expected.iter().map(|place| changes[*place].revision).find(|r| *r >= next)
     {
@@ -278,7 +279,7 @@ fn canceled(case: &Case<'_>) -> Vec<Breach> {
             if !compactions.any(|asked| asked.revision == compact_revision && asked.asked_at <= at) {
                 breaches.push(Breach::NoSuchCompaction { compact_revision });
             }
-            let next = Session { end: End::Left, ..case.session.clone() }.next();
+            let next = case.session.reached();
             if next >= compact_revision {
                 breaches.push(Breach::NeedlessCancel { compact_revision, next });
             }

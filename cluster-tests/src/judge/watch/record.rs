@@ -18,7 +18,7 @@ impl KeyId {
 }
 
 /// All keys of a run.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct KeyTable {
     ids: HashMap<Bytes, KeyId>,
     keys: Vec<Bytes>,
@@ -230,17 +230,21 @@ impl Session {
 
     /// The revision that a client asks for next; 0 while it knows of none.
     pub fn next(&self) -> i64 {
+        match self.end {
+            End::Compacted { start, .. } => self.reached().max(start),
+            End::Left | End::Canceled | End::Refused => self.reached(),
+        }
+    }
+
+    /// The first revision that it was not sent, a compaction's word aside; 0 while it knows of none.
+    pub fn reached(&self) -> i64 {
         let reached = self.messages.iter().map(|message| match message.content {
             Content::Progress { revision, .. } => revision + 1,
             Content::Events { first, end, .. } => {
                 self.events[first..end].iter().map(|event| event.revision + 1).max().unwrap_or(0)
             }
         });
-        let next = reached.max().unwrap_or(0).max(self.start().unwrap_or(0));
-        match self.end {
-            End::Compacted { start, .. } => next.max(start),
-            End::Left | End::Canceled | End::Refused => next,
-        }
+        reached.max().unwrap_or(0).max(self.start().unwrap_or(0))
     }
 }
 
@@ -251,6 +255,8 @@ pub struct Life {
     pub wish: Wish,
     /// Its sessions; each takes up where the one before ended.
     pub sessions: Vec<Session>,
+    /// Whether it lasted until everything had the time to arrive; else its client gave it up before.
+    pub is_to_the_end: bool,
 }
 
 /// A response for a watcher that the stream does not have, or has no more.

@@ -65,16 +65,16 @@ impl Run {
         let everything = Wish { prev_kv: true, progress_notify: true, ..all.clone() };
         let sessions =
             vec![run.session(&everything, 2, &[2, 3, 4, 5]), run.session(&everything, 6, &[6, 7, 8, 9])];
-        run.lives.push(Life { wish: everything, sessions });
+        run.lives.push(Life { wish: everything, sessions, is_to_the_end: true });
         let deletes = Wish { no_puts: true, ..all.clone() };
         let sessions = vec![run.session(&deletes, 0, &[6, 8])];
-        run.lives.push(Life { wish: deletes, sessions });
+        run.lives.push(Life { wish: deletes, sessions, is_to_the_end: true });
         let sessions = vec![run.session(&all, 8, &[8, 9])];
-        run.lives.push(Life { wish: all.clone(), sessions });
+        run.lives.push(Life { wish: all.clone(), sessions, is_to_the_end: true });
         let mut lost = run.session(&all, 2, &[2]);
         lost.end = End::Compacted { start: 6, at: ms(600) };
         let sessions = vec![lost, run.session(&all, 6, &[6, 7, 8, 9])];
-        run.lives.push(Life { wish: all, sessions });
+        run.lives.push(Life { wish: all, sessions, is_to_the_end: true });
         run.progress(EVERYTHING, 0, 5);
         run.progress(EVERYTHING, 1, 9);
         run
@@ -231,6 +231,15 @@ fn reliable_refuses_a_watcher_that_never_gets_to_the_end() {
     refused(Breach::Unfinished { missing: 8, next: 7 }, |run| {
         drop_responses(run.first(DELETES), |revision| revision == 8);
     });
+}
+
+#[test]
+fn a_watcher_that_its_client_gave_up_need_not_get_to_the_end() {
+    let breaches = doctored(|run| {
+        drop_responses(run.first(DELETES), |revision| revision == 8);
+        run.lives[DELETES].is_to_the_end = false;
+    });
+    assert_eq!(breaches, vec![]);
 }
 
 #[test]

@@ -1,0 +1,97 @@
+//! What is done to the members while the load runs: one fault after the other, in a random order that lets each come.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use crate::harness::cluster::Cluster;
+
+/// How long members may take to serve again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// SIGKILL to the leader.
+    KillLeader,
+    /// SIGKILL to any member.
+    KillAny,
+    /// SIGSTOP to the leader.
+    PauseLeader,
+    /// SIGSTOP to any member.
+    PauseAny,
+    /// SIGTERM to any member, and a start.
+    Restart,
+}
+
+impl Fault {
+    const ALL: [Self; 5] =
+        [Self::KillLeader, Self::KillAny, Self::PauseLeader, Self::PauseAny, Self::Restart];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KillLeader => "leader killed",
+            Self::KillAny => "member killed",
+            Self::PauseLeader => "leader paused",
+            Self::PauseAny => "member paused",
+            Self::Restart => "member restarted",
+        })
+    }
+}
+
+/// Breaks members until `duration` is over, and leaves all of them serving. Gives what was done.
+pub async fn run(cluster: &mut Cluster, mut rng: StdRng, duration: Duration) -> Result<Vec<Fault>> {
+    let deadline = Instant::now() + duration;
+    let mut done = Vec::new();
+    let mut bag: Vec<Fault> = Vec::new();
+    loop {
+        let calm = Duration::from_millis(rng.random_range(1_500..6_000));
+        let left = deadline.saturating_duration_since(Instant::now());
+        tokio::time::sleep(calm.min(left)).await;
+        if Instant::now() >= deadline {
+            break;
+        }
+        if bag.is_empty() {
+            bag.extend(Fault::ALL);
+            bag.shuffle(&mut rng);
+        }
+        let Some(fault) = bag.pop() else { break };
+        let length = Duration::from_millis(rng.random_range(200..5_000));
+        inflict(cluster, &mut rng, fault, length).await.with_context(|| format!("{fault}"))?;
+        done.push(fault);
+    }
+    cluster.wait_ready(PATIENCE).await?;
+    Ok(done)
+}
+
+async fn inflict(cluster: &mut Cluster, rng: &mut StdRng, fault: Fault, length: Duration) -> Result<()> {
+    let any = rng.random_range(0..cluster.members().len());
+    let victim = match fault {
+        Fault::KillLeader | Fault::PauseLeader => cluster.leader(PATIENCE).await?,
+        Fault::KillAny | Fault::PauseAny | Fault::Restart => any,
+    };
+    match fault {
+        Fault::KillLeader | Fault::KillAny => {
+            cluster.kill(victim)?;
+            tokio::time::sleep(length).await;
+            cluster.spawn(victim)?;
+        }
+        Fault::PauseLeader | Fault::PauseAny => {
+            cluster.member(victim).process()?.pause()?;
+            tokio::time::sleep(length).await;
+            cluster.member(victim).process()?.resume()?;
+        }
+        Fault::Restart => {
+            cluster.member(victim).process()?.terminate(PATIENCE)?;
+            cluster.kill(victim)?;
+            cluster.spawn(victim)?;
+        }
+    }
+    cluster.wait_ready(PATIENCE).await
+}
