@@ -25,7 +25,10 @@ fn a_comparison_measures_prints_and_leaves_nothing_behind() {
     let output = bench(&[
         "compare",
         "--system=ceiling",
-        "--case=put,get-linearizable,connections",
+        "--case=put,get-linearizable,connections,watch-fanout",
+        "--watchers=20",
+        "--watchers-per-stream=3",
+        "--watch-rate=100",
         "--rounds=2",
         "--duration=200ms",
         "--warm-up=0s",
@@ -37,19 +40,25 @@ fn a_comparison_measures_prints_and_leaves_nothing_behind() {
     ]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let table = text(&output.stdout);
-    for case in ["put, per operation", "get-linearizable, per operation", "connections, per connection"] {
+    for case in [
+        "put, per operation",
+        "get-linearizable, per operation",
+        "connections, per connection",
+        "watch-fanout, per event",
+    ] {
         assert!(table.contains(case), "{case} is not in\n{table}");
     }
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     let rounds = report["rounds"].as_array().unwrap();
-    assert_eq!(rounds.len(), 6);
+    assert_eq!(rounds.len(), 8);
     for round in rounds {
         assert!(round["units"].as_u64().unwrap() > 0, "{round}");
         assert_eq!(round["failures"], 0, "{round}");
         assert!(round["latency"]["p50_us"].as_u64().unwrap() > 0, "{round}");
     }
     assert_eq!(rounds[4]["units"], 20);
-    for case in ["put", "get-linearizable", "connections"] {
+    assert_eq!(rounds[6]["units"], 20 * rounds[6]["puts"].as_u64().unwrap(), "every watcher has every event");
+    for case in ["put", "get-linearizable", "connections", "watch-fanout"] {
         assert!(svg.join(format!("{case}.svg")).is_file(), "{case}");
     }
     assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "directories of servers are left");

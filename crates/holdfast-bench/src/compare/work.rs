@@ -124,11 +124,11 @@ fn full_queues(space: &KeySpace) -> KeySpace {
 }
 
 impl Work {
-    /// Whether the empty server can take part: it holds no lists and sends no events.
+    /// Whether the empty server can take part: it holds no lists, and has nothing to hold back for silent watchers.
     pub(super) fn is_for(&self, system: System) -> bool {
         let needs_a_store = match self {
             Self::Calls(load) => matches!(load.operation, Operation::List | Operation::ListPaged),
-            Self::Fanout { .. } => true,
+            Self::Fanout { unit, .. } => *unit == Unit::Put,
             Self::Connections(_) => false,
         };
         !needs_a_store || system != System::Ceiling

@@ -1,7 +1,9 @@
 //! A gRPC server that stores nothing and answers at once: no server on the same stack can be faster.
 //!
 //! It is built on the parts the real server is built on. A read answers with a value of the size it was told; a put, a
-//! transaction and a compaction with a header.
+//! transaction and a compaction with a header. Every watcher is sent every put, whatever it asked for.
+
+mod watch;
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -10,12 +12,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use holdfast_proto::etcdserverpb::kv_server::{Kv, KvServer};
+use holdfast_proto::etcdserverpb::watch_server::WatchServer;
 use holdfast_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader, TxnRequest, TxnResponse,
 };
-use holdfast_proto::mvccpb::KeyValue;
-use tokio::sync::oneshot;
+use holdfast_proto::mvccpb::{Event, KeyValue};
+use tokio::sync::{broadcast, oneshot};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
@@ -26,7 +29,12 @@ use crate::error::Error;
 struct Empty {
     revision: Arc<AtomicI64>,
     value: Bytes,
+    /// Each put, for every watch stream.
+    puts: broadcast::Sender<Event>,
 }
+
+/// Puts a watch stream may be behind before it ends; the benchmark then says that events are missing.
+const BEHIND_MAX: usize = 8192;
 
 impl Empty {
     fn header(&self) -> Option<ResponseHeader> {
@@ -60,8 +68,17 @@ impl Kv for Empty {
         Err(Status::unimplemented("the empty server streams nothing"))
     }
 
-    async fn put(&self, _request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        Ok(Response::new(PutResponse { header: self.header(), prev_kv: None }))
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let header = self.header();
+        if self.puts.receiver_count() > 0 {
+            let PutRequest { key, value, .. } = request.into_inner();
+            let mod_revision = header.map_or(0, |header| header.revision);
+            let pair = KeyValue { key, create_revision: 1, mod_revision, version: 1, value, lease: 0 };
+            let event = Event { kv: Some(pair), ..Event::default() };
+            // The last stream may have ended just now.
+            self.puts.send(event).unwrap_or_default();
+        }
+        Ok(Response::new(PutResponse { header, prev_kv: None }))
     }
 
     async fn delete_range(
@@ -87,9 +104,14 @@ impl Kv for Empty {
 pub(crate) async fn serve(listen: SocketAddr, value_bytes: usize) -> Result<(), Error> {
     // Set on each socket: the builder's own setting does not reach connections it is handed.
     let incoming = TcpIncoming::bind(listen).map_err(Error::io(format!("listen on {listen}")))?;
-    let store = Empty { revision: Arc::new(AtomicI64::new(1)), value: Bytes::from(vec![b'v'; value_bytes]) };
+    let store = Empty {
+        revision: Arc::new(AtomicI64::new(1)),
+        value: Bytes::from(vec![b'v'; value_bytes]),
+        puts: broadcast::Sender::new(BEHIND_MAX),
+    };
     tonic::transport::Server::builder()
-        .add_service(KvServer::new(store))
+        .add_service(KvServer::new(store.clone()))
+        .add_service(WatchServer::new(store))
         .serve_with_incoming_shutdown(incoming.with_nodelay(Some(true)), parent_is_gone())
         .await
         .map_err(|error| Error::Setting(format!("the empty server failed: {error}")))
