@@ -109,6 +109,9 @@ pub const COPY_BYTES_MAX: usize = 16 * 1024;
 /// How long a stop waits for requests that are being answered.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// How long a stop waits for clients to read the end of their streams, when nothing else is being answered.
+pub const STREAM_STOP_GRACE: Duration = Duration::from_secs(1);
+
 /// How often a member that could not publish its name and URLs tries again.
 pub const PUBLISH_RETRY: Duration = Duration::from_millis(500);
 
@@ -151,6 +154,9 @@ pub const WATCH_SLICE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Pause before history that could not be read is read again.
 pub const WATCH_RETRY: Duration = Duration::from_secs(1);
+
+/// How often, at most, the watchers that are behind are looked through for the one that is furthest behind: a figure.
+pub const WATCH_LOOK: Duration = Duration::from_millis(100);
 
 /// How many election timeouts a member may be without a leader before it ends the watch streams that want one. etcd's
 /// rule: one election that fails is no reason.

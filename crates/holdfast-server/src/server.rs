@@ -182,8 +182,8 @@ impl Server {
         }
     }
 
-    /// Stops in order: no new connections, requests under way get [`limits::STOP_GRACE`], then consensus hands over,
-    /// storage drains, the log is synced.
+    /// Stops in order: no new connections, streams end, requests under way get [`limits::STOP_GRACE`], then consensus
+    /// hands over, storage drains, the log is synced.
     pub async fn stop(self) {
         tracing::info!("stopping: no new connections");
         self.stop.cancel();
@@ -195,11 +195,19 @@ impl Server {
                 task.join().await;
             }
         };
+        let answered = async {
+            // Streams get as long as their clients need to read the end, if they read.
+            self.env.clock.sleep(limits::STREAM_STOP_GRACE).await;
+            self.frontend.metrics.rpc.answered().await;
+        };
         tokio::select! {
-            // Neither arm loses anything: the tasks go on by themselves when the timer wins.
+            // No arm loses anything: the tasks go on by themselves when another one wins.
             () = ended => {}
+            () = answered => {
+                tracing::warn!("some clients do not read their streams; they will see the connection break");
+            }
             () = self.env.clock.sleep(limits::STOP_GRACE) => {
-                tracing::warn!("some clients did not close their streams; they will see the connection break");
+                tracing::warn!("some requests were not answered in time; their connection will break");
             }
         }
         self.frontend.node.shutdown().await;

@@ -242,6 +242,14 @@ pub fn too_large_in_transport(message: &str) -> Option<Failure> {
     Some(Failure::MessageTooLarge { bytes: bytes.parse().ok()?, bytes_max: bytes_max.parse().ok()? })
 }
 
+/// What a client is told whose requests could not be read any further, if the transport's own words do not fit.
+pub fn broken_stream(status: &Status) -> Option<Failure> {
+    match status.code() {
+        Code::Cancelled => Some(Failure::WatchCanceled),
+        _ => too_large_in_transport(status.message()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use holdfast_mvcc::types::{LeaseId, Revision};
@@ -345,6 +353,16 @@ mod tests {
             within(NodeError::NoLeader, Some(second), 7 * second),
             Failure::Node(NodeError::NoLeader)
         ));
+    }
+
+    #[test]
+    fn a_broken_stream_is_canceled_or_what_the_transport_says() {
+        assert!(matches!(broken_stream(&Status::cancelled("reset")), Some(Failure::WatchCanceled)));
+        let large =
+            "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes".to_owned();
+        let large = broken_stream(&Status::out_of_range(large));
+        assert!(matches!(large, Some(Failure::MessageTooLarge { bytes: 9, bytes_max: 8 })), "{large:?}");
+        assert!(broken_stream(&Status::internal("no protobuf")).is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use tokio::sync::Notify;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -41,15 +43,36 @@ const CODES: [(Code, &str); 17] = [
 
 const GRPC_STATUS: &str = "grpc-status";
 
+/// The calls that are being answered and have an end of their own; streams have none.
+#[derive(Debug, Default)]
+struct Answering {
+    calls: AtomicUsize,
+    none_left: Notify,
+}
+
 /// The counters of one method.
 #[derive(Debug)]
 struct MethodCounts {
     started: IntCounter,
     handled: [IntCounter; CODES.len()],
+    /// For methods whose calls end by themselves.
+    answering: Option<Arc<Answering>>,
 }
 
 impl MethodCounts {
+    fn started(&self) {
+        self.started.inc();
+        if let Some(answering) = &self.answering {
+            answering.calls.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     fn handled(&self, code: Code) {
+        if let Some(answering) = &self.answering
+            && answering.calls.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            answering.none_left.notify_waiters();
+        }
         // A code is its place in the list, which begins at 0 and has no gap.
         if let Some(counter) = usize::try_from(i32::from(code)).ok().and_then(|at| self.handled.get(at)) {
             counter.inc();
@@ -61,6 +84,7 @@ impl MethodCounts {
 #[derive(Debug, Clone)]
 pub struct RpcMetrics {
     methods: Arc<HashMap<String, Arc<MethodCounts>>>,
+    answering: Arc<Answering>,
 }
 
 impl RpcMetrics {
@@ -81,6 +105,7 @@ impl RpcMetrics {
         let handled = IntCounterVec::new(handled, &labels).expect(made);
         registry.register(Box::new(started.clone())).expect(made);
         registry.register(Box::new(handled.clone())).expect(made);
+        let answering = Arc::<Answering>::default();
         let mut methods = HashMap::new();
         for (service, method, kind) in client_methods() {
             let counts = MethodCounts {
@@ -88,10 +113,24 @@ impl RpcMetrics {
                 handled: CODES.map(|(_, code)| {
                     handled.with_label_values(&[kind, service.as_str(), method.as_str(), code])
                 }),
+                answering: (kind == "unary").then(|| Arc::clone(&answering)),
             };
             methods.insert(format!("/{service}/{method}"), Arc::new(counts));
         }
-        Self { methods: Arc::new(methods) }
+        Self { methods: Arc::new(methods), answering }
+    }
+
+    /// Waits until no call is being answered. Streams do not count: they have no end of their own. Cancel-safe.
+    pub async fn answered(&self) {
+        loop {
+            // Registered before the look, so that the last call's end is not missed.
+            let mut none_left = std::pin::pin!(self.answering.none_left.notified());
+            none_left.as_mut().enable();
+            if self.answering.calls.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            none_left.await;
+        }
     }
 }
 
@@ -164,7 +203,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let counts = self.metrics.methods.get(request.uri().path()).cloned();
         if let Some(counts) = &counts {
-            counts.started.inc();
+            counts.started();
         }
         CountedCall { inner: Box::pin(self.inner.call(request)), pending: Pending(counts) }
     }

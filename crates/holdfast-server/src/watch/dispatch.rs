@@ -68,6 +68,10 @@ pub(super) struct Dispatch {
     pub(super) due: BTreeSet<(Monotonic, StreamId)>,
     /// History could not be read: not again before this.
     pub(super) paused_until: Option<Monotonic>,
+    /// The first revision that some watcher has not got, as it was seen last.
+    pub(super) oldest_missed: Option<Revision>,
+    /// When to look for it again.
+    pub(super) look_again: Monotonic,
     pub(super) counts: WatchCounts,
     pub(super) seen: Arc<Mutex<Seen>>,
 }
@@ -154,12 +158,17 @@ impl Dispatch {
         if arrived.news.is_empty() {
             return;
         }
-        self.header.set_term((self.term)());
         let mut batch: Vec<Record> = Vec::new();
+        let mut batched_bytes = 0;
         let mut through = self.hub.head();
         for news in arrived.news {
             match news {
-                News::Changes { mut records, revision } => {
+                News::Changes { mut records, revision, bytes } => {
+                    if batched_bytes + bytes > limits::WATCH_SLICE_BYTES_MAX {
+                        self.publish(&std::mem::take(&mut batch), through);
+                        batched_bytes = 0;
+                    }
+                    batched_bytes += bytes;
                     // The first ones may overlap with what was visible when the hub was made.
                     records.retain(|record| record.id.revision > through);
                     if batch.is_empty() {
@@ -186,8 +195,7 @@ impl Dispatch {
         let mut encoded = Encoded::new(records, Previous::Live(&self.storage));
         let table = &mut self.table;
         self.hub.publish(records, through, &mut |delivery: Delivery<'_>| {
-            let newest = delivery.records.last().map_or(through, |at| records[*at].id.revision);
-            table.deliver(delivery, &mut encoded, newest)
+            table.deliver(delivery, &mut encoded, Revision::NONE)
         });
     }
 
@@ -201,8 +209,7 @@ impl Dispatch {
                 let mut encoded = Encoded::new(&records, Previous::Read(previous));
                 let table = &mut self.table;
                 self.hub.replay(group, &records, through, &mut |delivery: Delivery<'_>| {
-                    let newest = delivery.records.last().map_or(through, |at| records[*at].id.revision);
-                    table.deliver(delivery, &mut encoded, newest.max(head))
+                    table.deliver(delivery, &mut encoded, head)
                 });
             }
             Err(Unreadable::Compacted(compact_revision)) => {
@@ -320,6 +327,9 @@ impl Dispatch {
         }
         self.want_previous += usize::from(prev_kv == PrevKv::Wanted);
         self.table.watchers.insert(id, watcher);
+        if from <= self.hub.head() {
+            self.table.begins_behind(id, from);
+        }
         self.table.push(stream, Response { watch_id, revision: visible, content: Content::Created });
     }
 
@@ -405,9 +415,26 @@ impl Dispatch {
         [due, self.paused_until].into_iter().flatten().min()
     }
 
-    fn note(&self) {
-        *self.seen.lock() =
-            Seen { figures: self.hub.figures(), streams: self.table.streams.len(), head: self.hub.head() };
+    /// Leaves figures for whoever asks. The watchers that are behind are looked through only from time to time.
+    fn note(&mut self) {
+        let figures = self.hub.figures();
+        let hub = &self.hub;
+        if figures.lagging == 0 {
+            self.oldest_missed = None;
+            self.table.all_caught_up();
+        } else {
+            let now = self.clock.now();
+            if now >= self.look_again {
+                self.look_again = now.after(limits::WATCH_LOOK);
+                self.oldest_missed = self.table.oldest_missed(|id| hub.watcher_progress(id).is_none());
+            }
+        }
+        *self.seen.lock() = Seen {
+            figures,
+            streams: self.table.streams.len(),
+            head: hub.head(),
+            oldest_missed: self.oldest_missed,
+        };
     }
 }
 

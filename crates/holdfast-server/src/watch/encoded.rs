@@ -1,7 +1,7 @@
 //! The changes of one batch as bytes for responses: made when the first watcher wants them, shared by all that do.
 
 use bytes::{Bytes, BytesMut};
-use holdfast_mvcc::types::{Change, KeyValue, Record};
+use holdfast_mvcc::types::{Change, KeyValue, Record, Revision};
 use holdfast_storage::{ReadError, Storage};
 use holdfast_watch::PrevKv;
 
@@ -40,6 +40,12 @@ impl<'a> Encoded<'a> {
             with_previous: vec![None; records.len()],
             last: None,
         }
+    }
+
+    /// The first and the last revision of these records, of which there is one at least.
+    pub(super) fn span(&self, selected: &[usize]) -> (Revision, Revision) {
+        let revision = |at: Option<&usize>| at.map_or(Revision::NONE, |at| self.records[*at].id.revision);
+        (revision(selected.first()), revision(selected.last()))
     }
 
     /// The bytes of these records, one behind the other.

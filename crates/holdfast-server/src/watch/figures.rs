@@ -9,4 +9,6 @@ pub(super) struct Seen {
     pub(super) figures: Figures,
     pub(super) streams: usize,
     pub(super) head: Revision,
+    /// The first revision that some watcher has not got; none when all have got everything up to the head.
+    pub(super) oldest_missed: Option<Revision>,
 }

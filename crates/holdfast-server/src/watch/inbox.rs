@@ -1,7 +1,6 @@
 //! What the dispatch loop is told by others that must not wait: changes from the storage, room from the streams.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use holdfast_mvcc::types::{Change, Record, Revision};
 use holdfast_storage::EventSink;
@@ -20,8 +19,6 @@ const RECORD_BYTES: usize = 128;
 pub struct Inbox {
     content: Mutex<Content>,
     arrived: Notify,
-    /// Open streams, counted by their sessions. While there are none, changes are not kept.
-    streams: AtomicUsize,
     bytes_max: usize,
     events: EventCounts,
     counts: WatchCounts,
@@ -33,6 +30,9 @@ struct Content {
     news: VecDeque<News>,
     bytes: usize,
     rooms: Vec<StreamId>,
+    /// Open streams. While there are none, changes are not kept. Under the same lock as the changes: a stream that opens
+    /// finds either a change or that it was left out.
+    streams: usize,
 }
 
 /// What happened to the state, in order.
@@ -44,6 +44,8 @@ pub(super) enum News {
         records: Vec<Record>,
         /// How far they reach.
         revision: Revision,
+        /// Their size, about.
+        bytes: usize,
     },
     /// Changes up to this revision are not told.
     Skipped(Revision),
@@ -61,24 +63,17 @@ pub(super) struct Arrived {
 impl Inbox {
     /// An empty inbox.
     pub fn new(bytes_max: usize, events: EventCounts, counts: WatchCounts) -> Self {
-        Self {
-            content: Mutex::default(),
-            arrived: Notify::new(),
-            streams: AtomicUsize::new(0),
-            bytes_max,
-            events,
-            counts,
-        }
+        Self { content: Mutex::default(), arrived: Notify::new(), bytes_max, events, counts }
     }
 
     /// From now on changes are kept: a stream has opened.
     pub(super) fn stream_opened(&self) {
-        self.streams.fetch_add(1, Ordering::SeqCst);
+        self.content.lock().streams += 1;
     }
 
     /// One stream less.
     pub(super) fn stream_closed(&self) {
-        self.streams.fetch_sub(1, Ordering::SeqCst);
+        self.content.lock().streams -= 1;
     }
 
     /// A stream that refused a delivery has room again.
@@ -110,19 +105,19 @@ impl Inbox {
 impl EventSink for Inbox {
     fn publish(&self, records: Vec<Record>, revision: Revision) {
         self.events.count(&records);
-        if self.streams.load(Ordering::SeqCst) == 0 {
-            // Nobody waits for it; a stream that opens now looks here before it does anything.
-            Self::skip(&mut self.content.lock(), revision);
-            return;
-        }
         let bytes = records.iter().map(cost).sum::<usize>();
         let mut content = self.content.lock();
+        if content.streams == 0 {
+            // Nobody waits for it.
+            Self::skip(&mut content, revision);
+            return;
+        }
         if content.bytes > 0 && content.bytes + bytes > self.bytes_max {
             self.counts.overruns.inc();
             Self::skip(&mut content, revision);
         } else {
             content.bytes += bytes;
-            content.news.push_back(News::Changes { records, revision });
+            content.news.push_back(News::Changes { records, revision, bytes });
         }
         drop(content);
         self.arrived.notify_one();
@@ -140,4 +135,77 @@ fn cost(record: &Record) -> usize {
         Change::Delete => 0,
     };
     RECORD_BYTES + record.key.len() + value
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use holdfast_mvcc::types::{PutRecord, RecordId};
+
+    use super::*;
+    use crate::metrics::{Fixed, Metrics};
+
+    fn inbox(bytes_max: usize) -> (Inbox, Metrics) {
+        let metrics = Metrics::new(&Fixed { member_id: 1, quota_bytes: 1 });
+        (Inbox::new(bytes_max, metrics.events.clone(), metrics.watch.clone()), metrics)
+    }
+
+    fn put(revision: u64, bytes: usize) -> Vec<Record> {
+        let change = Change::Put(PutRecord {
+            create_revision: Revision::new(revision),
+            version: 1,
+            lease: None,
+            value: Bytes::from(vec![0; bytes]),
+        });
+        let id = RecordId::new(Revision::new(revision), 0);
+        vec![Record { id, key: Bytes::from_static(b"k"), change }]
+    }
+
+    fn revision(number: u64) -> Revision {
+        Revision::new(number)
+    }
+
+    #[test]
+    fn without_streams_nothing_is_kept() {
+        let (inbox, metrics) = inbox(10_000);
+        inbox.publish(put(2, 10), revision(2));
+        inbox.publish(put(3, 10), revision(3));
+        assert_eq!(inbox.take().news, [News::Skipped(revision(3))]);
+        inbox.stream_opened();
+        inbox.publish(put(4, 10), revision(4));
+        let bytes = RECORD_BYTES + 11;
+        let kept = News::Changes { records: put(4, 10), revision: revision(4), bytes };
+        assert_eq!(inbox.take().news, [kept]);
+        inbox.stream_closed();
+        inbox.publish(put(5, 10), revision(5));
+        assert_eq!(inbox.take().news, [News::Skipped(revision(5))]);
+        assert_eq!((metrics.events.puts.get(), metrics.watch.overruns.get()), (4, 0), "counted all the same");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_counted() {
+        let (inbox, metrics) = inbox(1_000);
+        inbox.stream_opened();
+        inbox.publish(put(2, 5_000), revision(2));
+        assert_eq!(inbox.take().news.len(), 1, "a single batch always fits");
+        inbox.publish(put(3, 600), revision(3));
+        inbox.publish(put(4, 600), revision(4));
+        inbox.publish(put(5, 600), revision(5));
+        let news = inbox.take().news;
+        assert_eq!(news[0], News::Skipped(revision(4)), "what waited is left out, too");
+        assert!(matches!(&news[1], News::Changes { revision, .. } if revision.get() == 5), "{news:?}");
+        assert_eq!((news.len(), metrics.watch.overruns.get()), (2, 1));
+    }
+
+    #[test]
+    fn an_installed_snapshot_replaces_what_waits() {
+        let (inbox, metrics) = inbox(10_000);
+        inbox.stream_opened();
+        inbox.publish(put(2, 10), revision(2));
+        inbox.replaced(revision(90));
+        inbox.publish(put(91, 10), revision(91));
+        let news = inbox.take().news;
+        assert_eq!(news[0], News::Skipped(revision(90)));
+        assert_eq!((news.len(), metrics.watch.overruns.get()), (2, 0), "no overrun");
+    }
 }

@@ -41,7 +41,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use holdfast_env::{Env, TaskHandle};
+use holdfast_env::{Env, Monotonic, TaskHandle};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::Node;
 use holdfast_storage::{Storage, Visible};
@@ -160,6 +160,8 @@ impl Watches {
             asked: Vec::new(),
             due: BTreeSet::new(),
             paused_until: None,
+            oldest_missed: None,
+            look_again: Monotonic::default(),
             counts: counts.clone(),
             seen: Arc::clone(&seen),
         };
@@ -222,9 +224,10 @@ impl Watches {
 
     /// How the watchers are doing.
     pub fn figures(&self) -> WatchFigures {
-        let Seen { figures, streams, head } = *self.seen.lock();
-        let newest = self.visible.borrow().revision.get();
-        let lag_revisions = if figures.watchers == 0 { 0 } else { newest.saturating_sub(head.get()) };
+        let Seen { figures, streams, head, oldest_missed } = *self.seen.lock();
+        let next = self.visible.borrow().revision.next().get();
+        let missed = oldest_missed.unwrap_or(head.next()).get();
+        let lag_revisions = if figures.watchers == 0 { 0 } else { next.saturating_sub(missed) };
         WatchFigures {
             streams,
             watchers: figures.watchers,

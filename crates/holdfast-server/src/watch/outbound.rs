@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -23,6 +24,9 @@ use super::inbox::Inbox;
 use crate::codec::watch::{Content, Events, Header, Response};
 use crate::metrics::watch::WatchCounts;
 use crate::status::Failure;
+
+#[cfg(test)]
+mod tests;
 
 /// What a response costs beside its events.
 const RESPONSE_BYTES: usize = 128;
@@ -43,6 +47,8 @@ pub(super) struct Outbound {
     queue: Mutex<Queue>,
     /// The transport's task.
     reader: AtomicWaker,
+    /// Dispatch has queued something and will wake the transport at the end of its turn.
+    is_to_wake: AtomicBool,
     /// Tells the session of room, and of the reader's end.
     changed: Notify,
     header: Arc<Header>,
@@ -133,6 +139,7 @@ impl Outbound {
             fragment_bytes: bytes.fragment,
             queue: Mutex::default(),
             reader: AtomicWaker::new(),
+            is_to_wake: AtomicBool::new(false),
             changed: Notify::new(),
             header,
             inbox,
@@ -193,8 +200,17 @@ impl Outbound {
         queue.wanted.is_none() && queue.bytes < self.bytes_max
     }
 
+    /// True for the first call since the last [`Outbound::wake`]. Dispatch alone asks.
+    pub(super) fn is_first_since_wake(&self) -> bool {
+        // One thread reads and writes it, so that nothing has to be ordered.
+        let is_first = !self.is_to_wake.load(Ordering::Relaxed);
+        self.is_to_wake.store(true, Ordering::Relaxed);
+        is_first
+    }
+
     /// Wakes the transport.
     pub(super) fn wake(&self) {
+        self.is_to_wake.store(false, Ordering::Relaxed);
         self.reader.wake();
     }
 

@@ -74,7 +74,7 @@ impl Session {
                 Next::Room => ready = Ready::Requests,
                 Next::Gone => return,
                 Next::Broken(status) => {
-                    match status::too_large_in_transport(status.message()) {
+                    match status::broken_stream(&status) {
                         Some(failure) => self.outbound.fail(failure),
                         None => self.outbound.fail_with(status),
                     }

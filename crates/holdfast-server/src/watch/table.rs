@@ -1,6 +1,5 @@
 //! The streams and their watchers as clients see them: ids, options, what each was told.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -65,7 +64,10 @@ pub(super) struct Table {
     pub(super) streams: BTreeMap<StreamId, Stream>,
     pub(super) watchers: HashMap<WatcherId, Watcher, BuildHasherDefault<IdHasher>>,
     /// Streams with something new for their transport.
-    woken: HashMap<StreamId, Arc<Outbound>, BuildHasherDefault<IdHasher>>,
+    woken: Vec<Arc<Outbound>>,
+    /// Watchers that are behind, and the first revision each of them has not got. Some may have caught up silently,
+    /// because what they missed was nothing to them.
+    laggards: HashMap<WatcherId, Revision, BuildHasherDefault<IdHasher>>,
     /// Streams that were refused something for another reason than a full queue.
     pub(super) stuck: Vec<StreamId>,
     counts: WatchCounts,
@@ -76,19 +78,33 @@ impl Table {
         Self {
             streams: BTreeMap::new(),
             watchers: HashMap::default(),
-            woken: HashMap::default(),
+            woken: Vec::new(),
+            laggards: HashMap::default(),
             stuck: Vec::new(),
             counts,
         }
     }
 
-    /// Queues a delivery on its stream, with this revision in the header.
+    /// Queues a delivery on its stream. The header's revision is that of the last change, or `head` if that is beyond it.
     pub(super) fn deliver(
         &mut self,
         delivery: Delivery<'_>,
         encoded: &mut Encoded<'_>,
-        revision: Revision,
+        head: Revision,
     ) -> Taken {
+        let (first, last) = encoded.span(delivery.records);
+        let taken = self.queue(delivery, encoded, last.max(head));
+        if taken == Taken::Full {
+            self.laggards.insert(delivery.watcher, first);
+        } else if !self.laggards.is_empty()
+            && let Some(missed) = self.laggards.get_mut(&delivery.watcher)
+        {
+            *missed = last.next();
+        }
+        taken
+    }
+
+    fn queue(&mut self, delivery: Delivery<'_>, encoded: &mut Encoded<'_>, revision: Revision) -> Taken {
         let Some(watcher) = self.watchers.get_mut(&delivery.watcher) else {
             // It is being removed.
             return Taken::Taken;
@@ -114,8 +130,8 @@ impl Table {
                 watcher.last = Some(place);
                 watcher.has_moved = true;
                 self.counts.events.inc_by(u64::from(events));
-                if let Entry::Vacant(vacant) = self.woken.entry(delivery.stream) {
-                    vacant.insert(Arc::clone(&watcher.outbound));
+                if watcher.outbound.is_first_since_wake() {
+                    self.woken.push(Arc::clone(&watcher.outbound));
                 }
                 Taken::Taken
             }
@@ -127,13 +143,32 @@ impl Table {
     pub(super) fn push(&mut self, stream: StreamId, response: Response) {
         if let Some(found) = self.streams.get(&stream) {
             found.outbound.push(response);
-            self.woken.insert(stream, Arc::clone(&found.outbound));
+            if found.outbound.is_first_since_wake() {
+                self.woken.push(Arc::clone(&found.outbound));
+            }
         }
+    }
+
+    /// Notes that a watcher begins in the past.
+    pub(super) fn begins_behind(&mut self, watcher: WatcherId, from: Revision) {
+        self.laggards.insert(watcher, from);
+    }
+
+    /// The first revision that some watcher has not got; none when all have got everything. Forgets those who caught up.
+    pub(super) fn oldest_missed(&mut self, is_behind: impl Fn(WatcherId) -> bool) -> Option<Revision> {
+        let watchers = &self.watchers;
+        self.laggards.retain(|id, _| watchers.contains_key(id) && is_behind(*id));
+        self.laggards.values().min().copied()
+    }
+
+    /// Nobody is behind.
+    pub(super) fn all_caught_up(&mut self) {
+        self.laggards.clear();
     }
 
     /// Wakes each stream that got something, once.
     pub(super) fn wake(&mut self) {
-        for (_, outbound) in self.woken.drain() {
+        for outbound in self.woken.drain(..) {
             outbound.wake();
         }
     }

@@ -10,7 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 /// More than any answer in these tests.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 pub(crate) type Kv = KvClient<Channel>;
 

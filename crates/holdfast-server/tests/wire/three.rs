@@ -14,7 +14,7 @@ async fn status(cluster: &TestCluster, member: usize) -> pb::StatusResponse {
     client.status(pb::StatusRequest {}).await.unwrap().into_inner()
 }
 
-async fn leader(cluster: &TestCluster, asked: usize) -> usize {
+pub(crate) async fn leader(cluster: &TestCluster, asked: usize) -> usize {
     let leader = status(cluster, asked).await.leader;
     (0..3).find(|member| cluster.member_id(*member) == leader).expect("a ready member knows the leader")
 }
