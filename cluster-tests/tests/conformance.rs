@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use cluster_tests::conformance::call::{Answer, descriptors};
-use cluster_tests::conformance::differences::{self, Differences, Verdict};
+use cluster_tests::conformance::differences::{self, Verdict};
 use cluster_tests::conformance::members::Members;
+use cluster_tests::conformance::observed::Observed;
 use cluster_tests::conformance::player::{Transcript, play};
 use cluster_tests::conformance::rules::Situation;
-use cluster_tests::conformance::runner::{Report, scripts, table};
+use cluster_tests::conformance::runner::{Report, data_dir, scripts, table};
 use cluster_tests::conformance::script::Script;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
@@ -56,19 +57,26 @@ fn the_scripts_are_many_enough() {
 async fn holdfast_answers_as_etcd_does() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let Some(reference) = etcd_or_skip("holdfast compared with etcd, call by call") else { return };
-    let table = table().unwrap();
-    let mut report = Report::default();
-    for script in scripts().unwrap() {
+    let (table, scripts) = (table().unwrap(), scripts().unwrap());
+    let (mut report, mut observed) = (Report::default(), Observed::default());
+    for script in &scripts {
         let (theirs, one, three) = tokio::join!(
-            play_fresh(etcd(reference.clone()), 1, &script),
-            play_fresh(System::holdfast(&[]).unwrap(), 1, &script),
-            play_fresh(System::holdfast(&[]).unwrap(), 3, &script),
+            play_fresh(etcd(reference.clone()), 1, script),
+            play_fresh(System::holdfast(&[]).unwrap(), 1, script),
+            play_fresh(System::holdfast(&[]).unwrap(), 3, script),
         );
+        observed.add(script, &theirs, &one);
         for ours in [one, three] {
-            report.add(&table, &script, &theirs, &ours);
+            report.add(&table, script, &theirs, &ours);
         }
     }
     assert!(report.differences.is_empty(), "{}", report.text());
+    observed.probe(&scripts, &Members::start(System::holdfast(&[]).unwrap(), 1).await.unwrap()).await;
+    let written = std::fs::read_to_string(data_dir().join("observed.txt")).unwrap();
+    assert!(
+        Observed::parse(&written).unwrap() == observed,
+        "observed.txt is stale; write it with: cargo run -p cluster-tests -- conformance-doc --observe"
+    );
     assert_eq!(table.unused(&report.used), [""; 0], "entries of the table that explain nothing");
 }
 
@@ -94,7 +102,7 @@ async fn what_ends_etcd_is_refused() {
 async fn etcd_answers_as_etcd_does() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let Some(program) = etcd_or_skip("etcd compared with itself, as the control") else { return };
-    let (mut report, table) = (Report::default(), Differences::default());
+    let (mut report, table) = (Report::default(), table().unwrap());
     // Three members of etcd 3.5.1 disagree about the calls of this one: the script says why.
     let fit = |script: &Script| script.name != "diverging";
     for script in scripts().unwrap().into_iter().filter(fit) {

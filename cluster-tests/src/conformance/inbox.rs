@@ -112,7 +112,11 @@ impl Inbox {
             if self.fragments.is_some() {
                 self.faults.push("a created or canceled message stands between fragments".to_owned());
             }
-            self.answers.push(full.clone());
+            let watcher = self.live.get(&response.watch_id).filter(|_| !response.created);
+            // When etcd 3.5 cancels a watcher from a negative revision, if at all, is a matter of luck.
+            if watcher.is_none_or(Watcher::is_ruled) || response.compact_revision == 0 {
+                self.answers.push(full.clone());
+            }
             self.appear_or_go(response, revision);
         } else if response.fragment || self.fragments.is_some() {
             self.join(response, revision, events);

@@ -34,9 +34,6 @@ mod settle;
 /// How long something that is due may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What a store that was never compacted calls its compacted revision.
-const NEVER_COMPACTED: i64 = -1;
-
 /// Between two requests for progress.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -122,7 +119,6 @@ struct Player<'a> {
     sender: mpsc::Sender<Incoming>,
     queue: mpsc::Receiver<Incoming>,
     revisions: Revisions,
-    is_compacted: bool,
     settled: usize,
     transcript: Transcript,
 }
@@ -152,7 +148,6 @@ impl<'a> Player<'a> {
             sender,
             queue,
             revisions: Revisions::default(),
-            is_compacted: false,
             settled: 0,
             transcript,
         }
@@ -268,15 +263,10 @@ impl<'a> Player<'a> {
 
     /// A watcher that starts below the compacted revision is created, and cancelled right after.
     async fn await_compaction_cancel(&mut self, line: usize, number: usize) {
-        // etcd 3.5 tells nobody that revision 0 was compacted, though it can be.
-        let compacted = match self.revisions.compacted {
-            0 if self.is_compacted => i64::MIN,
-            0 => NEVER_COMPACTED,
-            revision => revision,
-        };
+        let compacted = self.revisions.compacted;
         let doomed = move |player: &Self| {
             let mut live = player.lines[line].inbox.live.values();
-            live.any(|w| w.call == number && w.spec.start != 0 && w.spec.start < compacted)
+            live.any(|w| w.call == number && w.is_ruled() && w.spec.start != 0 && w.spec.start < compacted)
         };
         if doomed(self) && !self.wait_until(|player| !doomed(player)).await {
             self.fault("a watcher of compacted history was not cancelled in time".to_owned());
@@ -328,7 +318,6 @@ impl<'a> Player<'a> {
             if call.method.name() == "Compact" {
                 let request = CompactionRequest::decode(call.request(self.revisions)?)?;
                 self.revisions.compacted = request.revision;
-                self.is_compacted = true;
             }
         }
         self.transcript.answers.push(answer);
