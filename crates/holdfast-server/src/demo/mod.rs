@@ -100,8 +100,10 @@ pub async fn run(flags: &DemoFlags, stopped: impl Future<Output = ()>) -> Result
             shown = show(flags, &mut members, &clock) => shown,
         }
     };
+    // With nobody to read it, the members are stopped all the same.
+    let told = say(format_args!("stopping the members"));
     members.stop(clock.as_ref()).await;
-    finished?;
+    finished.and(told)?;
     say(format_args!("stopped; nothing is left behind"))
 }
 

@@ -53,3 +53,32 @@ pub(super) fn time(time: Option<Duration>) -> String {
         Some(milliseconds) => format!("{:.1} s", milliseconds / 1000.0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::members::Process;
+    use crate::demo::model::Round;
+    use crate::demo::probe::Seen;
+    use crate::demo::traffic::{Latencies, Second};
+
+    #[test]
+    fn a_second_is_one_line() {
+        let mut model = Model::new([("n1", "http://h:1".to_owned()), ("n2", "http://h:2".to_owned())]);
+        let mut put_latencies = Latencies::default();
+        put_latencies.note(Duration::from_micros(1250));
+        let seen = Seen { id: 7, leader: 7, term: 2, revision: 40, ..Seen::default() };
+        model.observe(Round {
+            at: Duration::from_secs(5),
+            seen: vec![Some(seen), None],
+            processes: vec![Process::Running { pid: 1 }, Process::Ended],
+            traffic: Second { puts: 30, gets: 10, errors: 1, put_latencies, ..Second::default() },
+        });
+        assert_eq!(
+            line(5, &model),
+            "   5s  leader n1  term 2  up 1/2  30 puts/s  10 gets/s  put p50 1.2 ms  p99 1.2 ms  watch p99 -  errors 1  \
+             revision 40"
+        );
+        assert_eq!(time(Some(Duration::from_millis(8_049))), "8.0 s");
+    }
+}

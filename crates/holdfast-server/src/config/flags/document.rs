@@ -48,7 +48,7 @@ fn wrapped(names: &[&str]) -> String {
 pub fn markdown() -> String {
     let mut page = format!(
         "# Flags\n\n\
-         Every flag of a member: those of etcd 3.4 to 3.6, and a few of our own (marked *ours*). Generated from the\n\
+         Every flag of a member: those of etcd 3.4 to 3.7, and a few of our own (marked *ours*). Generated from the\n\
          table in `crates/holdfast-server/src/config/flags/table/`; a test fails when this page is stale:\n\n\
          ```\n{COMMAND}\n```\n\n\
          - A flag is also read from the environment as `HOLDFAST_<FLAG>`, then `ETCD_<FLAG>` (upper case, `-` as `_`), then\n  \

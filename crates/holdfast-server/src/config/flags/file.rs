@@ -1,7 +1,7 @@
 //! The configuration file: YAML (or JSON, which is YAML) with etcd's keys.
 //!
 //! A key is a flag's name. Certificates may also stand below `client-transport-security` and `peer-transport-security`,
-//! as etcd writes them. Lists and comma-separated texts mean the same. A duration without a unit counts nanoseconds,
+//! and what is said of sockets below `socket-options`, as etcd writes them. Lists and comma-separated texts mean the same. A duration without a unit counts nanoseconds,
 //! because that is what etcd's files do. An empty value is as good as none.
 
 use std::io::Read;
@@ -111,9 +111,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn top(&mut self, key: &str, value: &Yaml) -> Result<(), FileError> {
-        let certificates_of = match key {
-            "client-transport-security" => "client",
-            "peer-transport-security" => "peer",
+        let flag_below: fn(&str) -> Option<&'static Flag> = match key {
+            "client-transport-security" => |key| certificate_flag("client", key),
+            "peer-transport-security" => |key| certificate_flag("peer", key),
+            "socket-options" => |key| find(&format!("socket-{key}")),
             // A file that names a file would be read in a circle.
             "config-file" => return Err(self.unknown(key, None)),
             _ => return self.set(key, find(key), value),
@@ -123,7 +124,7 @@ impl Reader<'_> {
             Yaml::Hash(inner) => {
                 for (name, value) in inner {
                     let name = scalar(name).unwrap_or_default();
-                    self.set(&format!("{key}.{name}"), certificate_flag(certificates_of, &name), value)?;
+                    self.set(&format!("{key}.{name}"), flag_below(&name), value)?;
                 }
                 Ok(())
             }

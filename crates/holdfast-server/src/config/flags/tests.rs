@@ -160,6 +160,8 @@ client-transport-security:
 peer-transport-security:
   auto-tls: true
   allowed-cn: peers
+socket-options:
+  reuse-port: false
 cipher-suites: [A, B]
 ";
     let expected = [
@@ -175,6 +177,7 @@ cipher-suites: [A, B]
         ("client-cert-auth", "false"),
         ("peer-auto-tls", "true"),
         ("peer-cert-allowed-cn", "peers"),
+        ("socket-reuse-port", "false"),
         ("cipher-suites", "A,B"),
     ];
     let found = settings(text).unwrap();
@@ -222,6 +225,22 @@ fn the_page_about_flags_is_what_the_table_makes() {
         page == document::markdown(),
         "docs/flags.md is stale; the page itself names the command that makes it"
     );
+}
+
+/// The list is what the releases from 3.4.0 to 3.7.1 define in their sources.
+#[test]
+fn every_flag_of_every_release_is_known() {
+    let names: Vec<&str> = include_str!("etcd-3.4-to-3.7.txt").lines().collect();
+    assert!(names.len() > 140, "{}", names.len());
+    for name in &names {
+        assert!(table::find(name).is_some(), "etcd has --{name}, and we do not know it");
+    }
+    for flag in table::all() {
+        let is_etcds = flag.origin == Origin::Etcd;
+        for name in flag.names() {
+            assert_eq!(names.contains(&name), is_etcds, "whether etcd has --{name}");
+        }
+    }
 }
 
 /// Every flag that a real etcd lists is known, with the default it has there.

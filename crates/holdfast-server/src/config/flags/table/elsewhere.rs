@@ -78,24 +78,19 @@ pub(super) const CONSENSUS: Section = Section {
             There("drops a peer that takes nothing for so long"),
             Here("the time follows from --election-timeout"),
         ),
-        flag("experimental-wait-cluster-ready-timeout", Duration, "5s")
-            .also(&["wait-cluster-ready-timeout"])
-            .without_effect(
-                There("waits so long for the cluster before it serves"),
-                Here("a member serves at once and says on /readyz when it is ready"),
-            ),
         flag("downgrade-check-time", Duration, "5s")
             .also(&["experimental-downgrade-check-time"])
             .without_effect(
                 There("looks so often whether a downgrade is done"),
                 Here("there are no downgrades"),
             ),
-        flag("enable-lease-checkpoint", Switch, "false")
-            .also(&["experimental-enable-lease-checkpoint"])
+        flag("next-cluster-version-compatible", Switch, "false")
+            .without_effect(There("lets 3.4 run on the data of 3.5"), Here("there are no downgrades"))
+            .silent(&["false"]),
+        flag("experimental-enable-lease-checkpoint", Switch, "false")
             .without_effect(There("replicates what is left of leases"), Here("leases are not there yet"))
             .silent(&["false"]),
-        flag("enable-lease-checkpoint-persist", Switch, "false")
-            .also(&["experimental-enable-lease-checkpoint-persist"])
+        flag("experimental-enable-lease-checkpoint-persist", Switch, "false")
             .without_effect(There("keeps what is left of leases"), Here("leases are not there yet"))
             .silent(&["false"]),
     ],
@@ -107,13 +102,13 @@ pub(super) const BACKEND: Section = Section {
     title: "Backend",
     flags: &[
         flag("backend-bbolt-freelist-type", Choice(&["map", "array"]), "map")
+            .also(&["experimental-backend-bbolt-freelist-type"])
             .without_effect(There("chooses a structure of bbolt"), NO_BBOLT),
         flag("backend-batch-interval", Duration, "")
             .without_effect(There("bounds the time between two commits of bbolt"), NO_BBOLT),
         flag("backend-batch-limit", Number, "0")
             .without_effect(There("bounds the operations of a commit of bbolt"), NO_BBOLT),
-        flag("txn-mode-write-with-shared-buffer", Switch, "true")
-            .also(&["experimental-txn-mode-write-with-shared-buffer"])
+        flag("experimental-txn-mode-write-with-shared-buffer", Switch, "true")
             .without_effect(There("lets transactions read from bbolt's buffer"), NO_BBOLT),
         flag("memory-mlock", Switch, "false")
             .also(&["experimental-memory-mlock"])
@@ -122,8 +117,7 @@ pub(super) const BACKEND: Section = Section {
                 Here("the store is read through a bounded cache, see --memory-bytes"),
             )
             .silent(&["false"]),
-        flag("stop-grpc-service-on-defrag", Switch, "false")
-            .also(&["experimental-stop-grpc-service-on-defrag"])
+        flag("experimental-stop-grpc-service-on-defrag", Switch, "false")
             .without_effect(
                 There("refuses clients during a defragmentation"),
                 Here("nothing stops the service for maintenance"),
@@ -142,16 +136,14 @@ const COMPARED_BY_HAND: Here =
 pub(super) const CHECKS: Section = Section {
     title: "Checks for corruption",
     flags: &[
-        flag("initial-corrupt-check", Switch, "false")
-            .also(&["experimental-initial-corrupt-check"])
+        flag("experimental-initial-corrupt-check", Switch, "false")
             .without_effect(There("compares members before it serves"), COMPARED_BY_HAND)
             .silent(&["false"]),
         flag("corrupt-check-time", Duration, "0s")
             .also(&["experimental-corrupt-check-time"])
             .without_effect(There("compares members so often"), COMPARED_BY_HAND)
             .silent(&["0", "0s"]),
-        flag("compact-hash-check-enabled", Switch, "false")
-            .also(&["experimental-compact-hash-check-enabled"])
+        flag("experimental-compact-hash-check-enabled", Switch, "false")
             .without_effect(There("compares members at compactions"), COMPARED_BY_HAND)
             .silent(&["false"]),
         flag("compact-hash-check-time", Duration, "1m")

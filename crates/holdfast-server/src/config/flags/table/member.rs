@@ -35,10 +35,6 @@ pub(super) const MEMBER: Section = Section {
             why: "two members on one port would each see half of the connections",
             next: "leave it out and give each member a port of its own",
         }),
-        flag("experimental-set-member-localaddr", Switch, "false").also(&["set-member-localaddr"]).without_effect(
-            There("connects to peers from the address it advertises"),
-            Here("the system chooses the address"),
-        ).silent(&["false"]),
         flag("exit-with-stdin", Switch, "false")
             .internal()
             .serves("End when standard input is closed: for a parent that must not leave members behind"),
@@ -60,7 +56,6 @@ pub(super) const CLUSTER: Section = Section {
         flag("election-timeout", Millis, "1000")
             .serves("Silence of the leader before a campaign, in milliseconds"),
         flag("max-learners", Number, "1")
-            .also(&["experimental-max-learners"])
             .without_effect(There("bounds the learners of a cluster"), Here("membership does not change yet")),
     ],
 };
@@ -121,7 +116,7 @@ pub(super) const LOGGING: Section = Section {
             .serves("debug, info, warn, error, or filters such as info,holdfast_raft=debug"),
         flag("log-format", Choice(&["json", "console", "text"]), "")
             .serves("Form of log lines: json or console [default: console on a terminal, else json]"),
-        flag("log-outputs", Text, "default").serves(
+        flag("log-outputs", Text, "default").also(&["log-output"]).serves(
             "Where log lines go: stderr (also: default), stdout, or files to append to; comma-separated",
         ),
         flag("logger", Choice(&["zap", "capnslog"]), "zap")

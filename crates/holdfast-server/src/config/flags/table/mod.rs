@@ -1,8 +1,8 @@
-//! Every flag of a member: ours and all of etcd's (3.4 to 3.6), with what becomes of it here.
+//! Every flag of a member: ours and all of etcd's (3.4 to 3.7), with what becomes of it here.
 //!
-//! This table is the only list. Parsing, `--help`, the warnings, the refusals and `docs/flags.md` are made from it, and
-//! a test holds it against the help text of a real etcd. Module map: `member` flags that do something, mostly;
-//! `elsewhere` those that belong to how etcd is built; `security` TLS, HTTP guards and auth.
+//! This table is the only list. Parsing, `--help`, the warnings, the refusals and `docs/flags.md` are made from it; tests
+//! hold it against the flags of etcd's releases and the help text of a real one. Module map: `member` flags that do
+//! something, mostly; `elsewhere` those that belong to how etcd is built; `security` TLS, HTTP guards and auth.
 
 mod elsewhere;
 mod member;
