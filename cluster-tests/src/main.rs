@@ -12,6 +12,7 @@ use cluster_tests::conformance::{document, observed};
 use cluster_tests::differ;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
+use cluster_tests::watch::check_perf;
 use cluster_tests::workload::writers::Load;
 use cluster_tests::workload::{failover, kill, watch};
 
@@ -39,6 +40,8 @@ enum Workload {
     },
     /// Watchers that come, go and resume under kills, pauses and compaction; every law of watches judged
     Watch(WatchFlags),
+    /// etcdctl check perf, in each version that is here, on etcd and on holdfast: it must end and give its verdict
+    CheckPerf,
 }
 
 /// What is under test.
@@ -118,6 +121,9 @@ struct DifferFlags {
     /// How many watchers live at any time, about
     #[arg(long, default_value_t = 20)]
     watchers: usize,
+    /// Bytes that every value is padded with: with more to write, members dump and read history from disk
+    #[arg(long, default_value_t = 0)]
+    padding_bytes: usize,
     /// Sizes of the clusters that are compared with one member of etcd
     #[arg(long, value_delimiter = ',', default_values_t = [1, 3])]
     members: Vec<usize>,
@@ -127,6 +133,9 @@ struct DifferFlags {
     /// A flag for every member of both sides, e.g. --member-flag=--max-txn-ops=5; may be repeated
     #[arg(long = "member-flag", allow_hyphen_values = true)]
     member_flags: Vec<String>,
+    /// A flag for every member of what is compared with etcd alone, e.g. --subject-flag=--engine=redb; may be repeated
+    #[arg(long = "subject-flag", allow_hyphen_values = true)]
+    subject_flags: Vec<String>,
     /// How many plays shrinking may take
     #[arg(long, default_value_t = 150)]
     shrink_plays: usize,
@@ -150,12 +159,14 @@ impl DifferFlags {
             calls: self.calls,
             seeds: self.seed.map_or_else(|| (1..=self.seeds).collect(), |seed| vec![seed]),
             watchers: self.watchers,
+            padding_bytes: self.padding_bytes,
             members: self.members.clone(),
             against: match self.against {
                 AgainstFlag::Holdfast => differ::Against::Holdfast,
                 AgainstFlag::Etcd => differ::Against::Etcd,
             },
             member_flags: self.member_flags.clone(),
+            subject_flags: self.subject_flags.clone(),
             shrink_plays_max: self.shrink_plays,
         }
     }
@@ -256,8 +267,24 @@ async fn run(command: Workload) -> Result<bool> {
             Ok(report.is_clean())
         }
         Workload::Differ(flags) => compare(&flags).await,
+        Workload::CheckPerf => check_perf().await,
         Workload::ConformanceDoc { observe } => write_document(observe).await,
     }
+}
+
+/// Prints the verdicts; fails when one does not come, or not in etcdctl's form.
+async fn check_perf() -> Result<bool> {
+    let etcd = binary::etcd().context("no etcd: set ETCD_BIN or run scripts/fetch-peers")?;
+    let installed = Some(PathBuf::from("/usr/bin/etcdctl")).filter(|program| program.is_file());
+    for program in installed.into_iter().chain(binary::etcdctl()) {
+        for system in [System::etcd(etcd.clone(), &[]), System::holdfast(&[])?] {
+            let label = system.label.clone();
+            let verdict = check_perf::run_on(&program, system, 3).await?;
+            println!("{} on {label}, exit code {:?}", program.display(), verdict.code);
+            verdict.lines.iter().for_each(|line| println!("  {line}"));
+        }
+    }
+    Ok(true)
 }
 
 async fn write_document(observe: bool) -> Result<bool> {

@@ -17,9 +17,11 @@ fn plan(against: Against, seeds: &[u64]) -> Plan {
         calls: CALLS * seeds.len(),
         seeds: seeds.to_vec(),
         watchers: 20,
+        padding_bytes: 0,
         members: vec![1, 3],
         against,
         member_flags: Vec::new(),
+        subject_flags: Vec::new(),
         shrink_plays_max: 40,
     }
 }

@@ -76,7 +76,8 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<CommandLine>> {
     Ok(commands)
 }
 
-fn words(line: &str) -> anyhow::Result<Vec<String>> {
+/// The words of a line: between blanks, or in double quotes.
+pub fn words(line: &str) -> anyhow::Result<Vec<String>> {
     let mut words = Vec::new();
     let mut rest = line.trim();
     while !rest.is_empty() {

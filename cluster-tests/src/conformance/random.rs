@@ -31,6 +31,8 @@ pub struct Author {
     pub watchers: usize,
     /// What transactions read.
     pub txn_reads: TxnReads,
+    /// Bytes that every value is padded with.
+    pub padding_bytes: usize,
 }
 
 /// Which revisions are read inside transactions.
@@ -45,8 +47,7 @@ pub enum TxnReads {
 /// A script, as text.
 pub fn script(seed: u64, author: Author) -> String {
     let rng = StdRng::seed_from_u64(seed);
-    let mut calls =
-        Calls { rng, nested_put: false, is_outside: false, txn_reads: author.txn_reads, values: 0 };
+    let mut calls = Calls { rng, nested_put: false, is_outside: false, author, values: 0 };
     let mut watches = Watches::new(author.watchers);
     let mut text = String::new();
     for _ in 0..author.calls {
@@ -67,7 +68,7 @@ struct Calls {
     nested_put: bool,
     /// The range that is being written stands alone.
     is_outside: bool,
-    txn_reads: TxnReads,
+    author: Author,
     /// Values written so far: each is another, so that sorting by value has one answer.
     values: u64,
 }
@@ -108,6 +109,13 @@ impl Calls {
         self.rng.random_range(0..100) < percent
     }
 
+    fn value(&self, number: u64) -> String {
+        match self.author.padding_bytes {
+            0 => format!("v{number}"),
+            bytes => format!("v{number}@repeat({bytes}){{.}}"),
+        }
+    }
+
     fn flag(&mut self, name: &str) -> String {
         if self.chance(25) { format!(" {name}: true") } else { String::new() }
     }
@@ -138,12 +146,12 @@ impl Calls {
     fn put(&mut self) -> String {
         self.values += 1;
         let key = self.key();
-        let prev_kv = self.flag("prev_kv");
+        let (prev_kv, value) = (self.flag("prev_kv"), self.value(self.values));
         match self.rng.random_range(0..20) {
             0 => format!("key: \"{key}\" ignore_value: true{prev_kv}"),
-            1 => format!("key: \"{key}\" value: \"v{}\" ignore_lease: true{prev_kv}", self.values),
-            2 => format!("key: \"{key}\" value: \"v{}\" lease: 7", self.values),
-            _ => format!("key: \"{key}\" value: \"v{}\"{prev_kv}", self.values),
+            1 => format!("key: \"{key}\" value: \"{value}\" ignore_lease: true{prev_kv}"),
+            2 => format!("key: \"{key}\" value: \"{value}\" lease: 7"),
+            _ => format!("key: \"{key}\" value: \"{value}\"{prev_kv}"),
         }
     }
 
@@ -157,7 +165,7 @@ impl Calls {
             write!(text, " limit: {}", self.rng.random_range(-1..5))
                 .expect("writing to a string does not fail");
         }
-        let may_look_back = may_look_back && (self.is_outside || self.txn_reads == TxnReads::Any);
+        let may_look_back = may_look_back && (self.is_outside || self.author.txn_reads == TxnReads::Any);
         if may_look_back && self.chance(30) {
             write!(text, " revision: {}", self.revision()).expect("writing to a string does not fail");
         }
@@ -222,7 +230,10 @@ impl Calls {
             0 => format!("target: VERSION version: {}", self.rng.random_range(0..4)),
             1 => format!("target: CREATE create_revision: {}", self.revision()),
             2 => format!("target: MOD mod_revision: {}", self.revision()),
-            3 => format!("target: VALUE value: \"v{}\"", self.rng.random_range(0..=self.values)),
+            3 => {
+                let number = self.rng.random_range(0..=self.values);
+                format!("target: VALUE value: \"{}\"", self.value(number))
+            }
             _ => format!("target: LEASE lease: {}", self.rng.random_range(0..2)),
         };
         format!("{keys} result: {result} {operand}")
@@ -238,7 +249,7 @@ mod tests {
 
     #[test]
     fn scripts_repeat_by_seed_and_parse() {
-        let author = Author { calls: 500, watchers: 20, txn_reads: TxnReads::Any };
+        let author = Author { calls: 500, watchers: 20, txn_reads: TxnReads::Any, padding_bytes: 0 };
         assert_eq!(script(3, author), script(3, author));
         assert_ne!(script(3, author), script(4, author));
         let parsed = Script::parse("random", &script(5, author), &descriptors()).unwrap();

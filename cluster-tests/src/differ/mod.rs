@@ -48,12 +48,16 @@ pub struct Plan {
     pub seeds: Vec<u64>,
     /// How many watchers live at any time, about.
     pub watchers: usize,
+    /// Bytes that every value is padded with.
+    pub padding_bytes: usize,
     /// The sizes of the clusters that are compared with one member of etcd.
     pub members: Vec<usize>,
     /// What is compared.
     pub against: Against,
     /// A flag for every member of both sides.
     pub member_flags: Vec<String>,
+    /// A flag for every member of what is compared with the reference.
+    pub subject_flags: Vec<String>,
     /// How many plays shrinking may take.
     pub shrink_plays_max: usize,
 }
@@ -102,9 +106,10 @@ impl Plan {
     /// What is compared with the reference.
     pub fn subjects(&self) -> anyhow::Result<Vec<Subject>> {
         ensure!(!self.members.is_empty() && !self.members.contains(&0), "how many members?");
+        let flags = [&self.member_flags[..], &self.subject_flags[..]].concat();
         let system = match self.against {
-            Against::Holdfast => System::holdfast(&self.member_flags)?,
-            Against::Etcd => self.reference()?.system,
+            Against::Holdfast => System::holdfast(&flags)?,
+            Against::Etcd => System::etcd(self.reference()?.system.binary, &flags),
         };
         Ok(self.members.iter().map(|members| Subject { system: system.clone(), members: *members }).collect())
     }
@@ -112,7 +117,8 @@ impl Plan {
     fn author(&self) -> random::Author {
         let splits = self.against == Against::Etcd && self.members.iter().any(|count| *count > 1);
         let txn_reads = if splits { random::TxnReads::Newest } else { random::TxnReads::Any };
-        random::Author { calls: self.calls_per_seed(), watchers: self.watchers, txn_reads }
+        let Self { watchers, padding_bytes, .. } = *self;
+        random::Author { calls: self.calls_per_seed(), watchers, txn_reads, padding_bytes }
     }
 }
 
@@ -174,7 +180,13 @@ async fn explain(
         Some(_) => writeln!(out, "{}\n(and so on, see the file)\n", shrunk.lines[..SHOWN_CALLS].join("\n"))?,
     }
     let against = if plan.against == Against::Etcd { " --against etcd" } else { "" };
-    let members = subject.members;
+    let mut members = subject.members.to_string();
+    if plan.padding_bytes > 0 {
+        members.push_str(&format!(" --padding-bytes {}", plan.padding_bytes));
+    }
+    for (name, flags) in [("member", &plan.member_flags), ("subject", &plan.subject_flags)] {
+        flags.iter().for_each(|flag| members.push_str(&format!(" --{name}-flag={flag}")));
+    }
     let (calls, watchers) = (plan.calls_per_seed(), plan.watchers);
     writeln!(
         out,
