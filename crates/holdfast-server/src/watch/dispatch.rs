@@ -132,6 +132,7 @@ impl Dispatch {
     }
 
     fn turn(&mut self, requests: &mut mpsc::Receiver<(StreamId, Request)>, reads: &mut mpsc::Receiver<Read>) {
+        self.header.set_term((self.term)());
         while let Ok(read) = reads.try_recv() {
             self.replay(read);
         }
@@ -266,7 +267,8 @@ impl Dispatch {
         }
     }
 
-    fn answer(&mut self, stream: StreamId, request: Request) {
+    /// Does what a session asks for.
+    pub(super) fn answer(&mut self, stream: StreamId, request: Request) {
         match request {
             Request::Open(outbound) => {
                 self.table.streams.insert(stream, Stream::new(outbound));

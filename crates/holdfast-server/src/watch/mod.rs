@@ -35,6 +35,8 @@ mod leader;
 mod outbound;
 mod session;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -102,7 +102,8 @@ async fn the_past_is_replayed_and_then_goes_over_into_the_present() {
     put(&mut kv, "a", "4").await;
     assert_eq!(briefs(&watching.events(1).await), expected(&[("a", 5, Some("4"))]));
     let now = watching.create(watcher("a", "")).await;
-    assert_eq!(revision(&now), 5);
+    let others = kv.range(range_request("a", "")).await.unwrap().into_inner().header;
+    assert_eq!((now.header, revision(&now)), (others, 5), "cluster, member and term as in all answers");
     put(&mut kv, "a", "5").await;
     let mut both = Vec::new();
     for _ in 0..2 {
