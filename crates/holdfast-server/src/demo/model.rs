@@ -207,8 +207,8 @@ impl Model {
             let seconds = now.saturating_sub(since).as_secs();
             self.note(Mood::Good, format!("{name} answers again after {seconds} s"));
         }
-        let Some(before) = before.filter(|_| was_silent.is_none()) else { return };
-        if before.dispatcher != said.dispatcher {
+        let Some(before) = before else { return };
+        if was_silent.is_none() && before.dispatcher != said.dispatcher {
             let mood = if said.dispatcher == "poisoned" { Mood::Bad } else { Mood::Neutral };
             self.note(mood, format!("{name}: dispatcher {} → {}", before.dispatcher, said.dispatcher));
         }
