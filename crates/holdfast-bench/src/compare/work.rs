@@ -273,6 +273,8 @@ fn round_of(outcome: &Outcome, used: &Used) -> Round {
         latency: outcome.latencies.percentiles(),
         server_cpu_us: micros(used.server_cpu),
         client_cpu_us: micros(used.own_cpu),
+        foreign_cpu_us: used.foreign_cpu.map(micros),
+        window_us: micros(used.window),
         dirtied_bytes: used.dirtied_bytes,
         device_bytes: used.device_bytes,
         watch_queued_bytes: used.watch_queued_bytes,

@@ -98,6 +98,19 @@ impl Device {
     }
 }
 
+/// Time all CPUs together were not idle since the machine started, by anybody, stolen time included.
+pub(crate) fn machine_busy() -> Option<Duration> {
+    busy(&std::fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// user, nice, system, irq, softirq and steal of the first line; idle and iowait left out.
+fn busy(stat: &str) -> Option<Duration> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else { return None };
+    Some(Duration::from_millis((user + nice + system + irq + softirq + steal) * 1000 / TICKS_PER_SECOND))
+}
+
 /// The machine, in one line.
 pub(crate) fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -136,6 +149,14 @@ mod tests {
         assert_eq!(Device { major: 254, minor: 1 }.find(table), Some(70 * 512));
         assert_eq!(Device { major: 254, minor: 2 }.find(table), None);
         assert!(Device::of(Path::new("/")).is_ok());
+    }
+
+    #[test]
+    fn a_machine_is_busy_when_it_neither_idles_nor_waits() {
+        let stat = "cpu  100 20 30 4000 500 6 7 8 9 10\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(busy(stat), Some(Duration::from_millis(1710)));
+        assert_eq!(busy("cpu  1 2\n"), None);
+        assert!(machine_busy().is_some());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::page::Page;
-use super::procfs::{Device, Pid, ProcessUsage};
+use super::procfs::{Device, Pid, ProcessUsage, machine_busy};
 use crate::error::Error;
 use crate::systems::System;
 use crate::systems::cluster::Cluster;
@@ -35,6 +35,10 @@ pub(crate) struct Usage {
     pub(crate) snapshots: Vec<u64>,
     /// CPU of this process.
     pub(crate) own_cpu: Duration,
+    /// When it was looked at.
+    pub(crate) at: Option<Instant>,
+    /// CPU of everybody on this machine.
+    pub(crate) machine_cpu: Option<Duration>,
 }
 
 /// The difference of two usages.
@@ -44,6 +48,10 @@ pub(crate) struct Used {
     pub(crate) server_cpu: Duration,
     /// CPU of this process.
     pub(crate) own_cpu: Duration,
+    /// How long it was.
+    pub(crate) window: Duration,
+    /// CPU of everybody else on this machine.
+    pub(crate) foreign_cpu: Option<Duration>,
     /// Bytes of the page cache made dirty by all servers.
     pub(crate) dirtied_bytes: u64,
     /// Bytes the disk was sent, by anybody.
@@ -81,6 +89,8 @@ pub(crate) async fn look(cluster: &Cluster) -> Result<Usage, Error> {
     }
     usage.device_bytes = Device::of(cluster.directory())?.written_bytes();
     usage.own_cpu = own_cpu()?;
+    usage.machine_cpu = machine_busy();
+    usage.at = Some(Instant::now());
     Ok(usage)
 }
 
@@ -115,6 +125,11 @@ impl Usage {
             own_cpu: after.own_cpu.saturating_sub(self.own_cpu),
             dirtied_bytes: to.dirtied_bytes.saturating_sub(from.dirtied_bytes),
             write_calls: to.write_calls.saturating_sub(from.write_calls),
+            window: after.at.zip(self.at).map(|(to, from)| to - from).unwrap_or_default(),
+            foreign_cpu: after.machine_cpu.zip(self.machine_cpu).map(|(to, from)| {
+                let ours = our_cpu(after).saturating_sub(our_cpu(self));
+                to.saturating_sub(from).saturating_sub(ours)
+            }),
             device_bytes: after.device_bytes.zip(self.device_bytes).map(|(to, from)| to.saturating_sub(from)),
             watch_queued_bytes: after.watch_queued_bytes,
             log_fsyncs: after.log_fsyncs.zip(self.log_fsyncs).map(|(to, from)| to.saturating_sub(from)),
@@ -124,6 +139,11 @@ impl Usage {
             resident_growth_bytes: to.resident_bytes.cast_signed() - from.resident_bytes.cast_signed(),
         }
     }
+}
+
+/// What is ours of a machine's CPU: the measured servers and the load generator.
+fn our_cpu(usage: &Usage) -> Duration {
+    usage.servers.cpu + usage.own_cpu
 }
 
 fn sum(pids: &[Pid]) -> Result<ProcessUsage, Error> {
@@ -200,6 +220,8 @@ mod tests {
             own_cpu: Duration::from_secs(1),
             device_bytes: fsyncs.map(|fsyncs| 1000 * fsyncs),
             watch_queued_bytes: fsyncs,
+            at: None,
+            machine_cpu: fsyncs.map(|_| Duration::from_secs(2 * seconds)),
         };
         let before = usage(3, 100, Some(5), &[1, 1, 1]);
         let used = before.until(&usage(7, 150, Some(9), &[1, 9, 8]));
@@ -211,6 +233,7 @@ mod tests {
         assert_eq!((used.resident_bytes, used.resident_peak_bytes), (150, 300));
         assert_eq!(used.resident_growth_bytes, 50);
         assert_eq!((used.device_bytes, used.watch_queued_bytes), (Some(4000), Some(9)));
+        assert_eq!(used.foreign_cpu, Some(Duration::from_secs(4)), "8 s of all, 4 s of them the servers'");
         assert_eq!(used.own_cpu, Duration::ZERO);
         assert_eq!(before.until(&usage(7, 150, None, &[])).log_fsyncs, None);
     }

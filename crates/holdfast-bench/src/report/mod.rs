@@ -53,6 +53,10 @@ pub(crate) struct Round {
     pub(crate) server_cpu_us: u64,
     /// CPU of the load generator.
     pub(crate) client_cpu_us: u64,
+    /// CPU that everybody else on the machine used from the first start to the last rest.
+    pub(crate) foreign_cpu_us: Option<u64>,
+    /// The same stretch of time.
+    pub(crate) window_us: u64,
     /// Bytes of the page cache that all members made dirty, as the kernel counts them by process.
     pub(crate) dirtied_bytes: u64,
     /// Bytes the disk was sent meanwhile, by these members and everybody else.
@@ -187,6 +191,12 @@ impl Round {
     }
 }
 
+/// CPUs' worth that others used while it was measured, the median over all rounds: how much the figures can be trusted.
+pub(crate) fn foreign_cpus(rounds: &[Round]) -> Option<f64> {
+    let share = |round: &Round| Some(float(round.foreign_cpu_us?) / float(round.window_us.max(1)));
+    rounds.iter().map(share).collect::<Option<Vec<f64>>>().filter(|found| !found.is_empty()).map(median)
+}
+
 /// The median over the rounds of what a unit costs one side's servers, divided by what it costs another's in the same
 /// round: what disturbs a round disturbs both. `None` if they share no round.
 pub(crate) fn paired_cpu_ratio(rounds: &[Round], pair: &Pair<'_>) -> Option<f64> {
@@ -238,6 +248,8 @@ pub(crate) mod tests {
             latency: Percentiles { p50_us: 10 * units, p99_us: 20 * units, ..Percentiles::default() },
             server_cpu_us: 1000 * u64::from(number),
             client_cpu_us: 500,
+            foreign_cpu_us: Some(1000),
+            window_us: 2000,
             dirtied_bytes: 64 * units,
             device_bytes: Some(32 * units),
             write_calls: 2 * units,

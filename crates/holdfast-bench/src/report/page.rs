@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::{Pair, Round, Summary, paired_cpu_ratio, table};
+use super::{Pair, Round, Summary, foreign_cpus, paired_cpu_ratio, table};
 
 /// Our default side.
 const OURS: &str = "holdfast";
@@ -36,6 +36,9 @@ const COSTS: [Figure; 9] = [
     ("resident memory", |s| Some(s.resident_mib)),
     ("peak memory", |s| Some(s.resident_peak_mib)),
 ];
+
+/// Up to so many CPUs of other programs, a machine counts as quiet; other measured systems at rest are among them.
+const QUIET_CPUS: f64 = 0.15;
 
 /// A ratio we mean to reach, between our side and another.
 struct Goal {
@@ -106,9 +109,15 @@ with fresh data on the same disk. Each system runs with its defaults, etcd 3.5.1
 pub(crate) fn render(origin: Origin<'_>, rounds: &[Round]) -> String {
     let summaries = &super::summaries(rounds)[..];
     let mut text = format!(
-        "# Performance\n\nWritten by `scripts/bench`; change that, not this page.\n\n{}\n\n    {}\n\n## How\n\n{METHOD}",
+        "# Performance\n\nWritten by `scripts/bench`; change that, not this page.\n\n{}\n\n    {}\n",
         origin.machine, origin.command
     );
+    if let Some(cpus) = foreign_cpus(rounds) {
+        let trust = if cpus > QUIET_CPUS { ": read ratios, not absolute figures" } else { "" };
+        writeln!(text, "\nMeanwhile other programs used {cpus:.2} of these CPUs{trust}.")
+            .expect("writing to a string succeeds");
+    }
+    section(&mut text, "How", METHOD);
     section(&mut text, "Goals", &goals(rounds, summaries));
     section(&mut text, "Where holdfast is worse than etcd", &losses(summaries));
     section(&mut text, "Figures", table::render(summaries).trim_end());
@@ -211,6 +220,7 @@ mod tests {
             "| server CPU per put with silent watchers, in pairs | within 3 % of without | 1.04 | **missed** |",
             "- `put`: median latency 2.00 times etcd's, 99th percentile 2.00 times etcd's.",
             "    bench compare",
+            "Meanwhile other programs used 0.50 of these CPUs: read ratios, not absolute figures.",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
