@@ -81,6 +81,8 @@ async fn holdfast_answers_as_etcd_does() {
 }
 
 /// What would end the process of etcd 3.5.1, and so cannot be compared: refused, and the member goes on.
+// covers: KV.Range RangeRequest.sort_target RangeRequest.sort_order
+// covers: KV.Txn RangeRequest.sort_target
 #[tokio::test]
 async fn what_ends_etcd_is_refused() {
     let _turn = ONE_AT_A_TIME.lock().await;

@@ -71,7 +71,7 @@ impl Inbox {
         self.expected = Some(Watcher::new(call, request, origin));
     }
 
-    /// Takes what came. Gives the response, for those who look at all of its fields.
+    /// Takes what came. Gives the response, for those who look at all of its fields, unless it came by luck.
     pub fn accept(&mut self, what: Result<&[u8], &Status>) -> Option<DynamicMessage> {
         let bytes = match what {
             Ok(bytes) => bytes,
@@ -86,8 +86,16 @@ impl Inbox {
             self.faults.push("a response does not decode".to_owned());
             return None;
         };
+        let is_luck = self.is_luck(&response);
         self.sort(&response, &full);
-        Some(full)
+        (!is_luck).then_some(full)
+    }
+
+    /// When etcd 3.5 sends anything to a watcher from a negative revision, or cancels it, depends on timing.
+    fn is_luck(&self, response: &WatchResponse) -> bool {
+        let watcher = self.live.get(&response.watch_id).filter(|_| !response.created);
+        watcher.is_some_and(|watcher| !watcher.is_ruled())
+            && (!response.canceled || response.compact_revision != 0)
     }
 
     /// The answers since the last time.
@@ -112,9 +120,7 @@ impl Inbox {
             if self.fragments.is_some() {
                 self.faults.push("a created or canceled message stands between fragments".to_owned());
             }
-            let watcher = self.live.get(&response.watch_id).filter(|_| !response.created);
-            // When etcd 3.5 cancels a watcher from a negative revision, if at all, is a matter of luck.
-            if watcher.is_none_or(Watcher::is_ruled) || response.compact_revision == 0 {
+            if !self.is_luck(response) {
                 self.answers.push(full.clone());
             }
             self.appear_or_go(response, revision);
