@@ -5,7 +5,7 @@
 //! tested with doctored results that it has to catch.
 //!
 //! Module map: [`harness`] (processes), [`client`] (one call, one outcome), [`workload`] (what is done),
-//! [`judge`] (what it must have led to), [`conformance`] and [`differ`] (call by call beside real etcd), [`skip`] (what was left out, said aloud).
+//! [`judge`] (what it must have led to), [`watch`] (etcdctl's commands that go on), [`conformance`] and [`differ`] (call by call beside real etcd), [`skip`] (what was left out, said aloud).
 
 pub mod client;
 pub mod conformance;
@@ -13,4 +13,5 @@ pub mod differ;
 pub mod harness;
 pub mod judge;
 pub mod skip;
+pub mod watch;
 pub mod workload;

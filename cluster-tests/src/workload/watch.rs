@@ -230,9 +230,9 @@ impl Judged {
         let mut strays: Vec<Stray> = Vec::new();
         for outcome in outcomes {
             if outcome.is_slow {
-                slow_lives.extend(outcome.lives)
+                slow_lives.extend(outcome.lives);
             } else {
-                lives.extend(outcome.lives)
+                lives.extend(outcome.lives);
             }
             strays.extend(outcome.strays);
             report.tally.add(outcome.tally);

@@ -13,6 +13,9 @@ use crate::harness::cluster::Cluster;
 /// How long members may take to serve again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a member is left alone: longer than etcd waits for a leader before it ends streams, three elections.
+const ALONE: Duration = Duration::from_secs(6);
+
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -26,11 +29,19 @@ pub enum Fault {
     PauseAny,
     /// SIGTERM to any member, and a start.
     Restart,
+    /// SIGSTOP to all members but one: it has no leader, and says so on streams that ask for one.
+    PauseOthers,
 }
 
 impl Fault {
-    const ALL: [Self; 5] =
-        [Self::KillLeader, Self::KillAny, Self::PauseLeader, Self::PauseAny, Self::Restart];
+    const ALL: [Self; 6] = [
+        Self::KillLeader,
+        Self::KillAny,
+        Self::PauseLeader,
+        Self::PauseAny,
+        Self::Restart,
+        Self::PauseOthers,
+    ];
 }
 
 impl fmt::Display for Fault {
@@ -41,6 +52,7 @@ impl fmt::Display for Fault {
             Self::PauseLeader => "leader paused",
             Self::PauseAny => "member paused",
             Self::Restart => "member restarted",
+            Self::PauseOthers => "all others paused",
         })
     }
 }
@@ -74,7 +86,7 @@ async fn inflict(cluster: &mut Cluster, rng: &mut StdRng, fault: Fault, length: 
     let any = rng.random_range(0..cluster.members().len());
     let victim = match fault {
         Fault::KillLeader | Fault::PauseLeader => cluster.leader(PATIENCE).await?,
-        Fault::KillAny | Fault::PauseAny | Fault::Restart => any,
+        Fault::KillAny | Fault::PauseAny | Fault::Restart | Fault::PauseOthers => any,
     };
     match fault {
         Fault::KillLeader | Fault::KillAny => {
@@ -91,6 +103,16 @@ async fn inflict(cluster: &mut Cluster, rng: &mut StdRng, fault: Fault, length: 
             cluster.member(victim).process()?.terminate(PATIENCE)?;
             cluster.kill(victim)?;
             cluster.spawn(victim)?;
+        }
+        Fault::PauseOthers => {
+            let others = (0..cluster.members().len()).filter(|member| *member != victim);
+            for other in others.clone() {
+                cluster.member(other).process()?.pause()?;
+            }
+            tokio::time::sleep(ALONE).await;
+            for other in others {
+                cluster.member(other).process()?.resume()?;
+            }
         }
     }
     cluster.wait_ready(PATIENCE).await

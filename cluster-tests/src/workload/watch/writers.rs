@@ -173,7 +173,7 @@ impl Writer {
         };
         match touched {
             Touched::Slots(slots) => {
-                slots.iter().for_each(|(at, exists)| after(&mut self.slots[*at], *exists))
+                slots.iter().for_each(|(at, exists)| after(&mut self.slots[*at], *exists));
             }
             Touched::Group(exists) => after(&mut self.group, *exists),
         }
