@@ -23,8 +23,10 @@ const NO_WATCHER: i64 = -1;
 #[derive(Debug)]
 pub struct Inbox {
     descriptor: MessageDescriptor,
-    /// Created, canceled and progress, not yet taken.
+    /// Created and canceled, not yet taken.
     pub(super) answers: Vec<DynamicMessage>,
+    /// Progress of the whole stream, not yet taken.
+    pub(super) progress: Vec<DynamicMessage>,
     /// How many created messages there were.
     pub(super) created: usize,
     /// Watchers that were neither cancelled nor lost with the stream, by id.
@@ -55,6 +57,7 @@ impl Inbox {
         Self {
             descriptor,
             answers: Vec::new(),
+            progress: Vec::new(),
             created: 0,
             live: BTreeMap::new(),
             gone: Vec::new(),
@@ -127,7 +130,7 @@ impl Inbox {
         } else if response.fragment || self.fragments.is_some() {
             self.join(response, revision, events);
         } else if events.is_empty() {
-            self.progress(response.watch_id, revision, full);
+            self.take_progress(response.watch_id, revision, full);
         } else {
             self.deliver(response.watch_id, revision, events);
         }
@@ -186,9 +189,9 @@ impl Inbox {
         }
     }
 
-    fn progress(&mut self, id: i64, revision: i64, full: &DynamicMessage) {
+    fn take_progress(&mut self, id: i64, revision: i64, full: &DynamicMessage) {
         if id == NO_WATCHER {
-            self.answers.push(full.clone());
+            self.progress.push(full.clone());
         } else if !self.live.contains_key(&id) {
             self.faults.push(format!("progress for id {id}, which is not in use"));
         }

@@ -91,6 +91,8 @@ struct Line {
     stream: Option<Stream>,
     inbox: Inbox,
     member: usize,
+    /// Requests for progress that may still be answered.
+    progress_asked: usize,
 }
 
 impl Line {
@@ -228,7 +230,7 @@ impl<'a> Player<'a> {
         if !matches!(union, Some(RequestUnion::CreateRequest(_))) {
             self.settle(Settle::Owed).await;
         }
-        self.discard_late_progress(line);
+        self.settle_answers(line);
         if let Some(RequestUnion::CreateRequest(create)) = &union {
             self.lines[line].inbox.expect(number, create, self.revisions);
             self.send_fenced(line, request, Creates::One).await;
@@ -284,22 +286,32 @@ impl<'a> Player<'a> {
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
+            self.lines[line].progress_asked += 1;
             self.send_fenced(line, request.clone(), Creates::None).await;
             let inbox = &mut self.lines[line].inbox;
-            if !inbox.answers.is_empty() || inbox.end.is_some() || is_early || Instant::now() >= deadline {
-                inbox.answers.truncate(1);
+            // An older request may be answered only now, with the revision of then or of now: either is as good.
+            let current = inbox.progress.iter().position(|answer| header_revision(answer) == head);
+            let is_over = inbox.end.is_some() || is_early || Instant::now() >= deadline;
+            if let Some(current) = current {
+                return inbox.answers.push(inbox.progress[current].clone());
+            }
+            if is_over {
                 return;
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
-    /// What a repeated request for progress was answered after all.
-    fn discard_late_progress(&mut self, line: usize) {
-        let inbox = &mut self.lines[line].inbox;
-        inbox.answers.retain(|answer| is_created(answer) || is_canceled(answer));
-        for unasked in inbox.take_answers() {
-            self.fault(format!("nobody asked for {}", render(&unasked)));
+    /// A request that was repeated may be answered once for each time, and later than a request that came after it.
+    /// More answers than requests there may not be, nor answers to other requests out of turn.
+    fn settle_answers(&mut self, line: usize) {
+        let Line { inbox, progress_asked, .. } = &mut self.lines[line];
+        let mut unasked = inbox.take_answers();
+        let answered = inbox.progress.len().min(*progress_asked);
+        unasked.extend(inbox.progress.drain(..).skip(answered));
+        *progress_asked -= answered;
+        for answer in unasked {
+            self.fault(format!("nobody asked for {}", render(&answer)));
         }
     }
 
@@ -338,7 +350,12 @@ impl<'a> Player<'a> {
         let number = self.lines.len();
         let channel = self.members.channel(member);
         let stream = Stream::open(channel, &self.method, number, self.sender.clone());
-        self.lines.push(Line { stream: Some(stream), inbox: Inbox::new(self.method.output()), member });
+        self.lines.push(Line {
+            stream: Some(stream),
+            inbox: Inbox::new(self.method.output()),
+            member,
+            progress_asked: 0,
+        });
         number
     }
 
@@ -382,7 +399,7 @@ impl<'a> Player<'a> {
             if !self.is_over() && line_is_open {
                 self.send_fenced(line, fence(), Creates::One).await;
                 self.lines[line].inbox.answers.pop();
-                self.discard_late_progress(line);
+                self.settle_answers(line);
             }
         }
         self.settle(Settle::Owed).await;
@@ -411,10 +428,6 @@ fn header_revision(message: &DynamicMessage) -> i64 {
 
 fn is_created(answer: &DynamicMessage) -> bool {
     is_set(answer, "created")
-}
-
-fn is_canceled(answer: &DynamicMessage) -> bool {
-    is_set(answer, "canceled")
 }
 
 fn is_set(answer: &DynamicMessage, field: &str) -> bool {

@@ -27,6 +27,9 @@ use crate::harness::cluster::System;
 pub mod shrink;
 pub mod trial;
 
+/// Differences of one seed that are printed before they are shrunk.
+const SHOWN_DIFFERENCES: usize = 3;
+
 /// Calls of a script that are printed; a script that shrank is far shorter.
 const SHOWN_CALLS: usize = 40;
 
@@ -142,6 +145,9 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
             result.report.differences.len(),
             result.elapsed.as_secs_f64()
         ));
+        for difference in result.report.differences.iter().take(SHOWN_DIFFERENCES) {
+            say(difference);
+        }
         for subject in differing {
             let found = explain(plan, &trial, subject, *seed, &text).await?;
             say(&found);
@@ -161,6 +167,13 @@ async fn explain(
     text: &str,
 ) -> anyhow::Result<String> {
     let only = Trial { subjects: std::slice::from_ref(subject), ..*trial };
+    let again = only.play("random", text).await?;
+    if again.report.differences.is_empty() {
+        return Ok(format!(
+            "seed {seed} differed on {} once, and not when it was played again",
+            subject.label()
+        ));
+    }
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let shrunk = shrink(lines, plan.shrink_plays_max, async |lines: &[String]| {
         anyhow::Ok(!only.play("shrunk", &lines.join("\n")).await?.report.differences.is_empty())
