@@ -19,9 +19,7 @@ async fn small(system: System, members: usize, seed: u64) -> Report {
     let load = Load { writers: 4, rate: 80, value_bytes_max: 300 };
     let (duration, compact_every) = (Duration::from_secs(8), Duration::from_millis(1_500));
     let plan = Plan { members, watchers: 40, duration, compact_every, load, seed };
-    let report = run(system, plan).await.expect("the cluster serves again after each fault");
-    println!("{report}");
-    report
+    run(system, plan).await.expect("the cluster serves again after each fault")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,6 +29,7 @@ async fn three_members_keep_the_laws() {
         "takes 11 minutes; run: cargo run --release -p cluster-tests -- watch",
     );
     let report = small(System::holdfast(&[]).expect("a binary to test"), 3, 11).await;
+    println!("{report}");
     assert!(report.is_clean(), "{report}");
     assert!(report.counts.events > 0 && !report.faults.is_empty(), "{report}");
 }
@@ -38,6 +37,7 @@ async fn three_members_keep_the_laws() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_member_keeps_the_laws() {
     let report = small(System::holdfast(&[]).expect("a binary to test"), 1, 12).await;
+    println!("{report}");
     assert!(report.is_clean(), "{report}");
     assert!(report.counts.events > 0 && !report.faults.is_empty(), "{report}");
 }
@@ -54,6 +54,7 @@ async fn the_control_keeps_what_etcd_keeps() {
     };
     for seed in 11..14 {
         let report = small(System::etcd(etcd.clone(), &[]), 3, seed).await;
+        println!("{report}");
         let known = [Law::Progress, Law::Resumable, Law::Reliable];
         if report.flaws.is_empty() && report.by_law().keys().all(|law| known.contains(law)) {
             assert!(report.counts.events > 0, "{report}");

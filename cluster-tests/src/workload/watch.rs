@@ -24,6 +24,7 @@ use tonic::transport::Channel;
 use self::calls::{Fate, Window, connections};
 use self::compactor::Compactor;
 use self::group::{Group, Outcome, Phase, Tally};
+use self::population::Crowd;
 use self::report::{Counts, Report, Writes, lags};
 use self::shared::Shared;
 use self::writers::{Load, Writers, Written};
@@ -64,6 +65,10 @@ pub struct Plan {
 }
 
 impl Plan {
+    fn crowd(&self) -> Crowd {
+        Crowd { watchers: self.watchers, writers: self.load.writers, duration: self.duration }
+    }
+
     /// The command that does the same again.
     fn command(&self, system: &str) -> String {
         let Self { members, watchers, duration, load, seed, .. } = self;
@@ -141,7 +146,7 @@ fn start_groups(
     let lanes: Vec<Vec<Channel>> =
         (0..LANES).map(|_| connections(endpoints, Window::Usual)).collect::<Result<_>>()?;
     let mut groups = JoinSet::new();
-    let plans = population::plan(&mut shared.rng("population", 0), plan.watchers, plan.load.writers);
+    let plans = population::plan(&mut shared.rng("population", 0), plan.crowd());
     for (number, streams) in plans.into_iter().enumerate() {
         let channels = if streams.temper.is_slow {
             connections(endpoints, Window::Small)?
@@ -211,7 +216,7 @@ impl Judged {
         let Ok(history) = &self.history else { return Phase::Stop };
         let rng = &mut Shared::new(plan.seed).rng("population", 0);
         let mut targets = vec![0; plan.watchers];
-        for streams in population::plan(rng, plan.watchers, plan.load.writers) {
+        for streams in population::plan(rng, plan.crowd()) {
             for (number, wish) in streams.watchers {
                 targets[number] = last_wanted(history, &self.keys, &wish);
             }

@@ -241,7 +241,8 @@ impl Group {
         mut stream: Streaming<WatchResponse>,
         phase: &mut watch::Receiver<Phase>,
     ) -> Result<Parting, Option<Status>> {
-        let leave_at = Instant::now() + Duration::from_millis(self.rng.random_range(500..40_000));
+        let leave_at =
+            Instant::now() + Duration::from_millis(self.rng.random_range(500..self.plan.stay_ms_max));
         let mut mood_at = self.next_mood();
         loop {
             let roams = matches!(*phase.borrow(), Phase::Roam);

@@ -60,10 +60,14 @@ impl fmt::Display for Fault {
 /// Breaks members until `duration` is over, and leaves all of them serving. Gives what was done.
 pub async fn run(cluster: &mut Cluster, mut rng: StdRng, duration: Duration) -> Result<Vec<Fault>> {
     let deadline = Instant::now() + duration;
+    let has_others = cluster.members().len() > 1;
     let mut done = Vec::new();
     let mut bag: Vec<Fault> = Vec::new();
+    // A short run has short faults, so that it has some.
+    let calm_max = (duration / 6).clamp(Duration::from_millis(500), Duration::from_secs(6));
+    let length_max = (duration / 6).clamp(Duration::from_millis(500), Duration::from_secs(5));
     loop {
-        let calm = Duration::from_millis(rng.random_range(1_500..6_000));
+        let calm = rng.random_range(calm_max / 4..calm_max);
         let left = deadline.saturating_duration_since(Instant::now());
         tokio::time::sleep(calm.min(left)).await;
         if Instant::now() >= deadline {
@@ -71,10 +75,11 @@ pub async fn run(cluster: &mut Cluster, mut rng: StdRng, duration: Duration) -> 
         }
         if bag.is_empty() {
             bag.extend(Fault::ALL);
+            bag.retain(|fault| *fault != Fault::PauseOthers || has_others && duration >= ALONE * 5);
             bag.shuffle(&mut rng);
         }
         let Some(fault) = bag.pop() else { break };
-        let length = Duration::from_millis(rng.random_range(200..5_000));
+        let length = rng.random_range(Duration::from_millis(200)..length_max);
         inflict(cluster, &mut rng, fault, length).await.with_context(|| format!("{fault}"))?;
         done.push(fault);
     }

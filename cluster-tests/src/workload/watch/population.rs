@@ -1,5 +1,7 @@
 //! Which watchers there are and how they share streams, from the seed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -36,16 +38,34 @@ pub struct Plan {
     pub number: usize,
     /// Its behaviour.
     pub temper: Temper,
+    /// How long the client stays on one stream at most, in milliseconds.
+    pub stay_ms_max: u64,
     /// Its watchers.
     pub watchers: Vec<(usize, Wish)>,
 }
 
-/// Divides `watchers` among streams of one to twenty-four.
-pub fn plan(rng: &mut StdRng, watchers: usize, writers: usize) -> Vec<Plan> {
+/// Who watches, and whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Crowd {
+    /// Watchers.
+    pub watchers: usize,
+    /// Writers whose keys they watch.
+    pub writers: usize,
+    /// How long the run goes on.
+    pub duration: Duration,
+}
+
+/// Divides the watchers among streams of one to twenty-four.
+pub fn plan(rng: &mut StdRng, crowd: Crowd) -> Vec<Plan> {
+    let Crowd { watchers, writers, duration } = crowd;
     let mut plans = Vec::new();
     let mut placed = 0;
+    // A small crowd comes and goes as often as a large one in its longer time.
+    let size_max = (watchers / 8).clamp(1, 24);
+    let stay = (duration / 4).clamp(Duration::from_secs(1), Duration::from_secs(40));
+    let stay_ms_max = u64::try_from(stay.as_millis()).unwrap_or(u64::MAX);
     while placed < watchers {
-        let size = rng.random_range(1..=24).min(watchers - placed);
+        let size = rng.random_range(1..=size_max).min(watchers - placed);
         let number = plans.len();
         let temper = Temper {
             is_slow: number % 6 == 5,
@@ -53,7 +73,7 @@ pub fn plan(rng: &mut StdRng, watchers: usize, writers: usize) -> Vec<Plan> {
             chooses_ids: rng.random_bool(0.5),
         };
         let wishes = (placed..placed + size).map(|watcher| (watcher, wish(rng, writers)));
-        plans.push(Plan { number, temper, watchers: wishes.collect() });
+        plans.push(Plan { number, temper, stay_ms_max, watchers: wishes.collect() });
         placed += size;
     }
     plans
@@ -109,7 +129,8 @@ mod tests {
 
     #[test]
     fn every_watcher_has_one_place_and_a_seed_repeats_it() {
-        let plans = |seed| plan(&mut StdRng::seed_from_u64(seed), 500, 8);
+        let crowd = Crowd { watchers: 500, writers: 8, duration: Duration::from_secs(600) };
+        let plans = |seed| plan(&mut StdRng::seed_from_u64(seed), crowd);
         let first = plans(3);
         let numbers: Vec<usize> =
             first.iter().flat_map(|plan| plan.watchers.iter().map(|(number, _)| *number)).collect();
