@@ -19,8 +19,9 @@ pub(crate) const BATCH_OPS_MAX: usize = 256;
 /// Bytes in one engine batch, for the same reason.
 pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// The committer gathers this many bytes before it writes ...
-pub(crate) const COMMIT_BYTES: usize = PACK_BYTES;
+/// The committer gathers this many bytes before it writes: one engine batch carries head and position, whatever its
+/// size, and the engine rewrites their leaves each time ...
+pub(crate) const COMMIT_BYTES: usize = 8 * PACK_BYTES;
 
 /// ... or waits this long ...
 pub(crate) const COMMIT_LINGER: Duration = Duration::from_millis(100);
