@@ -48,3 +48,23 @@ async fn holdfast_does_as_etcd_does() {
 async fn etcd_does_as_etcd_does() {
     assert_no_difference("etcd compared with itself on random calls", &plan(Against::Etcd, &[4])).await;
 }
+
+/// An etcd that allows fewer operations in a transaction is another server: found, and shrunk to the one call it takes.
+#[tokio::test]
+async fn a_difference_is_found_and_shrunk() {
+    if binary::etcd().is_none() {
+        return skipped("shrinking a planted difference", "real etcd is missing; run scripts/fetch-peers");
+    }
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let plan = Plan {
+        calls: 60,
+        members: vec![1],
+        subject_flags: vec!["--max-txn-ops=2".to_owned()],
+        ..plan(Against::Etcd, &[1])
+    };
+    let outcome = differ::run(&plan, |_| {}).await.expect("everybody answers");
+    let [difference] = &outcome.differences[..] else { panic!("{} differences", outcome.differences.len()) };
+    assert!(difference.contains("ours InvalidArgument: etcdserver: too many operations"), "{difference}");
+    assert!(difference.contains("shrunk to 1 calls"), "{difference}");
+    assert!(difference.contains("differ --seed 1 --calls 60"), "{difference}");
+}
