@@ -205,6 +205,8 @@ fn with(mut status: Status, key: &'static str, value: &str) -> Status {
 pub enum RefusedWatch {
     /// The range ends before it begins.
     EmptyRange,
+    /// The first revision wanted is below zero.
+    NegativeStart,
     /// The id is in use on this stream.
     DuplicateId,
     /// The stream has as many watchers as it may have.
@@ -215,6 +217,7 @@ pub enum RefusedWatch {
 pub fn refused_watch(why: RefusedWatch) -> &'static str {
     match why {
         RefusedWatch::EmptyRange => "mvcc: watcher range is empty",
+        RefusedWatch::NegativeStart => "etcdserver: mvcc: required revision has been compacted",
         RefusedWatch::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
         // etcd has no such limit, and so no text.
         RefusedWatch::TooMany => "etcdserver: too many watchers on this watch stream: open another stream",

@@ -306,8 +306,7 @@ impl Dispatch {
         let (from, start) = match u64::try_from(create.start_revision) {
             Ok(0) => (visible.next(), Revision::NONE),
             Ok(start) => (Revision::new(start), Revision::new(start)),
-            // Before all that ever was: created, and canceled as compacted.
-            Err(_) => (Revision::NONE, Revision::NONE),
+            Err(_) => unreachable!("a negative start was refused"),
         };
         let Create { range, filter, prev_kv, .. } = create;
         let id = self.hub.add(WatcherSpec { stream, range, from, filter, prev_kv });
@@ -443,6 +442,8 @@ impl Dispatch {
 fn refusal(stream: &Stream, create: &Create) -> Option<RefusedWatch> {
     if matches!(&create.range.end, RangeEnd::Before(end) if create.range.start >= *end) {
         Some(RefusedWatch::EmptyRange)
+    } else if create.start_revision < 0 {
+        Some(RefusedWatch::NegativeStart)
     } else if create.watch_id != 0 && stream.ids.contains_key(&create.watch_id) {
         Some(RefusedWatch::DuplicateId)
     } else if stream.ids.len() >= limits::WATCHERS_PER_STREAM_MAX {

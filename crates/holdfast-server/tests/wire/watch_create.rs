@@ -144,7 +144,7 @@ async fn compacted_starts_are_created_and_then_canceled() {
     kv.delete_range(delete_request("a", "")).await.unwrap();
     put(&mut kv, "b", "4").await;
     kv.compact(pb::CompactionRequest { revision: 5, physical: true }).await.unwrap();
-    for start in [1, 2, 4, -1, i64::MIN] {
+    for start in [1, 2, 4] {
         let created = watching.create(from(start, watcher("a", ""))).await;
         assert_eq!((created.canceled, revision(&created)), (false, 6), "{start}");
         let canceled = watching.next().await;
@@ -166,12 +166,15 @@ async fn compacted_starts_are_created_and_then_canceled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_before_the_beginning_is_compacted_on_a_fresh_store() {
+async fn a_negative_start_is_refused_as_compacted() {
     let (cluster, mut kv, mut watching) = single().await;
     put(&mut kv, "a", "1").await;
-    watching.create(from(-5, watcher("a", ""))).await;
-    let canceled = watching.next().await;
-    assert_eq!((canceled.canceled, canceled.compact_revision, revision(&canceled)), (true, -1, 0));
+    for start in [-1, -5, i64::MIN] {
+        let refused = watching.create(from(start, watcher("a", ""))).await;
+        assert_eq!((refused.watch_id, refused.created, refused.canceled), (-1, true, true), "{start}");
+        assert_eq!(refused.cancel_reason, "etcdserver: mvcc: required revision has been compacted");
+        assert_eq!((revision(&refused), refused.compact_revision), (2, 0), "{start}");
+    }
     watching.create(from(1, watcher("a", ""))).await;
     assert_eq!(revisions(&watching.events(1).await), [2]);
     cluster.stop().await;
