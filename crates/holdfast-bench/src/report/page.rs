@@ -50,6 +50,9 @@ struct Goal {
     is_met: fn(f64) -> bool,
 }
 
+const PUT_CPU: &str = "server CPU per put, dumps included";
+const PUT_CPU_NO_DUMP: &str = "server CPU per put; no dump of holdfast fell into these rounds";
+
 const GOALS: [Goal; 4] = [
     Goal {
         case: "put",
@@ -60,7 +63,7 @@ const GOALS: [Goal; 4] = [
     },
     Goal {
         case: "put",
-        what: "server CPU per put, dumps included",
+        what: PUT_CPU,
         figure: |s| s.server_cpu_us_overall,
         bound: "at most 0.6 of etcd's",
         is_met: |ratio| ratio <= 0.6,
@@ -140,7 +143,9 @@ fn goals(rounds: &[Round], summaries: &[Summary]) -> String {
         let both = side(summaries, goal.case, OURS).zip(side(summaries, goal.case, ETCD));
         if let Some((ours, etcd)) = both {
             let ratio = (goal.figure)(ours) / (goal.figure)(etcd);
-            rows.push(row(goal.what, goal.bound, ratio, (goal.is_met)(ratio)));
+            // Short rounds can miss every dump; then the figure does not hold its share of them, and must not say so.
+            let what = if goal.what == PUT_CPU && ours.dumps == 0 { PUT_CPU_NO_DUMP } else { goal.what };
+            rows.push(row(what, goal.bound, ratio, (goal.is_met)(ratio)));
         }
     }
     let sides: Vec<&str> = summaries
@@ -216,7 +221,7 @@ mod tests {
         let text = page(&rounds);
         for line in [
             "| puts per second | at least 1.5 times etcd's | 2.00 | met |",
-            "| server CPU per put, dumps included | at most 0.6 of etcd's | 0.25 | met |",
+            "| server CPU per put; no dump of holdfast fell into these rounds | at most 0.6 of etcd's | 0.25 | met |",
             "| server CPU per put with silent watchers, in pairs | within 3 % of without | 1.04 | **missed** |",
             "- `put`: median latency 2.00 times etcd's, 99th percentile 2.00 times etcd's.",
             "    bench compare",
@@ -224,6 +229,11 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+        rounds[0].dumps = 3;
+        assert!(
+            page(&rounds)
+                .contains("| server CPU per put, dumps included | at most 0.6 of etcd's | 0.25 | met |")
+        );
         let swapped = page(&[round("holdfast", 2, 1000), round("etcd", 1, 2000)]);
         assert!(swapped.contains("| puts per second | at least 1.5 times etcd's | 0.50 | **missed** |"));
         assert!(
