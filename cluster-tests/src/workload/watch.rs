@@ -92,10 +92,7 @@ pub async fn run(mut system: System, plan: Plan) -> Result<Report> {
     let outcome = drive(&mut cluster, label, plan).await;
     match outcome {
         Ok(report) if report.is_clean() => Ok(report),
-        Ok(report) => {
-            cluster.keep();
-            Ok(report)
-        }
+        Ok(report) => Ok(Report { kept: Some(cluster.keep()), ..report }),
         Err(error) => Err(error.context(format!("data and logs are in {}", cluster.keep().display()))),
     }
 }
@@ -127,6 +124,7 @@ async fn drive(cluster: &mut Cluster, system: String, plan: Plan) -> Result<Repo
         slow_lag: None,
         flaws: Vec::new(),
         findings: Vec::new(),
+        kept: None,
         plan,
     };
     tokio::task::spawn_blocking(move || {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Plan;
@@ -109,6 +110,8 @@ pub struct Report {
     pub flaws: Vec<Flaw>,
     /// What is wrong.
     pub findings: Vec<Finding>,
+    /// Where the members' data and logs are kept, after a run with findings.
+    pub kept: Option<PathBuf>,
 }
 
 impl Report {
@@ -146,6 +149,9 @@ impl fmt::Display for Report {
             |spread: Option<Spread>| spread.map_or_else(|| "none".to_owned(), |spread| spread.to_string());
         writeln!(f, "  lag of live events: {}; slow readers: {}", ms(self.lag), ms(self.slow_lag))?;
         self.fmt_findings(f)?;
+        if let Some(kept) = &self.kept {
+            writeln!(f, "  data and logs are in {}", kept.display())?;
+        }
         write!(f, "  again: {}", self.plan.command(&self.system))
     }
 }
