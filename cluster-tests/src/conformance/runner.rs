@@ -98,7 +98,12 @@ impl Report {
                 continue;
             }
             self.events += mine.map_or(0, |watcher| watcher.received.len());
-            let verdict = table.compare_events(&situation(script, number, etcd), theirs, mine);
+            let situation = situation(script, number, etcd);
+            let mut verdict = table.compare_events(&situation, theirs, mine);
+            // In the control either etcd may have lost what the other still has: compaction runs in the background.
+            if ours.name.starts_with("etcd") && matches!(verdict, Verdict::Different { .. }) {
+                verdict = table.compare_events(&situation, mine, theirs);
+            }
             let place = format!("the events of {} on {}\n  call {}", call.name, ours.name, clip(&call.text));
             self.judge(verdict, &place);
         }
