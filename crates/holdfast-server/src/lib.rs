@@ -15,12 +15,13 @@
 //!
 //! # Module map
 //! [`config`], [`limits`], [`identity`], [`data_dir`] before the start; [`server`] the order of start and stop;
-//! [`serve`], [`listener`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
+//! [`serve`], [`listener`], [`connection`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
 //! [`watch`] the watch streams;
 //! [`codec`], [`status`] the wire; [`metrics`], [`monitoring`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
 pub mod codec;
 pub mod config;
+pub mod connection;
 pub mod data_dir;
 pub mod demo;
 pub mod error;

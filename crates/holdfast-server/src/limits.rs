@@ -149,8 +149,18 @@ pub const WATCH_READERS: usize = 2;
 /// Most of history that is read at once for watchers behind the head. etcd's number of revisions; the bytes keep a turn
 /// of dispatch short.
 pub const WATCH_SLICE_REVISIONS_MAX: usize = 1000;
-/// The bytes of such a slice.
+/// Changes whose previous values are read at once; between such lots their bytes are counted against the slice.
+pub const WATCH_PREVIOUS_RECORDS: usize = 16;
+/// The bytes of such a slice, those of its previous values counted by themselves.
 pub const WATCH_SLICE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Dispatch rests this long per delivery that it has just made, so that the changes of a busy time leave together, in
+/// fewer messages, instead of waking every stream for each ...
+pub const WATCH_GATHER_PER_DELIVERY: Duration = Duration::from_micros(60);
+/// ... but not for less than this, so that nothing is ever late for few watchers ...
+pub const WATCH_GATHER_MIN: Duration = Duration::from_millis(5);
+/// ... and at most this long: what an event may be late because thousands of others were sent just before it.
+pub const WATCH_GATHER_MAX: Duration = Duration::from_millis(20);
 
 /// Pause before history that could not be read is read again.
 pub const WATCH_RETRY: Duration = Duration::from_secs(1);

@@ -5,13 +5,22 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use holdfast_proto::{etcdserverpb as pb, v3electionpb, v3lockpb};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
+use hyper_util::service::TowerToHyperService;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::transport::Server as Transporter;
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tower::{Layer, ServiceExt};
 
 use crate::config::Config;
+use crate::connection::{Calls, Connection};
 use crate::error::ServerError;
 use crate::frontend::Frontend;
 use crate::listener::Connections;
@@ -94,22 +103,61 @@ impl Transport {
     }
 
     /// Serves until `stop`, then until the connections are closed.
-    pub async fn serve(
-        self,
-        routes: axum::Router,
-        connections: Connections,
-        stop: CancellationToken,
-    ) -> Result<(), tonic::transport::Error> {
-        Transporter::builder()
-            .accept_http1(true)
-            .max_concurrent_streams(self.concurrent_streams_max)
-            .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+    pub async fn serve(self, routes: axum::Router, mut connections: Connections, stop: CancellationToken) {
+        let service = RpcLayer::new(self.metrics.clone())
+            .layer(Routes::from(routes).prepare())
+            .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new));
+        let mut open = JoinSet::new();
+        loop {
+            tokio::select! {
+                // All arms are cancel-safe: a connection that was accepted is handed over at once.
+                () = stop.cancelled() => break,
+                Some(Ok(stream)) = connections.next() => {
+                    let calls = Calls::default();
+                    let served = self
+                        .transport(&calls)
+                        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()))
+                        .into_owned();
+                    open.spawn(until_closed(Connection::new(served, calls), stop.clone()));
+                }
+                Some(_) = open.join_next(), if !open.is_empty() => {}
+            }
+        }
+        // The port is free again before the last client has gone.
+        drop(connections);
+        while open.join_next().await.is_some() {}
+    }
+
+    fn transport(&self, calls: &Calls) -> auto::Builder<Calls> {
+        let mut transport = auto::Builder::new(calls.clone());
+        transport
+            .http2()
+            .timer(TokioTimer::new())
             .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-            .http2_keepalive_interval(self.keepalive_interval)
-            .http2_keepalive_timeout(Some(self.keepalive_timeout))
-            .layer(RpcLayer::new(self.metrics))
-            .add_routes(Routes::from(routes))
-            .serve_with_incoming_shutdown(connections, async move { stop.cancelled().await })
-            .await
+            .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+            .max_concurrent_streams(self.concurrent_streams_max)
+            .keep_alive_interval(self.keepalive_interval)
+            .keep_alive_timeout(self.keepalive_timeout);
+        // Without a timer there is no limit on how long a client may take for its request's headers.
+        transport.http1().timer(TokioTimer::new());
+        transport
+    }
+}
+
+/// Serves a connection to its end; from `stop` on it takes no further calls.
+async fn until_closed<C: GracefulConnection>(mut connection: Connection<C>, stop: CancellationToken)
+where
+    C::Error: std::fmt::Display,
+{
+    let ended = tokio::select! {
+        // Both arms are cancel-safe: the connection goes on below.
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            connection.close();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a client's connection broke");
     }
 }

@@ -120,9 +120,7 @@ impl Server {
         *self.serving.lock() = Some(serving);
         let stop = self.stop.clone();
         let serve = async move {
-            if let Err(error) = transport.serve(routes, connections, stop).await {
-                tracing::error!(%error, "serving clients ended");
-            }
+            transport.serve(routes, connections, stop).await;
             // Its end is the message.
             drop(ended);
         };

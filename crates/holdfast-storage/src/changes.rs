@@ -162,14 +162,15 @@ pub(crate) fn previous(shared: &Shared, records: &[Record]) -> Result<Vec<Option
     Ok(previous)
 }
 
-/// As [`previous`] for one record, from memory alone: the outer `None` says that it would have to wait.
+/// As [`previous`] for one record, from memory alone: the outer `None` says that the value is not there. Waits for the
+/// index no longer than one slice is evaluated.
 pub(crate) fn previous_if_hot(shared: &Shared, record: &Record) -> Option<Option<KeyValue>> {
     if is_creation(record) {
         return Some(None);
     }
     let Entered { view, pin } = enter(shared, |gate| Ok(gate.enter_window())).ok()?;
     let before = {
-        let state = view.state.try_read()?;
+        let state = view.state.read();
         key_before(&state, pin.window.compact_revision, record)
     };
     let Some(key) = before else { return Some(None) };

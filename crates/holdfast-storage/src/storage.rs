@@ -148,8 +148,8 @@ impl Storage {
         changes::previous(self.shared(), records)
     }
 
-    /// As [`Storage::previous`] for one record, but never blocks: the outer `None` says that it would have to, because
-    /// the value is not in memory or because a command is being evaluated.
+    /// As [`Storage::previous`] for one record, but never reads the stable store: the outer `None` says that the value is
+    /// not in memory. Waits for the index no longer than one slice is evaluated.
     pub fn previous_if_hot(&self, record: &Record) -> Option<Option<KeyValue>> {
         changes::previous_if_hot(self.shared(), record)
     }

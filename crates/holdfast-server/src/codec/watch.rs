@@ -58,13 +58,15 @@ pub struct Create {
 }
 
 /// What a client asks a new watcher to be. An empty key is the smallest one; unknown filters filter nothing.
-pub fn create(request: pb::WatchCreateRequest) -> Create {
+pub fn create(request: &pb::WatchCreateRequest) -> Create {
     use pb::watch_create_request::FilterType;
     let filtered = |filter: FilterType| request.filters.contains(&(filter as i32));
     let filter = Filter { puts: !filtered(FilterType::Noput), deletes: !filtered(FilterType::Nodelete) };
-    let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key };
+    // Not slices of the request, which a watcher would keep in memory for as long as it lives.
+    let key =
+        if request.key.is_empty() { Bytes::from_static(&[0]) } else { Bytes::copy_from_slice(&request.key) };
     Create {
-        range: key_range(key, request.range_end),
+        range: key_range(key, Bytes::copy_from_slice(&request.range_end)),
         start_revision: request.start_revision,
         watch_id: request.watch_id,
         filter,

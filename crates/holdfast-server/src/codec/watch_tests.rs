@@ -187,17 +187,18 @@ fn a_create_request_means_what_etcd_takes_it_for() {
             range_end: Bytes::from_static(end),
             ..Default::default()
         };
-        create(request).range
+        create(&request).range
     };
     assert_eq!((key(b"", b"").start.as_ref(), key(b"", b"").end), (&b"\0"[..], RangeEnd::Single));
     assert_eq!((key(b"", b"\0").start.as_ref(), key(b"", b"\0").end), (&b"\0"[..], RangeEnd::Unbounded));
     assert_eq!(key(b"a", b"b").end, RangeEnd::Before(Bytes::from_static(b"b")));
-    let filters = |filters: Vec<i32>| create(pb::WatchCreateRequest { filters, ..Default::default() }).filter;
+    let filters =
+        |filters: Vec<i32>| create(&pb::WatchCreateRequest { filters, ..Default::default() }).filter;
     assert_eq!(filters(vec![]), Filter::ALL);
     assert_eq!(filters(vec![0, 9]), Filter { puts: false, deletes: true });
     assert_eq!(filters(vec![1, 1, 0]), Filter { puts: false, deletes: false });
     let request =
         pb::WatchCreateRequest { prev_kv: true, watch_id: -3, start_revision: -1, ..Default::default() };
-    let create = create(request);
+    let create = create(&request);
     assert_eq!((create.prev_kv, create.watch_id, create.start_revision), (PrevKv::Wanted, -3, -1));
 }

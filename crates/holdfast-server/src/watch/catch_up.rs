@@ -2,7 +2,7 @@
 
 use holdfast_mvcc::command::Refusal;
 use holdfast_mvcc::types::{KeyValue, Record, Revision};
-use holdfast_storage::{ChangesMax, ReadError, Storage};
+use holdfast_storage::{Changes, ChangesMax, ReadError, Storage};
 use holdfast_watch::{Group, PrevKv};
 use tokio::sync::mpsc;
 
@@ -66,11 +66,44 @@ fn read(storage: &Storage, from: Revision, prev_kv: PrevKv) -> Result<Slice, Unr
     if from == Revision::NONE {
         return Err(Unreadable::Compacted(None));
     }
-    let previous = match prev_kv {
-        PrevKv::Omitted => Vec::new(),
-        PrevKv::Wanted => storage.previous(&changes.records).map_err(unreadable)?,
-    };
-    Ok(Slice { records: changes.records, previous, through: changes.through })
+    let Changes { records, through, .. } = changes;
+    match prev_kv {
+        PrevKv::Omitted => Ok(Slice { records, previous: Vec::new(), through }),
+        PrevKv::Wanted => with_previous(storage, records, through).map_err(unreadable),
+    }
+}
+
+/// Reads the states before the changes, lot by lot. They may be much larger than the changes: when they are too many
+/// bytes, the slice ends with the revisions that were read, at least one.
+fn with_previous(
+    storage: &Storage,
+    mut records: Vec<Record>,
+    mut through: Revision,
+) -> Result<Slice, ReadError> {
+    let mut previous: Vec<Option<KeyValue>> = Vec::with_capacity(records.len());
+    let mut bytes = 0;
+    while let Some(next) = records.get(previous.len()) {
+        let begins_revision = previous.len().checked_sub(1).map(|last| &records[last]);
+        if let Some(before) = begins_revision.filter(|before| before.id.revision < next.id.revision)
+            && bytes > limits::WATCH_SLICE_BYTES_MAX
+        {
+            through = before.id.revision;
+            records.truncate(previous.len());
+            break;
+        }
+        let end = end_of_lot(&records, previous.len());
+        let lot = storage.previous(&records[previous.len()..end])?;
+        bytes += lot.iter().flatten().map(|kv| kv.key.len() + kv.value.len()).sum::<usize>();
+        previous.extend(lot);
+    }
+    Ok(Slice { records, previous, through })
+}
+
+/// Where a lot that begins at `start` ends: with a revision.
+fn end_of_lot(records: &[Record], start: usize) -> usize {
+    let last = (start + limits::WATCH_PREVIOUS_RECORDS).min(records.len()) - 1;
+    let revision = records[last].id.revision;
+    last + records[last..].iter().take_while(|record| record.id.revision == revision).count()
 }
 
 fn unreadable(error: ReadError) -> Unreadable {

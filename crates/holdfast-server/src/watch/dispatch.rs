@@ -21,7 +21,7 @@ use super::encoded::{Encoded, Previous};
 use super::figures::Seen;
 use super::inbox::{Inbox, News};
 use super::outbound::Outbound;
-use super::table::{Stream, Table, Watcher};
+use super::table::{Asked, Stream, Table, Watcher};
 use crate::codec::watch::{Content, Create, Header, NO_WATCH, Response};
 use crate::limits;
 use crate::metrics::watch::WatchCounts;
@@ -68,6 +68,8 @@ pub(super) struct Dispatch {
     pub(super) due: BTreeSet<(Monotonic, StreamId)>,
     /// History could not be read: not again before this.
     pub(super) paused_until: Option<Monotonic>,
+    /// Many deliveries were just made: changes gather until then.
+    pub(super) gathering_until: Option<Monotonic>,
     /// The first revision that some watcher has not got, as it was seen last.
     pub(super) oldest_missed: Option<Revision>,
     /// When to look for it again.
@@ -111,7 +113,7 @@ impl Dispatch {
                 // All arms are cancel-safe: a channel gives up nothing it has not handed over, the rest only waits.
                 () = ended.cancelled() => Woken::Ended,
                 Some(read) = reads.recv() => Woken::Read(read),
-                () = inbox.arrived() => Woken::Arrived,
+                () = inbox.arrived(), if self.gathering_until.is_none() => Woken::Arrived,
                 Some((stream, request)) = requests.recv() => Woken::Request(stream, request),
                 () = ring => {
                     timer = None;
@@ -136,18 +138,30 @@ impl Dispatch {
         while let Ok(read) = reads.try_recv() {
             self.replay(read);
         }
-        self.hand_out();
+        let mut is_handed_out = !self.is_gathering();
+        if is_handed_out {
+            self.hand_out();
+        }
         for _ in 0..limits::WATCH_REQUESTS_PER_TURN {
-            match requests.try_recv() {
-                Ok((stream, request)) => self.answer(stream, request),
-                Err(_) => break,
+            let Ok((stream, request)) = requests.try_recv() else { break };
+            // What was visible before the request is handed out before it is answered.
+            if !std::mem::replace(&mut is_handed_out, true) {
+                self.hand_out();
             }
+            self.answer(stream, request);
         }
         self.answer_progress();
         self.notify_idle();
         self.read_on();
         self.table.wake();
         self.note();
+    }
+
+    fn is_gathering(&mut self) -> bool {
+        if self.gathering_until.is_some_and(|until| self.clock.now() >= until) {
+            self.gathering_until = None;
+        }
+        self.gathering_until.is_some()
     }
 
     /// Hands out what the storage has published, and lets streams go on that have room again.
@@ -195,9 +209,19 @@ impl Dispatch {
         assert!(last.id.revision <= through, "changes reach no further than they say");
         let mut encoded = Encoded::new(records, Previous::Live(&self.storage));
         let table = &mut self.table;
+        let mut deliveries = 0_u32;
         self.hub.publish(records, through, &mut |delivery: Delivery<'_>| {
+            deliveries = deliveries.saturating_add(1);
             table.deliver(delivery, &mut encoded, Revision::NONE)
         });
+        // They go on as cursors, with what the readers find.
+        for stream in std::mem::take(&mut self.table.cold) {
+            self.hub.unblock(stream);
+        }
+        let rest = limits::WATCH_GATHER_PER_DELIVERY.saturating_mul(deliveries).min(limits::WATCH_GATHER_MAX);
+        if rest >= limits::WATCH_GATHER_MIN {
+            self.gathering_until = Some(self.clock.now().after(rest));
+        }
     }
 
     /// Hands out a slice of history.
@@ -206,11 +230,11 @@ impl Dispatch {
         self.idle.push(reader);
         match result {
             Ok(Slice { records, previous, through }) => {
-                let head = self.hub.head();
+                let visible = self.visible.borrow().revision;
                 let mut encoded = Encoded::new(&records, Previous::Read(previous));
                 let table = &mut self.table;
                 self.hub.replay(group, &records, through, &mut |delivery: Delivery<'_>| {
-                    table.deliver(delivery, &mut encoded, head)
+                    table.deliver(delivery, &mut encoded, visible)
                 });
             }
             Err(Unreadable::Compacted(compact_revision)) => {
@@ -238,17 +262,11 @@ impl Dispatch {
     /// Gives tasks to idle readers.
     fn read_on(&mut self) {
         let now = self.clock.now();
-        if !self.table.stuck.is_empty() && self.paused_until.is_none() {
-            self.paused_until = Some(now.after(limits::WATCH_RETRY));
-        }
         if let Some(until) = self.paused_until {
             if now < until {
                 return;
             }
             self.paused_until = None;
-            for stream in std::mem::take(&mut self.table.stuck) {
-                self.hub.unblock(stream);
-            }
         }
         while let Some(reader) = self.idle.pop() {
             let Some(group) = self.hub.next_group() else {
@@ -277,15 +295,18 @@ impl Dispatch {
             Request::Cancel(watch_id) => self.cancel(stream, watch_id),
             Request::Progress => {
                 let visible = self.visible.borrow().revision;
-                if let Some(found) = self.table.streams.get_mut(&stream)
-                    && found.progress_asked.replace(visible).is_none()
-                {
-                    self.asked.push(stream);
+                let Some(found) = self.table.streams.get_mut(&stream) else { return };
+                match &mut found.progress_asked {
+                    Some(asked) => asked.newest = visible,
+                    asked @ None => {
+                        *asked = Some(Asked { first: visible, newest: visible });
+                        self.asked.push(stream);
+                    }
                 }
             }
             Request::HalfClose => {
                 if let Some(found) = self.table.streams.get(&stream)
-                    && found.ids.is_empty()
+                    && found.ids.values().all(Option::is_none)
                 {
                     found.outbound.end();
                 }
@@ -366,11 +387,15 @@ impl Dispatch {
         let head = self.hub.head();
         for stream in std::mem::take(&mut self.asked) {
             let Some(found) = self.table.streams.get_mut(&stream) else { continue };
-            if found.progress_asked.is_some_and(|asked| asked > head) {
+            let Some(asked) = found.progress_asked.take() else { continue };
+            if asked.newest > head {
+                let first = if asked.first > head { asked.first } else { asked.newest };
+                found.progress_asked = Some(Asked { first, ..asked });
                 self.asked.push(stream);
+            }
+            if asked.first > head {
                 continue;
             }
-            found.progress_asked = None;
             let watchers = found.ids.values().flatten().filter_map(|id| self.table.watchers.get(id));
             let starts_later = watchers.into_iter().any(|watcher| watcher.start > head);
             if let Some(revision) = self.hub.stream_progress(stream)
@@ -394,13 +419,13 @@ impl Dispatch {
             let Some(found) = self.table.streams.get_mut(&stream) else { continue };
             found.progress_due = Some(next);
             self.due.insert((next, stream));
-            let has_room = found.outbound.has_room();
+            let outbound = Arc::clone(&found.outbound);
             let ids: Vec<_> = found.ids.values().flatten().copied().collect();
             for id in ids {
                 let Some(watcher) = self.table.watchers.get_mut(&id) else { continue };
                 let (was_idle, watch_id) = (!watcher.has_moved, watcher.watch_id);
                 watcher.has_moved = false;
-                if !watcher.is_notified || !was_idle || !has_room {
+                if !watcher.is_notified || !was_idle || !outbound.has_room() {
                     continue;
                 }
                 if let Some(revision) = self.hub.watcher_progress(id).filter(|at| *at >= watcher.start) {
@@ -413,7 +438,7 @@ impl Dispatch {
     /// When the loop has something to do by itself.
     fn alarm(&self) -> Option<Monotonic> {
         let due = self.due.first().map(|(due, _)| *due);
-        [due, self.paused_until].into_iter().flatten().min()
+        [due, self.paused_until, self.gathering_until].into_iter().flatten().min()
     }
 
     /// Leaves figures for whoever asks. The watchers that are behind are looked through only from time to time.

@@ -2,18 +2,23 @@
 
 use bytes::{Bytes, BytesMut};
 use holdfast_mvcc::types::{Change, KeyValue, Record, Revision};
-use holdfast_storage::{ReadError, Storage};
+use holdfast_storage::Storage;
 use holdfast_watch::PrevKv;
 
 use crate::codec::watch::put_event;
+use crate::limits;
 
 /// Where the states before the changes come from.
 pub(super) enum Previous<'a> {
-    /// Looked up when they are wanted; blocks when they are cold.
+    /// Looked up in memory when they are wanted.
     Live(&'a Storage),
     /// Read already, in the records' order; empty when no watcher wanted them.
     Read(Vec<Option<KeyValue>>),
 }
+
+/// The state before a change cannot be had at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NotAtHand;
 
 /// A batch's records and their bytes.
 pub(super) struct Encoded<'a> {
@@ -21,6 +26,8 @@ pub(super) struct Encoded<'a> {
     previous: Previous<'a>,
     plain: Vec<Option<Bytes>>,
     with_previous: Vec<Option<Bytes>>,
+    /// Bytes in `with_previous`.
+    with_previous_bytes: usize,
     /// The last selection of several records: watchers of the same keys come one after the other.
     last: Option<Selection>,
 }
@@ -38,6 +45,7 @@ impl<'a> Encoded<'a> {
             previous,
             plain: vec![None; records.len()],
             with_previous: vec![None; records.len()],
+            with_previous_bytes: 0,
             last: None,
         }
     }
@@ -50,8 +58,8 @@ impl<'a> Encoded<'a> {
 
     /// The bytes of these records, one behind the other.
     ///
-    /// Errors: what was before could not be read.
-    pub(super) fn select(&mut self, prev_kv: PrevKv, selected: &[usize]) -> Result<Bytes, ReadError> {
+    /// Errors: what was before is not in memory, or too much for one turn: it has to be read as history.
+    pub(super) fn select(&mut self, prev_kv: PrevKv, selected: &[usize]) -> Result<Bytes, NotAtHand> {
         if let [at] = selected {
             return self.event(prev_kv, *at);
         }
@@ -62,7 +70,12 @@ impl<'a> Encoded<'a> {
             return Ok(last.bytes.clone());
         }
         let mut buffer = BytesMut::new();
+        let (first, last) = self.span(selected);
         for at in selected {
+            // One revision goes out whole, whatever its size.
+            if self.with_previous_bytes > limits::WATCH_SLICE_BYTES_MAX && first < last && self.is_live() {
+                return Err(NotAtHand);
+            }
             buffer.extend_from_slice(&self.event(prev_kv, *at)?);
         }
         let bytes = buffer.freeze();
@@ -70,7 +83,11 @@ impl<'a> Encoded<'a> {
         Ok(bytes)
     }
 
-    fn event(&mut self, prev_kv: PrevKv, at: usize) -> Result<Bytes, ReadError> {
+    fn is_live(&self) -> bool {
+        matches!(self.previous, Previous::Live(_))
+    }
+
+    fn event(&mut self, prev_kv: PrevKv, at: usize) -> Result<Bytes, NotAtHand> {
         let record = &self.records[at];
         if prev_kv == PrevKv::Omitted || is_creation(record) {
             let bytes = self.plain[at].get_or_insert_with(|| encode(record, None));
@@ -81,12 +98,10 @@ impl<'a> Encoded<'a> {
         }
         let previous = match &mut self.previous {
             Previous::Read(read) => read.get_mut(at).and_then(Option::take),
-            Previous::Live(storage) => match storage.previous_if_hot(record) {
-                Some(previous) => previous,
-                None => storage.previous(std::slice::from_ref(record))?.pop().flatten(),
-            },
+            Previous::Live(storage) => storage.previous_if_hot(record).ok_or(NotAtHand)?,
         };
         let bytes = encode(record, previous);
+        self.with_previous_bytes += bytes.len();
         self.with_previous[at] = Some(bytes.clone());
         Ok(bytes)
     }

@@ -162,6 +162,7 @@ impl Watches {
             asked: Vec::new(),
             due: BTreeSet::new(),
             paused_until: None,
+            gathering_until: None,
             oldest_missed: None,
             look_again: Monotonic::default(),
             counts: counts.clone(),

@@ -131,7 +131,7 @@ impl Session {
     async fn asked(&self, request: pb::WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
-                self.ask(Request::Create(codec::watch::create(create))).await;
+                self.ask(Request::Create(codec::watch::create(&create))).await;
             }
             Some(RequestUnion::CancelRequest(cancel)) => self.ask(Request::Cancel(cancel.watch_id)).await,
             Some(RequestUnion::ProgressRequest(_)) => self.ask(Request::Progress).await,

@@ -29,6 +29,15 @@ pub(super) struct Watcher {
     pub(super) last: Option<Place>,
 }
 
+/// How far progress has to be before a client that asked for it is answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// As far as was visible when it asked, for the first time since the last answer ...
+    pub(super) first: Revision,
+    /// ... and for the last time. When that is further, another answer follows.
+    pub(super) newest: Revision,
+}
+
 /// A stream.
 pub(super) struct Stream {
     pub(super) outbound: Arc<Outbound>,
@@ -39,8 +48,8 @@ pub(super) struct Stream {
     next_id: i64,
     /// When its idle watchers are told of progress next; none while nobody wants that.
     pub(super) progress_due: Option<Monotonic>,
-    /// The client asked for progress, and waits for it to be this far at least.
-    pub(super) progress_asked: Option<Revision>,
+    /// The client asked for progress.
+    pub(super) progress_asked: Option<Asked>,
 }
 
 impl Stream {
@@ -68,8 +77,9 @@ pub(super) struct Table {
     /// Watchers that are behind, and the first revision each of them has not got. Some may have caught up silently,
     /// because what they missed was nothing to them.
     laggards: HashMap<WatcherId, Revision, BuildHasherDefault<IdHasher>>,
-    /// Streams that were refused something for another reason than a full queue.
-    pub(super) stuck: Vec<StreamId>,
+    /// Streams that were refused something though they have room: what was before a change has to be read, which the
+    /// readers of history do.
+    pub(super) cold: Vec<StreamId>,
     counts: WatchCounts,
 }
 
@@ -80,7 +90,7 @@ impl Table {
             watchers: HashMap::default(),
             woken: Vec::new(),
             laggards: HashMap::default(),
-            stuck: Vec::new(),
+            cold: Vec::new(),
             counts,
         }
     }
@@ -109,13 +119,9 @@ impl Table {
             // It is being removed.
             return Taken::Taken;
         };
-        let bytes = match encoded.select(delivery.prev_kv, delivery.records) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                tracing::error!(%error, "cannot read what was before a change: a watch stream stands still");
-                self.stuck.push(delivery.stream);
-                return Taken::Full;
-            }
+        let Ok(bytes) = encoded.select(delivery.prev_kv, delivery.records) else {
+            self.cold.push(delivery.stream);
+            return Taken::Full;
         };
         let events = u32::try_from(delivery.records.len()).unwrap_or(u32::MAX);
         let delivered = Delivered {

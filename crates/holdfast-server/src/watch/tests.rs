@@ -75,6 +75,7 @@ async fn fixture(inbox_bytes_max: usize) -> Fixture {
         asked: Vec::new(),
         due: BTreeSet::new(),
         paused_until: None,
+        gathering_until: None,
         oldest_missed: None,
         look_again: Monotonic::default(),
         counts,
@@ -100,7 +101,7 @@ fn put(index: u64) -> DispatchItem {
 }
 
 fn watcher() -> codec::watch::Create {
-    codec::watch::create(pb::WatchCreateRequest { key: Bytes::from_static(b"k"), ..Default::default() })
+    codec::watch::create(&pb::WatchCreateRequest { key: Bytes::from_static(b"k"), ..Default::default() })
 }
 
 impl Fixture {
