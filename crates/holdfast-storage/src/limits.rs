@@ -43,7 +43,7 @@ pub(crate) const QUEUE_MESSAGES_MAX: usize = 256;
 pub(crate) const SLICE_ENTRIES_MAX: usize = 64;
 
 /// Slices of at most so many bytes are encoded by the dispatcher itself: copying them takes less than waking a worker.
-pub(crate) const INLINE_BYTES_MAX: usize = 32 << 10;
+pub(crate) const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// Values fetched ahead for one slice; what lies beyond is read during evaluation.
 pub(crate) const PREFETCH_RECORDS_MAX: usize = 4096;

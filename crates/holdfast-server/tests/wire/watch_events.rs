@@ -140,3 +140,35 @@ async fn one_large_revision_is_cut_only_when_that_is_wanted() {
     assert_eq!(pieces[1], [(8, false)], "whole at any size");
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_previous_values_come_in_bounded_answers() {
+    const KEYS: usize = 24;
+    let (cluster, mut kv, mut live) = single(&[]).await;
+    let value = "v".repeat(512 * 1024);
+    for key in 0..KEYS {
+        put(&mut kv, &format!("k{key:02}"), &value).await;
+    }
+    let wanted = pb::WatchCreateRequest { prev_kv: true, ..watcher("k", "l") };
+    live.create(wanted.clone()).await;
+    for key in 0..KEYS {
+        kv.delete_range(delete_request(&format!("k{key:02}"), "")).await.unwrap();
+    }
+    let mut late = Watching::open(&cluster.endpoint(0)).await;
+    let first_delete = i64::try_from(KEYS).unwrap() + 2;
+    late.create(from(first_delete, wanted)).await;
+    for watching in [&mut live, &mut late] {
+        let mut keys = Vec::new();
+        while keys.len() < KEYS {
+            let answer = watching.next().await;
+            assert!(answer.events.len() <= 20, "{} previous values of 512 KiB at once", answer.events.len());
+            for event in answer.events {
+                assert_eq!(event.prev_kv.unwrap().value.len(), value.len());
+                keys.push(event.kv.unwrap().key);
+            }
+        }
+        let expected: Vec<_> = (0..KEYS).map(|key| bytes(&format!("k{key:02}"))).collect();
+        assert_eq!(keys, expected, "each once, in order");
+    }
+    cluster.stop().await;
+}
