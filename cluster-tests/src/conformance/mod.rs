@@ -5,7 +5,7 @@
 //! of explained differences (`conformance/differences.txt`). Beside it the same for `etcdctl`: one list of command
 //! lines, played by several versions of the tool against several servers, compared by output and exit status.
 //!
-//! Watch streams are part of it: [`player`] plays a script and waits for what is due to each watcher, [`stream`] is a
+//! Watch streams are part of it: [`player`] plays a script and waits for what is due to each watcher, `stream` is a
 //! connection, [`inbox`] sorts what came on it, [`watcher`] knows what is due.
 //!
 //! What it is not: a judge of histories under faults; every script is a single client, one call after the other.

@@ -7,7 +7,7 @@
 //!
 //! What it is not: a judge of histories under faults. One client, one call after the other.
 //!
-//! Module map: [`run`] here, [`shrink`] makes a script smaller as long as it differs, [`trial`] plays one script on the
+//! Module map: [`run`] here, [`mod@shrink`] makes a script smaller as long as it differs, [`trial`] plays one script on the
 //! reference and one subject.
 
 use std::collections::BTreeSet;
