@@ -2,8 +2,9 @@
 //!
 //! hyper would make every call a task of its own, which wakes the connection's task for each answer: a thread switch
 //! and a write to the socket per call. Here the calls are polled where the connection is, before it is: whatever is
-//! ready together leaves in one write, and a burst of events for many streams wakes one task per connection. What a
-//! call does at length (reads of many keys, anything that blocks) is done on other threads already.
+//! ready together leaves in one write, and a burst of events for many streams wakes one task per connection. Reads
+//! of many keys, and whatever else blocks, are on other threads already. What remains is the encoding of a large answer:
+//! it holds up the other calls of its own connection, and no others.
 
 use std::pin::Pin;
 use std::sync::Arc;
