@@ -7,13 +7,14 @@
 //! storage crate share and neither may own.
 //!
 //! Module map: [`disk`], [`clock`], [`net`], [`rng`], [`spawn`] hold one trait each with its real implementation;
-//! [`position`] holds the log positions.
+//! [`position`] holds the log positions, [`sabotage`] what tests do to a member from inside.
 
 pub mod clock;
 pub mod disk;
 pub mod net;
 pub mod position;
 pub mod rng;
+pub mod sabotage;
 pub mod spawn;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use disk::{Disk, DiskFile, DiskLock, OpenMode, RealDisk, create_dir_synced};
 pub use net::{Duplex, Incoming, Lane, Net, NetError};
 pub use position::{LogId, LogIndex, Term};
 pub use rng::{OsRng, Rng};
+pub use sabotage::{Failpoint, Fault, Faults, Sabotage};
 pub use spawn::{RealSpawn, Spawn, TaskHandle};
 
 /// A boxed future that can be moved between threads.
@@ -41,6 +43,8 @@ pub struct Env {
     pub rng: Arc<dyn Rng>,
     /// Tasks and dedicated threads.
     pub spawn: Arc<dyn Spawn>,
+    /// What a test does to the member from inside; nothing in a release build.
+    pub faults: Faults,
 }
 
 impl Env {
@@ -52,6 +56,7 @@ impl Env {
             net,
             rng: Arc::new(OsRng),
             spawn: Arc::new(RealSpawn::new(runtime)),
+            faults: Faults::default(),
         }
     }
 }

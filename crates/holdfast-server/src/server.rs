@@ -44,7 +44,10 @@ impl Server {
     /// Errors: the first thing that does not work. As long as that is the directory or an address, nothing on disk was
     /// changed.
     pub async fn start(config: &Config) -> Result<Self, ServerError> {
-        let env = Env::real(tokio::runtime::Handle::current(), peer_net(config));
+        let env = Env {
+            faults: config.faults.clone(),
+            ..Env::real(tokio::runtime::Handle::current(), peer_net(config))
+        };
         let identity = Identity::of(config);
         let (data_dir, listeners) = claim(&env, config, &identity).await?;
         tracing::info!(

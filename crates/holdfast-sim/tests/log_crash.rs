@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_env::{
-    BoxFuture, Duplex, Env, Incoming, Lane, LogId, LogIndex, Net, NetError, Rng, Spawn, TaskHandle, Term,
+    BoxFuture, Duplex, Env, Faults, Incoming, Lane, LogId, LogIndex, Net, NetError, Rng, Spawn, TaskHandle,
+    Term,
 };
 use holdfast_log::{Durable, Entry, Log, LogConfig, LogError};
 use holdfast_sim::disk::{Fate, Lie, SimDisk, Unit};
@@ -65,6 +66,7 @@ fn env(disk: &Arc<SimDisk>, spawn: Arc<dyn Spawn>) -> Env {
         net: Arc::new(NoNet),
         rng: Arc::new(SimRng::new(1)),
         spawn,
+        faults: Faults::default(),
     }
 }
 

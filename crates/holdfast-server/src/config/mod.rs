@@ -11,10 +11,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::{MemberUrl, join};
 pub use error::ConfigError;
+use holdfast_env::Faults;
+use holdfast_env::sabotage::{self, KillAt};
 use holdfast_storage::EngineKind;
 
 use crate::limits;
@@ -58,6 +61,8 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// What the log should say once about flags without effect.
     pub warnings: Vec<String>,
+    /// Where a test kills this process; nowhere in a release build.
+    pub faults: Faults,
 }
 
 /// A first member of the cluster.
@@ -169,6 +174,7 @@ impl Config {
             keepalive_interval: Some(flags.grpc_keepalive_interval).filter(|interval| !interval.is_zero()),
             keepalive_timeout: flags.grpc_keepalive_timeout,
             warnings,
+            faults: faults(flags)?,
         })
     }
 
@@ -380,4 +386,14 @@ fn watch(flags: &ServerFlags) -> Result<WatchConfig, ConfigError> {
         progress_notify_interval: interval,
         stream_bytes_max: bounded("watch-stream-bytes", flags.watch_stream_bytes, (min, max))?,
     })
+}
+
+fn faults(flags: &ServerFlags) -> Result<Faults, ConfigError> {
+    let Some(point) = &flags.failpoint else { return Ok(Faults::default()) };
+    if !sabotage::ENABLED {
+        let rule = "this build has no failpoints: use a debug build, or build with --features failpoints";
+        return Err(value("failpoint", point.clone(), rule.to_owned()));
+    }
+    let kill = KillAt::parse(point).map_err(|rule| value("failpoint", point.clone(), rule))?;
+    Ok(Faults::new(Arc::new(kill)))
 }

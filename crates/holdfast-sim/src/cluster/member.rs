@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_env::{Env, Rng};
+use holdfast_env::{Env, Faults, Rng};
 use holdfast_log::{Log, LogConfig};
 use holdfast_mvcc::types::MemberId;
 use holdfast_raft::{Member, Node, NodeConfig};
@@ -123,6 +123,7 @@ impl Machines {
             net: Arc::new(shared.network.view(Host(index))),
             rng: Arc::new(SimRng::new(shared.rng.next_u64())),
             spawn: Arc::new(spawn.clone()),
+            faults: Faults::default(),
         };
         let log_config = LogConfig {
             dir: PathBuf::from("/data/log"),

@@ -67,6 +67,7 @@ pub struct ServerFlags {
     pub grpc_keepalive_interval: Duration,
     pub grpc_keepalive_timeout: Duration,
     pub exit_with_stdin: bool,
+    pub failpoint: Option<String>,
     /// What is to be said once about flags without effect.
     pub warnings: Vec<String>,
     given: Given,
@@ -117,6 +118,7 @@ impl ServerFlags {
             grpc_keepalive_interval: given.time("grpc-keepalive-interval"),
             grpc_keepalive_timeout: given.time("grpc-keepalive-timeout"),
             exit_with_stdin: given.is_on("exit-with-stdin"),
+            failpoint: given.text("failpoint").filter(|point| !point.is_empty()),
             warnings: given.warnings().to_vec(),
             given,
         }

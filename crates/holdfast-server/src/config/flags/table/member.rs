@@ -38,6 +38,9 @@ pub(super) const MEMBER: Section = Section {
         flag("exit-with-stdin", Switch, "false")
             .internal()
             .serves("End when standard input is closed: for a parent that must not leave members behind"),
+        flag("failpoint", Text, "")
+            .internal()
+            .serves("Kill the process at POINT[:N], its N-th time there: for builds with failpoints"),
     ],
 };
 
