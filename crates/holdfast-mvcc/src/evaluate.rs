@@ -13,7 +13,7 @@ use crate::command::{
 use crate::range::{RangeSource, fetch_one, for_each_key, range};
 use crate::state::{IndexChunk, PutMeta, State, Values};
 use crate::txn::{choose_branches, for_each_op};
-use crate::types::{Change, KeyRange, KeyValue, PutRecord, Record, RecordId, Revision};
+use crate::types::{Change, KeyRange, KeyValue, LeaseId, PutRecord, Record, RecordId, Revision};
 
 impl State {
     /// Evaluates a command and changes the state. All the randomness, time and I/O it may depend on is in the command
@@ -104,10 +104,12 @@ impl<'a, V: Values> Execution<'a, V> {
     }
 
     fn put(&mut self, put: &Put) -> Result<PutResponse, V::Error> {
-        let before = self.state.index.live(&put.key);
+        // Most puts ask for nothing old: they look their key up once, when they are written.
+        let wants_old = put.prev_kv || put.ignore_value;
+        let before = if wants_old { self.state.index.live(&put.key) } else { None };
         let old = match before {
-            Some((id, _)) if put.prev_kv || put.ignore_value => Some(self.view().record(&put.key, id)?),
-            _ => None,
+            Some((id, _)) => Some(self.view().record(&put.key, id)?),
+            None => None,
         };
         let prev_kv = match (before, &old) {
             (Some((id, _)), Some(old)) if put.prev_kv => Some(KeyValue {
@@ -122,13 +124,9 @@ impl<'a, V: Values> Execution<'a, V> {
         };
         // The checks found the key to keep the value of, and validation refuses to delete it in the same transaction.
         let kept = old.map(|old| old.value).unwrap_or_default();
-        let change = PutRecord {
-            create_revision: before.map_or(self.begin.next(), |(_, before)| before.create_revision),
-            version: before.map_or(1, |(_, before)| before.version + 1),
-            lease: if put.ignore_lease { self.state.index.lease(&put.key) } else { put.lease },
-            value: if put.ignore_value { kept } else { put.value.clone() },
-        };
-        self.write(put.key.clone(), Change::Put(change));
+        let lease = if put.ignore_lease { self.state.index.lease(&put.key) } else { put.lease };
+        let value = if put.ignore_value { kept } else { put.value.clone() };
+        self.write_put(put.key.clone(), lease, value);
         Ok(PutResponse { prev_kv })
     }
 
@@ -145,25 +143,29 @@ impl<'a, V: Values> Execution<'a, V> {
         })?;
         answer.deleted = keys.len() as u64;
         for key in keys {
-            self.write(key, Change::Delete);
+            self.write_tombstone(key);
         }
         Ok(answer)
     }
 
-    fn write(&mut self, key: Bytes, change: Change) {
+    /// The id of the next record of this command.
+    fn next_id(&self) -> RecordId {
         let sub = u32::try_from(self.records.len()).expect("a command changes less than 2^32 keys");
-        let id = RecordId::new(self.begin.next(), sub);
-        let put = match &change {
-            Change::Put(put) => Some(PutMeta {
-                create_revision: put.create_revision,
-                version: put.version,
-                lease: put.lease,
-                value_bytes: u32::try_from(put.value.len()).expect("a value is far below 4 GiB"),
-            }),
-            Change::Delete => None,
-        };
-        self.state.change(&key, id, put.as_ref());
+        RecordId::new(self.begin.next(), sub)
+    }
+
+    fn write_put(&mut self, key: Bytes, lease: Option<LeaseId>, value: Bytes) {
+        let id = self.next_id();
+        let value_bytes = u32::try_from(value.len()).expect("a value is far below 4 GiB");
+        let PutMeta { create_revision, version, .. } = self.state.put(&key, id, lease, value_bytes);
+        let change = Change::Put(PutRecord { create_revision, version, lease, value });
         self.records.push(Record { id, key, change });
+    }
+
+    fn write_tombstone(&mut self, key: Bytes) {
+        let id = self.next_id();
+        self.state.change(&key, id, None);
+        self.records.push(Record { id, key, change: Change::Delete });
     }
 
     fn run_txn(&mut self, txn: &Txn) -> Result<Result<TxnResponse, Refusal>, V::Error> {

@@ -1,5 +1,6 @@
 //! The key index: every key with its retained records, in key order, without values.
 
+mod heads;
 mod history;
 mod keymap;
 mod packed;
@@ -64,6 +65,32 @@ impl KeyIndex {
         }
         self.keys.insert(key.into(), History::new(id, put));
         None
+    }
+
+    /// Adds a new put of a key, found with one search: its create revision and version follow from what the key was
+    /// before. Answers its numbers, and the length of the value it replaces, when the key existed before.
+    pub(crate) fn put(
+        &mut self,
+        key: &[u8],
+        id: RecordId,
+        lease: Option<LeaseId>,
+        value_bytes: u32,
+    ) -> (PutMeta, Option<u32>) {
+        self.attach(key, lease);
+        let first = PutMeta { create_revision: id.revision, version: 1, lease, value_bytes };
+        let Some(history) = self.keys.get_mut(key) else {
+            self.keys.insert(key.into(), History::new(id, Some(&first)));
+            return (first, None);
+        };
+        let replaced = history.live_value_bytes();
+        let put = match history.newest().put {
+            Some(EntryPut { create_revision, version, .. }) => {
+                PutMeta { create_revision, version: version + 1, ..first }
+            }
+            None => first,
+        };
+        history.push(id, Some(&put));
+        (put, replaced)
     }
 
     /// Forgets a key. Answers the length of its live value.

@@ -246,9 +246,28 @@ impl State {
         self.size.total()
     }
 
+    /// Adds a new put to the index and to the size. Answers its numbers, which follow from what the key was before.
+    pub(crate) fn put(
+        &mut self,
+        key: &[u8],
+        id: RecordId,
+        lease: Option<LeaseId>,
+        value_bytes: u32,
+    ) -> PutMeta {
+        let (put, replaced) = self.index.put(key, id, lease, value_bytes);
+        self.count(key, id, Some(&put), replaced);
+        put
+    }
+
     /// Adds a record to the index and to the size.
     pub(crate) fn change(&mut self, key: &[u8], id: RecordId, put: Option<&PutMeta>) {
-        if let Some(replaced) = self.index.push(key, id, put) {
+        let replaced = self.index.push(key, id, put);
+        self.count(key, id, put, replaced);
+    }
+
+    /// Adds a record to the size; `replaced` is the length of the value that it replaces.
+    fn count(&mut self, key: &[u8], id: RecordId, put: Option<&PutMeta>, replaced: Option<u32>) {
+        if let Some(replaced) = replaced {
             self.size.replaced_at(id.revision, record_bytes(key, replaced));
         }
         let bytes = record_bytes(key, put.map_or(0, |put| put.value_bytes));
