@@ -72,7 +72,7 @@ pub(crate) fn load(
 ) -> Result<Opened, StorageError> {
     create_dir_synced(&*env.disk, &config.dir).map_err(StorageError::io(&config.dir, "create"))?;
     // Up to the clean-up this only looks: what a newer release has left must stay as it is.
-    let (snapshots, left_over) = SnapshotStore::open(&env.disk, config.dir.join("snapshots"))?;
+    let (snapshots, left_over) = SnapshotStore::open(env, config.dir.join("snapshots"))?;
     let generations = Generations::new(&env.disk, config, engines);
     let current = generations.current()?;
     let loaded = match current {

@@ -21,6 +21,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use holdfast_env::{Failpoint, Fault, Faults};
 use holdfast_mvcc::Head;
 use holdfast_mvcc::types::{RecordId, Revision};
 
@@ -125,8 +126,18 @@ impl Stable {
     }
 
     /// Stores runs and then, with the last batch, the position they lead to.
-    pub(crate) fn commit(&self, runs: &[Run], head: &Head, applied: &Applied) -> Result<(), StoreError> {
-        let mut writer = Writer::new(self);
+    pub(crate) fn commit(
+        &self,
+        runs: &[Run],
+        head: &Head,
+        applied: &Applied,
+        faults: &Faults,
+    ) -> Result<(), StoreError> {
+        if faults.is_planted(Fault::PositionApart) {
+            Writer::new(self).finish(head, applied)?;
+            faults.hit(Failpoint::CommitMidBatch);
+        }
+        let mut writer = Writer { faults: faults.clone(), ..Writer::new(self) };
         for run in runs {
             writer.put_run(run)?;
         }
@@ -259,12 +270,14 @@ impl Stable {
 pub(crate) struct Writer<'a> {
     stable: &'a Stable,
     batch: Batch,
+    /// Told of every batch but the last one of a commit.
+    faults: Faults,
 }
 
 impl<'a> Writer<'a> {
     /// Nothing written yet.
     pub(crate) fn new(stable: &'a Stable) -> Self {
-        Self { stable, batch: Batch::default() }
+        Self { stable, batch: Batch::default(), faults: Faults::default() }
     }
 
     /// Adds a run.
@@ -294,6 +307,7 @@ impl<'a> Writer<'a> {
     fn make_room(&mut self, ops: usize, bytes: usize) -> Result<(), StoreError> {
         if self.batch.ops() + ops > BATCH_OPS_MAX || self.batch.bytes() + bytes > BATCH_BYTES_MAX {
             self.stable.engine.apply(std::mem::take(&mut self.batch))?;
+            self.faults.hit(Failpoint::CommitMidBatch);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use holdfast_env::{Failpoint, Fault};
 use holdfast_mvcc::types::{Record, Revision};
 use tokio::sync::{mpsc, oneshot};
 
@@ -182,7 +183,10 @@ impl Dispatcher {
             evaluate(&self.shared, &view, items, &mut self.recent, &mut self.applied)
         };
         match evaluated {
-            Ok(evaluated) => self.send(&view, evaluated).await,
+            Ok(evaluated) => {
+                self.shared.env.faults.hit(Failpoint::ApplyAfterCommit);
+                self.send(&view, evaluated).await
+            }
             Err(error) => {
                 let reason = self.shared.store_failed(&view.generation, &error);
                 self.poison(&format!("evaluation: {reason}"));
@@ -272,6 +276,7 @@ impl Dispatcher {
         sealed: oneshot::Sender<Result<(), StorageError>>,
         done: DumpWaiter,
     ) -> Result<(), Broken> {
+        self.shared.env.faults.hit(Failpoint::DumpStartQueued);
         // Whether the caller still waits makes no difference to the dump.
         drop(sealed.send(Ok(())));
         let last = self.applied.log_id;
@@ -302,7 +307,13 @@ impl Dispatcher {
             Phase::Normal(normal) => Phase::Dumping(normal.start_dump(last, waiters)),
             other => other,
         });
-        self.fence(Fence::Dump(CommitPosition { head, applied: self.applied.clone() })).await
+        self.shared.env.faults.hit(Failpoint::DumpStartSealed);
+        let fence = Fence::Dump(CommitPosition { head, applied: self.applied.clone() });
+        if self.shared.env.faults.is_planted(Fault::DumpWithoutFence) {
+            self.shared.backlog.push_fence(fence);
+            return Ok(());
+        }
+        self.fence(fence).await
     }
 
     async fn on_control(&mut self, event: Control) -> Result<(), Broken> {
@@ -317,6 +328,7 @@ impl Dispatcher {
                         other => other,
                     });
                     self.fence(Fence::Merge).await?;
+                    self.shared.env.faults.hit(Failpoint::DumpFinishFenced);
                 }
                 // The committer may have ended meanwhile.
                 resume.send(()).unwrap_or_default();
@@ -395,7 +407,10 @@ impl Dispatcher {
             (Ok(()), Arc::clone(&old.generation))
         } else {
             match self.shared.generations.switch_to(prepared.generation.number()) {
-                Ok(()) => (Ok(()), self.replace(&old, *prepared)),
+                Ok(()) => {
+                    self.shared.env.faults.hit(Failpoint::InstallSwitched);
+                    (Ok(()), self.replace(&old, *prepared))
+                }
                 Err(error) => {
                     self.shared.snapshots.publish(prepared.snapshot);
                     (Err(error), Arc::clone(&old.generation))

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use holdfast_env::DiskFile;
+use holdfast_env::{DiskFile, Failpoint};
 use holdfast_mvcc::types::RecordId;
 
 use super::format::Writer;
@@ -50,6 +50,7 @@ pub(crate) async fn write(
     match accepted {
         Ok(snapshot) => {
             shared.snapshots.publish(snapshot.clone());
+            shared.env.faults.hit(Failpoint::DumpCurrentUpdated);
             Ok(snapshot)
         }
         Err(error) => {
@@ -67,7 +68,7 @@ async fn write_file(
     path: &Path,
 ) -> Result<String, DumpError> {
     let view = shared.view.load_full();
-    let mut writer = Writer::new(file, path.to_owned())?;
+    let mut writer = Writer::new(file, path.to_owned(), shared.env.faults.clone())?;
     writer.preface(&position.head, &position.applied)?;
     let retention = Retention::new(&view, position.head.compact_revision);
     let mut builder = RunBuilder::default();
@@ -76,6 +77,7 @@ async fn write_file(
     loop {
         let page = generation.stable().runs(from, PageMax::SCRUB)?;
         let Some(last) = page.last() else { break };
+        shared.env.faults.hit(Failpoint::DumpReadBlock);
         from = following(last.run.first);
         for placed in &page {
             let retained = retention.filter(placed.run.records()?);
@@ -95,5 +97,6 @@ async fn write_file(
         writer.run(&run)?;
     }
     let footer = writer.finish(&position.applied, records)?;
+    shared.env.faults.hit(Failpoint::DumpFileSynced);
     Ok(super::format::id(&footer))
 }

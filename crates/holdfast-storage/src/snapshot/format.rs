@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use holdfast_env::DiskFile;
+use holdfast_env::{DiskFile, Failpoint, Faults};
 use holdfast_mvcc::Head;
 use sha2::{Digest, Sha256};
 
@@ -57,14 +57,15 @@ pub(crate) struct Writer {
     sha: Sha256,
     blocks: u64,
     content_bytes: u64,
+    faults: Faults,
 }
 
 impl Writer {
     /// Begins in an empty file.
-    pub(crate) fn new(file: Box<dyn DiskFile>, path: PathBuf) -> Result<Self, StorageError> {
+    pub(crate) fn new(file: Box<dyn DiskFile>, path: PathBuf, faults: Faults) -> Result<Self, StorageError> {
         let block = Vec::with_capacity(BLOCK_BYTES);
         let mut writer =
-            Self { file, path, offset: 0, block, sha: Sha256::new(), blocks: 0, content_bytes: 0 };
+            Self { file, path, offset: 0, block, sha: Sha256::new(), blocks: 0, content_bytes: 0, faults };
         writer.append(MAGIC)?;
         Ok(writer)
     }
@@ -124,6 +125,7 @@ impl Writer {
         // Below an eighth of gain, reading without decompression is worth more.
         let stored = if packed.len() < raw.len() / 8 * 7 { &packed } else { &raw };
         self.append_checked(raw.len(), stored)?;
+        self.faults.hit(Failpoint::DumpWriteBlock);
         self.blocks += 1;
         Ok(())
     }

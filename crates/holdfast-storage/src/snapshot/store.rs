@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use holdfast_env::disk::create_dir_synced;
-use holdfast_env::{Disk, DiskFile, OpenMode};
+use holdfast_env::{Disk, DiskFile, Env, Failpoint, Faults, OpenMode};
 use parking_lot::Mutex;
 
 use super::format::Reader;
@@ -17,6 +17,7 @@ use crate::types::Snapshot;
 /// The snapshots of one storage.
 pub(crate) struct SnapshotStore {
     disk: Arc<dyn Disk>,
+    faults: Faults,
     dir: PathBuf,
     /// Written by the committer (dump) and the dispatcher (install).
     current: Mutex<Option<Snapshot>>,
@@ -35,10 +36,12 @@ pub(crate) struct LeftOver {
 impl SnapshotStore {
     /// Opens the directory and verifies the newest snapshot. Changes nothing: the rest waits for
     /// [`SnapshotStore::clean_up`], until it is known that nothing here is of a newer release.
-    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: PathBuf) -> Result<(Self, LeftOver), StorageError> {
+    pub(crate) fn open(env: &Env, dir: PathBuf) -> Result<(Self, LeftOver), StorageError> {
+        let disk = &env.disk;
         create_dir_synced(&**disk, &dir).map_err(StorageError::io(&dir, "create"))?;
         let store = Self {
             disk: Arc::clone(disk),
+            faults: env.faults.clone(),
             dir,
             current: Mutex::new(None),
             tmp: AtomicU64::new(0),
@@ -125,6 +128,7 @@ impl SnapshotStore {
     pub(crate) fn accept(&self, tmp: &Path, id: &str) -> Result<Snapshot, StorageError> {
         let path = self.path(id);
         self.disk.rename(tmp, &path).map_err(StorageError::io(tmp, "rename"))?;
+        self.faults.hit(Failpoint::DumpFileRenamed);
         self.disk.sync_dir(&self.dir).map_err(StorageError::io(&self.dir, "sync"))?;
         match self.verified(&path) {
             Err(StorageError::BadSnapshot { path, detail }) => {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_env::{
-    BoxFuture, Disk, DiskFile, DiskLock, Duplex, Env, Incoming, Lane, LogId, LogIndex, Net, NetError,
-    OpenMode, RealDisk, Spawn, TaskHandle, Term,
+    BoxFuture, Disk, DiskFile, DiskLock, Duplex, Env, Failpoint, Fault, Faults, Incoming, Lane, LogId,
+    LogIndex, Net, NetError, OpenMode, RealDisk, Sabotage, Spawn, TaskHandle, Term,
 };
 use holdfast_mvcc::command::*;
 use holdfast_mvcc::types::{KeyRange, RangeEnd, Record, Revision};
@@ -62,6 +62,28 @@ impl Spawn for AllTasks {
 /// A world on one thread.
 pub fn one_thread() -> Env {
     Env { spawn: Arc::new(AllTasks), ..env() }
+}
+
+/// Remembers the points that a member came to, and plants one fault.
+#[derive(Default)]
+pub struct Noted {
+    pub hits: Mutex<Vec<Failpoint>>,
+    pub planted: Option<Fault>,
+}
+
+impl Sabotage for Noted {
+    fn hit(&self, at: Failpoint) {
+        self.hits.lock().unwrap().push(at);
+    }
+    fn is_planted(&self, fault: Fault) -> bool {
+        self.planted == Some(fault)
+    }
+}
+
+/// This world with a fault in it.
+pub fn planted(env: Env, fault: Fault) -> Env {
+    let noted = Noted { planted: Some(fault), ..Noted::default() };
+    Env { faults: Faults::new(Arc::new(noted)), ..env }
 }
 
 /// Keeps what was published.
