@@ -232,16 +232,18 @@ impl Stable {
             let Some(last) = page.last() else { return Ok(()) };
             from = following(last.run.first);
             for placed in page {
+                if placed.run.first.revision > revision {
+                    // All of it is of the interrupted commit, and its values may have been in a later batch.
+                    self.replace(&[placed], &[])?;
+                    continue;
+                }
                 let records = placed.run.records()?;
                 if records.last().is_none_or(|r| r.id.revision <= revision) {
                     continue;
                 }
                 let kept = records.into_iter().filter(|r| r.id.revision <= revision);
+                // Never one in pieces, which holds one record: that would be above whole.
                 let runs = build_runs(kept.map(Stored::new));
-                if placed.is_in_pieces() {
-                    // One record, and it is above: nothing is kept, but its pieces may need several batches.
-                    assert!(runs.is_empty(), "a run in pieces holds one record");
-                }
                 self.replace(&[placed], &runs)?;
             }
         }

@@ -1,6 +1,6 @@
 //! Tests of the stable store on the memory engine.
 
-use holdfast_env::{LogId, LogIndex, Term};
+use holdfast_env::{LogId, LogIndex, Sabotage, Term};
 use holdfast_mvcc::types::{Change, PutRecord, Record};
 
 use super::*;
@@ -103,4 +103,38 @@ fn a_missing_piece_is_damage() {
     batch.delete(piece_key(PackKind::Value, RecordId::new(Revision::new(2), 0), 1));
     stable.engine.apply(batch).unwrap();
     assert!(matches!(stable.runs(RecordId::default(), PageMax::SCRUB), Err(StoreError::Damaged(_))));
+}
+
+/// Stops a commit behind its first batch, as a crash would.
+struct StopMidBatch(Option<Fault>);
+
+impl Sabotage for StopMidBatch {
+    fn hit(&self, at: Failpoint) {
+        assert!(at != Failpoint::CommitMidBatch, "stopped");
+    }
+    fn is_planted(&self, fault: Fault) -> bool {
+        self.0 == Some(fault)
+    }
+}
+
+/// K2: behind a part of a commit the position is the one before; with the planted fault it is not, and lies.
+#[test]
+fn a_commit_that_stops_in_the_middle_keeps_the_position_before() {
+    for planted in [None, Some(Fault::PositionApart)] {
+        let stable = stable();
+        stable.commit(&runs_of(&[put(2, 0, 10)]), &head(2), &applied(1), &Faults::default()).unwrap();
+        let many: Vec<Record> = (3..200).map(|revision| put(revision, 0, 10_000)).collect();
+        let faults = Faults::new(Arc::new(StopMidBatch(planted)));
+        let commit = || stable.commit(&runs_of(&many), &head(199), &applied(200), &faults);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(commit)).expect_err("it is stopped");
+        let (head, applied_now) = stable.position().unwrap().unwrap();
+        if planted.is_none() {
+            assert_eq!((head.revision.get(), applied_now), (2, applied(1)));
+            stable.trim(head.revision).unwrap();
+            assert_eq!(all(&stable), [put(2, 0, 10)]);
+        } else {
+            assert_eq!((head.revision.get(), applied_now), (199, applied(200)));
+            assert_eq!(all(&stable), [put(2, 0, 10)], "the position speaks of records that are not there");
+        }
+    }
 }
