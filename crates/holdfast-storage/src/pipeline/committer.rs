@@ -9,15 +9,17 @@ use holdfast_mvcc::types::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use super::backlog::ReadySlice;
-use super::control::{CommitPosition, Control, Fence};
+use super::control::{CommitPosition, Control, Fence, step};
 use super::scrub::Scrub;
 use super::shared::Shared;
-use crate::error::{StorageError, StoreError};
+use crate::error::StoreError;
+use crate::figures::PressureLevel;
 use crate::generation::Generation;
 use crate::limits::{COMMIT_BYTES, COMMIT_BYTES_MAX, COMMIT_LINGER, FLUSH_BYTES, SCRUB_RETRY, TAIL_BYTES};
 use crate::pack::{Run, RunBuilder};
 use crate::record::Stored;
-use crate::snapshot::dump::{self, DumpError};
+
+mod dumping;
 
 /// The loop's state.
 pub(crate) struct Committer {
@@ -33,6 +35,8 @@ pub(crate) struct Committer {
     unflushed: usize,
     /// From the end of a dump until the overlay is stored.
     merges: bool,
+    /// The highest level of pressure that the running dump came to.
+    pressed: Option<PressureLevel>,
 }
 
 enum Work {
@@ -59,6 +63,7 @@ impl Committer {
             scrub: Scrub::default(),
             unflushed: 0,
             merges: false,
+            pressed: None,
         }
     }
 
@@ -223,12 +228,13 @@ impl Committer {
 
     async fn on_fence(&mut self, fence: Fence) -> Result<(), StoreError> {
         match fence {
-            Fence::Dump(position) => self.dump(position).await,
-            Fence::Merge => {
+            Fence::Dump(order) => self.dump(*order).await,
+            Fence::Merge(span) => {
                 self.merges = false;
+                step(&span, 5, "the overlay is stored");
                 self.shared.env.faults.hit(Failpoint::MergeDone);
                 // When the dispatcher is gone there is nobody to tell.
-                drop(self.control.send(Control::Merged).await);
+                drop(self.control.send(Control::Merged(span)).await);
                 Ok(())
             }
             Fence::Install => {
@@ -252,44 +258,6 @@ impl Committer {
                 Ok(())
             }
         }
-    }
-
-    /// Everything up to the fence is stored: writes it out as a snapshot, while nothing is written to the store.
-    async fn dump(&mut self, position: CommitPosition) -> Result<(), StoreError> {
-        self.shared.env.faults.hit(Failpoint::DumpStartDrained);
-        self.flush()?;
-        let stable = self.shared.positions.lock().stable;
-        let unfenced = self.shared.env.faults.is_planted(Fault::DumpWithoutFence);
-        assert!(
-            stable == position.applied.log_id || unfenced,
-            "the store stands at {stable:?} at the start of a dump"
-        );
-        tracing::info!(as_of = ?stable, "dump: drained and flushed, writing");
-        let (result, failed) = match dump::write(&self.shared, &self.generation, &position).await {
-            Ok(snapshot) => (Ok(snapshot), None),
-            Err(DumpError::NotWritten(error)) => (Err(error), None),
-            // A store that cannot be read cannot be trusted with writes either.
-            Err(DumpError::Unreadable(error)) => {
-                (Err(StorageError::Poisoned { reason: format!("reading for a dump: {error}") }), Some(error))
-            }
-        };
-        match &result {
-            Ok(snapshot) => {
-                tracing::info!(snapshot = snapshot.id, bytes = snapshot.bytes, "dump: verified and durable");
-                if !self.generation.is_durable() {
-                    // What is in memory is rebuilt from the snapshot: that is its durability.
-                    self.shared.positions.lock().durable = snapshot.applied.log_id;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "dump: ended without a snapshot"),
-        }
-        let (resume, resumed) = oneshot::channel();
-        if self.control.send(Control::DumpDone { result, resume }).await.is_ok() {
-            // Fired or dropped: either way the dump is over for the dispatcher too.
-            drop(resumed.await);
-            self.merges = true;
-        }
-        failed.map_or(Ok(()), Err)
     }
 }
 

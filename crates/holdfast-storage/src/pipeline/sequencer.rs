@@ -7,7 +7,7 @@ use holdfast_mvcc::types::Record;
 use tokio::sync::mpsc;
 
 use super::backlog::ReadySlice;
-use super::control::{Fence, Sequenced, Slice};
+use super::control::{Fence, Sequenced, Slice, step};
 use super::shared::Shared;
 
 /// Works until the channel closes, then closes the backlog.
@@ -24,7 +24,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut input: mpsc::Receiver<Sequenced
                     // A worker that is gone has done all it will do.
                     drop(shard.await);
                 }
-                if matches!(fence, Fence::Dump(_)) {
+                if let Fence::Dump(order) = &fence {
+                    step(&order.span, 5, "the fence has passed the workers");
                     shared.env.faults.hit(Failpoint::DumpStartFenced);
                 }
                 shared.backlog.push_fence(fence);

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use holdfast_env::{DiskFile, Failpoint, Faults};
 use holdfast_mvcc::Head;
+use holdfast_mvcc::types::RecordId;
 use sha2::{Digest, Sha256};
 
 use crate::codec::{self, Footer, Preface};
@@ -214,29 +215,21 @@ impl Reader {
 
     /// Reads everything and checks that it is whole, can be decoded, and is what the footer says: what has passed can
     /// be installed.
-    pub(crate) fn verify(mut self) -> Result<(), StorageError> {
+    pub(crate) fn verify(self) -> Result<(), StorageError> {
+        let mut verification = self.verification()?;
+        while !verification.step(usize::MAX)? {}
+        Ok(())
+    }
+
+    /// Begins to verify in steps.
+    pub(crate) fn verification(mut self) -> Result<Verification, StorageError> {
         let Frame::Preface(_, applied) = self.frame()? else {
             return Err(self.bad("it does not begin with a preface"));
         };
         if applied != self.applied() {
             return Err(self.bad("preface and footer name different positions"));
         }
-        let (mut records, mut last) = (0, None);
-        loop {
-            match self.frame()? {
-                Frame::Run(run) => {
-                    let some = run.records().map_err(|e| self.unreadable(e))?;
-                    if last >= Some(run.first) {
-                        return Err(self.bad("the runs are out of order"));
-                    }
-                    last = some.last().map(|record| record.id);
-                    records += some.len() as u64;
-                }
-                Frame::End if records == self.footer.records => return Ok(()),
-                Frame::End => return Err(self.bad("the number of records is not the footer's")),
-                Frame::Preface(..) => return Err(self.bad("a second preface")),
-            }
-        }
+        Ok(Verification { reader: self, records: 0, last: None })
     }
 
     /// The next frame. [`Frame::End`] comes only when the whole content matched its digest.
@@ -339,6 +332,36 @@ impl Reader {
 
     fn bad(&self, detail: &str) -> StorageError {
         StorageError::BadSnapshot { path: self.path.clone(), detail: detail.to_owned() }
+    }
+}
+
+/// A file that is being verified.
+pub(crate) struct Verification {
+    reader: Reader,
+    records: u64,
+    last: Option<RecordId>,
+}
+
+impl Verification {
+    /// Checks the next frames; true when all of the file is checked.
+    pub(crate) fn step(&mut self, frames: usize) -> Result<bool, StorageError> {
+        let reader = &mut self.reader;
+        for _ in 0..frames {
+            match reader.frame()? {
+                Frame::Run(run) => {
+                    let some = run.records().map_err(|e| reader.unreadable(e))?;
+                    if self.last >= Some(run.first) {
+                        return Err(reader.bad("the runs are out of order"));
+                    }
+                    self.last = some.last().map(|record| record.id);
+                    self.records += some.len() as u64;
+                }
+                Frame::End if self.records == reader.footer.records => return Ok(true),
+                Frame::End => return Err(reader.bad("the number of records is not the footer's")),
+                Frame::Preface(..) => return Err(reader.bad("a second preface")),
+            }
+        }
+        Ok(false)
     }
 }
 
