@@ -104,7 +104,7 @@ named! {
     Fault {
         /// The log is written and never made durable.
         NoFsync = "no-fsync",
-        /// The log says that it is durable before it is.
+        /// The log says that it is durable before it is: one write later.
         AckBeforeFsync = "ack-before-fsync",
         /// A vote is not written to the log.
         VoteNotSaved = "vote-not-saved",
@@ -112,7 +112,9 @@ named! {
         PositionApart = "position-apart",
         /// A dump begins without waiting for what was dispatched before it.
         DumpWithoutFence = "dump-without-fence",
-        /// A merge applies records again that the stable store had dropped or replaced.
+        /// A merge stores what was put while the dump ran and forgets what was deleted, so that deleted keys come back
+        /// with a restart. (Records carry their revision and are stored in log order by one thread, so an older one
+        /// cannot replace a newer one here; a merge that knows no deletes is what is left of that mistake.)
         MergeWithoutGuard = "merge-without-guard",
         /// The log is purged beyond the durable snapshot.
         PurgeBeyondSnapshot = "purge-beyond-snapshot",

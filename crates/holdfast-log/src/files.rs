@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_env::{Disk, Env, OpenMode};
+use holdfast_env::{Disk, Env, Failpoint, OpenMode};
 
 use crate::error::LogError;
 use crate::format::{self, SegmentId};
@@ -171,6 +171,7 @@ impl Keeper {
             } else {
                 disk.remove_file(&retired.path).map_err(LogError::io(&retired.path, "remove"))?;
             }
+            self.env.faults.hit(Failpoint::CleanupInSnapshot);
             disk.sync_dir(dir).map_err(LogError::io(dir, "make durable"))?;
         }
         Ok(())

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use holdfast_env::{Env, LogId};
+use holdfast_env::{Env, Failpoint, Fault, LogId};
 
 use crate::Durable;
 use crate::contents::Contents;
@@ -52,6 +52,8 @@ pub(crate) struct Writer {
     /// The last operation wholly in this batch, and the queue bytes that its end frees.
     finished: Option<u64>,
     freed_bytes: usize,
+    /// With a planted fault only: something was acknowledged and not made durable.
+    owes_sync: bool,
 }
 
 /// Where a record may go.
@@ -134,11 +136,14 @@ pub(crate) fn publish(contents: &mut Contents, staged: &[(u64, Record)], end: u6
     contents.slots.back_mut().expect("the batch was written to a segment").end = end;
 }
 
-/// Moves segments that hold nothing any more to the file keeper's list, and asks for the next segment.
-pub(crate) fn plan_files(inner: &mut Inner) {
+/// Moves segments that hold nothing any more to the file keeper's list, and asks for the next segment. Returns how many
+/// were moved.
+pub(crate) fn plan_files(inner: &mut Inner) -> usize {
+    let before = inner.retired.len();
     for slot in inner.contents.take_dead() {
         inner.retired.extend(slot.file);
     }
+    let retired = inner.retired.len() - before;
     let current = inner.contents.slots.back().map_or(0, |slot| slot.epoch);
     // Asked for once only: the one that is being prepared now must not be prepared again behind the writer's back.
     if inner.requested <= current {
@@ -146,6 +151,7 @@ pub(crate) fn plan_files(inner: &mut Inner) {
         inner.wanted = Some(current + 1);
     }
     inner.stats.segments = inner.contents.slots.len();
+    retired
 }
 
 impl Writer {
@@ -159,6 +165,7 @@ impl Writer {
             done: Vec::new(),
             finished: None,
             freed_bytes: 0,
+            owes_sync: false,
         }
     }
 
@@ -236,8 +243,12 @@ impl Writer {
             }
             Op::Vote(vote, done) => {
                 let bytes = format::record_bytes(vote.len());
-                self.push(Record::Vote(vote), bytes).await?;
-                self.done.push(done);
+                if self.env.faults.is_planted(Fault::VoteNotSaved) {
+                    done();
+                } else {
+                    self.push(Record::Vote(vote), bytes).await?;
+                    self.done.push(done);
+                }
             }
             Op::Truncate(last) => self.push(Record::Truncate(last), format::record_bytes(17)).await?,
             Op::Purge(through) => {
@@ -292,9 +303,12 @@ impl Writer {
         if self.tail.staged.is_empty() {
             return Ok(());
         }
+        if std::mem::take(&mut self.owes_sync) {
+            self.tail.sync().map_err(Stop::Failed)?;
+        }
         let written = self.tail.write().map_err(Stop::Failed)?;
         let started = self.env.clock.now();
-        self.tail.sync().map_err(Stop::Failed)?;
+        self.sync().map_err(Stop::Failed)?;
         let took = self.env.clock.now().since(started);
         let staged = self.tail.finish_batch();
         let mut inner = self.shared.inner.lock();
@@ -307,14 +321,32 @@ impl Writer {
         inner.stats.written_bytes += written;
         inner.stats.entries += staged.iter().filter(|(_, r)| matches!(r, Record::Entry(_))).count() as u64;
         inner.cache.trim(self.shared.cache_bytes_max);
-        plan_files(&mut inner);
+        let retired = plan_files(&mut inner);
         drop(inner);
+        if staged.iter().any(|(_, record)| matches!(record, Record::Purge(_))) {
+            self.env.faults.hit(Failpoint::PurgeMarked);
+        }
+        (0..retired).for_each(|_| self.env.faults.hit(Failpoint::PurgeSegment));
         for done in self.done.drain(..) {
             done();
         }
         self.shared.files_wake.notify_one();
         self.shared.room.notify_waiters();
         Ok(())
+    }
+
+    /// Makes what was written durable before anybody is told.
+    fn sync(&mut self) -> Result<(), LogError> {
+        let faults = &self.env.faults;
+        if faults.is_planted(Fault::NoFsync) {
+            return Ok(());
+        }
+        if faults.is_planted(Fault::AckBeforeFsync) {
+            // Told now; durable when the next write is due, if the machine lives until then.
+            self.owes_sync = true;
+            return Ok(());
+        }
+        self.tail.sync()
     }
 
     /// Waits until the next segment is ready. All that was staged is on disk. Purges behind `record` go on.

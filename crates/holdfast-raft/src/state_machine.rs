@@ -111,7 +111,7 @@ impl StateMachine {
     /// Seals the state for a dump.
     async fn start_builder(&self) -> Result<SnapshotBuilder, StorageError> {
         let sealed_total = self.shared.log_size.lock().total();
-        let dump = self.shared.storage.start_dump().await?;
+        let dump = self.shared.storage.start_dump_by_policy().await?;
         Ok(SnapshotBuilder { shared: Arc::clone(&self.shared), sealed_total, dump: Mutex::new(Some(dump)) })
     }
 }

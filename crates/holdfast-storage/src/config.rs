@@ -36,6 +36,14 @@ impl StorageConfig {
     pub(crate) fn memtable_bytes_max(&self) -> usize {
         self.memory_bytes / 2
     }
+    /// Bytes that may wait while a dump runs before it hurries.
+    pub(crate) fn overlay_hurry_bytes(&self) -> usize {
+        self.memory_bytes / 8
+    }
+    /// Bytes that may wait while a dump runs before some of them go to the stable store under it.
+    pub(crate) fn overlay_drain_bytes(&self) -> usize {
+        self.memory_bytes / 4
+    }
     /// Bytes of cached values.
     pub(crate) fn cache_bytes(&self) -> usize {
         self.memory_bytes / 4

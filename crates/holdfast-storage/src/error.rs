@@ -1,8 +1,11 @@
 //! Errors: those that callers see, and those that pass between the parts of this crate.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use holdfast_mvcc::command::Refusal;
+
+use crate::types::CancelReason;
 
 /// Why a read gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +62,32 @@ pub enum StorageError {
     DumpFailed {
         /// Why.
         reason: String,
+    },
+    /// The dump was cancelled; the newest older snapshot stays in force.
+    #[error("the dump was cancelled: {reason}")]
+    DumpCancelled {
+        /// Why.
+        reason: CancelReason,
+    },
+    /// The disk has no room for a dump, so none was begun.
+    #[error(
+        "{} has {free_bytes} bytes free, and a dump is begun with {needed_bytes} only (twice what is stored): \
+         free space on that disk, or compact",
+        path.display()
+    )]
+    NoSpaceForDump {
+        /// The directory of the storage.
+        path: PathBuf,
+        /// What is free there.
+        free_bytes: u64,
+        /// What has to be.
+        needed_bytes: u64,
+    },
+    /// The last dump did not succeed, and the next one that nobody needs at once waits. None was begun.
+    #[error("the last dump did not succeed: the next one may begin in {} s", wait.as_secs_f64().ceil())]
+    DumpPostponed {
+        /// For so long.
+        wait: Duration,
     },
     /// The stable store failed: nothing is applied any more until the member is restarted. When the store was
     /// damaged, that start rebuilds it from the newest snapshot and the log.

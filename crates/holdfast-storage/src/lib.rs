@@ -40,6 +40,7 @@ mod codec;
 mod config;
 mod engine;
 mod error;
+mod figures;
 mod gate;
 mod generation;
 mod limits;
@@ -64,9 +65,10 @@ extern crate self as holdfast_storage;
 
 pub use config::{EngineKind, StorageConfig};
 pub use error::{ReadError, StorageError};
+pub use figures::{DispatchFigures, DumpEnd, DumpResult, PressureLevel, STALL_BUCKETS, Stall, Transition};
 pub use snapshot::install::IncomingSnapshot;
 pub use storage::Storage;
 pub use types::{
-    Answer, Applied, Changes, ChangesMax, DispatchBody, DispatchItem, DispatcherState, EventSink,
-    HistoryHash, Snapshot, StorageStatus, Visible,
+    Answer, Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, DispatcherState,
+    EventSink, HistoryHash, MemtableFigures, Snapshot, StorageStatus, Visible,
 };

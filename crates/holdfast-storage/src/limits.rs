@@ -71,6 +71,27 @@ pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 /// hold yet: the revisions of a reconnect or a slow watcher, for seconds of writes at full speed.
 pub(crate) const RING_BYTES_MAX: usize = 32 << 20;
 
+/// A dump that takes longer is cancelled: a disk that slow has something wrong with it, and the overlay grows.
+pub(crate) const DUMP_DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// A dump begins only when so many times the retained bytes are free: a snapshot is at most about as large as those,
+/// and the log goes on growing while it is written.
+pub(crate) const DUMP_FREE_FACTOR: u64 = 2;
+
+/// After a dump that did not succeed, the next one that nobody needs at once waits this long, and twice as long after
+/// each further one ...
+pub(crate) const DUMP_RETRY: Duration = Duration::from_secs(30);
+
+/// ... up to this.
+pub(crate) const DUMP_RETRY_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// A dump without hurry rests after each page as long as the page took, at most this: it takes half of a core and of
+/// the disk's time, not all of it.
+pub(crate) const DUMP_REST_MAX: Duration = Duration::from_millis(20);
+
+/// Frames of a new snapshot that are verified in one go.
+pub(crate) const VERIFY_FRAMES: usize = 32;
+
 /// How long a shutdown waits for the pipeline.
 pub(crate) const SHUTDOWN: Duration = Duration::from_secs(5);
 

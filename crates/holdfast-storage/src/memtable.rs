@@ -7,11 +7,13 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use holdfast_mvcc::types::{Change, PutRecord, RecordId, Revision};
 use parking_lot::RwLock;
 
 use crate::record::Stored;
+use crate::types::MemtableFigures;
 use crate::view::FixedHasher;
 
 /// Records by id, in shards by key.
@@ -20,6 +22,9 @@ pub(crate) struct Memtable {
     /// Written by the worker of the shard and, to remove, by the committer; looked up by readers, iterated only
     /// where the order does not matter.
     shards: Vec<RwLock<Shard>>,
+    /// Sums over the shards, for status.
+    records: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 /// Nobody outside chooses the ids: a plain hash is enough.
@@ -28,12 +33,19 @@ type Shard = HashMap<RecordId, Arc<Stored>, BuildHasherDefault<FixedHasher>>;
 impl Memtable {
     /// An empty one with so many shards.
     pub(crate) fn new(shards: usize) -> Arc<Self> {
-        Arc::new(Self { shards: (0..shards).map(|_| RwLock::default()).collect() })
+        let shards = (0..shards).map(|_| RwLock::default()).collect();
+        Arc::new(Self { shards, records: AtomicUsize::new(0), bytes: AtomicUsize::new(0) })
     }
 
     /// How many shards there are.
     pub(crate) fn shards(&self) -> usize {
         self.shards.len()
+    }
+
+    /// How much there is, about: while records come and go, the two figures may not belong together.
+    pub(crate) fn figures(&self) -> MemtableFigures {
+        let (records, bytes) = (self.records.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        MemtableFigures { records, bytes }
     }
 
     /// Adds records of one shard.
@@ -42,6 +54,9 @@ impl Memtable {
         for stored in records {
             map.insert(stored.record.id, Arc::clone(stored));
         }
+        drop(map);
+        self.records.fetch_add(records.len(), Ordering::Relaxed);
+        self.bytes.fetch_add(records.iter().map(|stored| stored.bytes()).sum(), Ordering::Relaxed);
     }
 
     /// The put with this id, when it is here.
@@ -69,6 +84,8 @@ impl Memtable {
             let shard = shard_of(&stored.record.key, self.shards.len());
             self.shards[shard].write().remove(&stored.record.id);
         }
+        self.records.fetch_sub(committed.len(), Ordering::Relaxed);
+        self.bytes.fetch_sub(committed.iter().map(|stored| stored.bytes()).sum(), Ordering::Relaxed);
     }
 }
 

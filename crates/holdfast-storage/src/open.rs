@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::config::StorageConfig;
 use crate::engine::EngineFactory;
 use crate::error::{StorageError, StoreError};
+use crate::figures::Collector;
 use crate::gate::Gate;
 use crate::generation::{Generation, Generations};
 use crate::limits::{CONTROL_MAX, QUEUE_MESSAGES_MAX, SLICES_IN_FLIGHT_MAX};
@@ -32,6 +33,7 @@ use crate::pipeline::backlog::Backlog;
 use crate::pipeline::committer::Committer;
 use crate::pipeline::control::{CommitPosition, Control, QueueItem};
 use crate::pipeline::dispatcher::{Channels, Dispatcher};
+use crate::pipeline::dump_control::DumpControl;
 use crate::pipeline::shared::{Positions, Shared};
 use crate::pipeline::{sequencer, worker};
 use crate::ring::Ring;
@@ -72,7 +74,7 @@ pub(crate) fn load(
 ) -> Result<Opened, StorageError> {
     create_dir_synced(&*env.disk, &config.dir).map_err(StorageError::io(&config.dir, "create"))?;
     // Up to the clean-up this only looks: what a newer release has left must stay as it is.
-    let (snapshots, left_over) = SnapshotStore::open(&env.disk, config.dir.join("snapshots"))?;
+    let (snapshots, left_over) = SnapshotStore::open(env, config.dir.join("snapshots"))?;
     let generations = Generations::new(&env.disk, config, engines);
     let current = generations.current()?;
     let loaded = match current {
@@ -236,7 +238,8 @@ pub(crate) fn start(
         scrubbed: watch::Sender::new(scrubbed.map_or(0, Revision::get)),
         scrubbing: RwLock::new(()),
         ended: watch::Sender::new(false),
-        cancel_dump: AtomicBool::new(false),
+        dump: DumpControl::default(),
+        figures: Collector::default(),
         abandon: AtomicBool::new(false),
         snapshots,
         generations,

@@ -21,6 +21,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use holdfast_env::{Failpoint, Fault, Faults};
 use holdfast_mvcc::Head;
 use holdfast_mvcc::types::{RecordId, Revision};
 
@@ -125,8 +126,18 @@ impl Stable {
     }
 
     /// Stores runs and then, with the last batch, the position they lead to.
-    pub(crate) fn commit(&self, runs: &[Run], head: &Head, applied: &Applied) -> Result<(), StoreError> {
-        let mut writer = Writer::new(self);
+    pub(crate) fn commit(
+        &self,
+        runs: &[Run],
+        head: &Head,
+        applied: &Applied,
+        faults: &Faults,
+    ) -> Result<(), StoreError> {
+        if faults.is_planted(Fault::PositionApart) {
+            Writer::new(self).finish(head, applied)?;
+            faults.hit(Failpoint::CommitMidBatch);
+        }
+        let mut writer = Writer { faults: faults.clone(), ..Writer::new(self) };
         for run in runs {
             writer.put_run(run)?;
         }
@@ -221,16 +232,18 @@ impl Stable {
             let Some(last) = page.last() else { return Ok(()) };
             from = following(last.run.first);
             for placed in page {
+                if placed.run.first.revision > revision {
+                    // All of it is of the interrupted commit, and its values may have been in a later batch.
+                    self.replace(&[placed], &[])?;
+                    continue;
+                }
                 let records = placed.run.records()?;
                 if records.last().is_none_or(|r| r.id.revision <= revision) {
                     continue;
                 }
                 let kept = records.into_iter().filter(|r| r.id.revision <= revision);
+                // Never one in pieces, which holds one record: that would be above whole.
                 let runs = build_runs(kept.map(Stored::new));
-                if placed.is_in_pieces() {
-                    // One record, and it is above: nothing is kept, but its pieces may need several batches.
-                    assert!(runs.is_empty(), "a run in pieces holds one record");
-                }
                 self.replace(&[placed], &runs)?;
             }
         }
@@ -259,12 +272,14 @@ impl Stable {
 pub(crate) struct Writer<'a> {
     stable: &'a Stable,
     batch: Batch,
+    /// Told of every batch but the last one of a commit.
+    faults: Faults,
 }
 
 impl<'a> Writer<'a> {
     /// Nothing written yet.
     pub(crate) fn new(stable: &'a Stable) -> Self {
-        Self { stable, batch: Batch::default() }
+        Self { stable, batch: Batch::default(), faults: Faults::default() }
     }
 
     /// Adds a run.
@@ -294,6 +309,7 @@ impl<'a> Writer<'a> {
     fn make_room(&mut self, ops: usize, bytes: usize) -> Result<(), StoreError> {
         if self.batch.ops() + ops > BATCH_OPS_MAX || self.batch.bytes() + bytes > BATCH_BYTES_MAX {
             self.stable.engine.apply(std::mem::take(&mut self.batch))?;
+            self.faults.hit(Failpoint::CommitMidBatch);
         }
         Ok(())
     }

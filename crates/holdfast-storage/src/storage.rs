@@ -14,16 +14,18 @@ use crate::changes;
 use crate::config::StorageConfig;
 use crate::engine::{self, EngineFactory};
 use crate::error::{ReadError, StorageError};
-use crate::limits::{ENTRY_BYTES, QUEUE_BYTES_MAX, SHUTDOWN};
+use crate::limits::{DUMP_FREE_FACTOR, ENTRY_BYTES, QUEUE_BYTES_MAX, SHUTDOWN};
 use crate::open::{self, Running};
 use crate::pipeline::control::{Control, QueueItem};
+use crate::pipeline::dump_control::Urgency;
 use crate::pipeline::shared::Shared;
 use crate::read;
 use crate::snapshot::install::IncomingSnapshot;
 use crate::types::{
-    Applied, Changes, ChangesMax, DispatchBody, DispatchItem, EventSink, HistoryHash, Snapshot,
+    Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, EventSink, HistoryHash, Snapshot,
     StorageStatus, Visible,
 };
+use crate::view::View;
 
 /// A handle to the running storage. Cheap to clone. When the last one is dropped the pipeline ends, too.
 #[derive(Clone)]
@@ -176,13 +178,7 @@ impl Storage {
         let shared = self.shared();
         let positions = *shared.positions.lock();
         let view = shared.view.load();
-        let (keys, logical_bytes) = {
-            let mut figures = self.inner.figures.lock();
-            if let Some(state) = view.state.try_read() {
-                *figures = (state.keys(), state.logical_bytes());
-            }
-            *figures
-        };
+        let (keys, logical_bytes) = self.index_figures(&view);
         StorageStatus {
             state: *shared.state.lock(),
             visible: *shared.visible.borrow(),
@@ -193,8 +189,36 @@ impl Storage {
             disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
             keys,
             memtable_bytes: shared.memtable_bytes.load(Ordering::Relaxed),
+            active: view.active.figures(),
+            frozen: view.frozen.as_ref().map_or_else(Default::default, |frozen| frozen.figures()),
+            queue_messages: self.inner.queue.max_capacity() - self.inner.queue.capacity(),
+            queue_bytes: QUEUE_BYTES_MAX - self.inner.queue_space.available_permits() * 1024,
+            dispatch: shared.figures.read(),
             evaluation_reads: shared.evaluation_reads.load(Ordering::Relaxed),
         }
+    }
+
+    /// Keys and logical bytes, as they were read last.
+    fn index_figures(&self, view: &View) -> (usize, u64) {
+        let mut figures = self.inner.figures.lock();
+        if let Some(state) = view.state.try_read() {
+            *figures = (state.keys(), state.logical_bytes());
+        }
+        *figures
+    }
+
+    /// A dump must not take the space that the log needs.
+    fn check_space(&self) -> Result<(), StorageError> {
+        let shared = self.shared();
+        let dir = &shared.config.dir;
+        let (_, logical_bytes) = self.index_figures(&shared.view.load());
+        let needed_bytes = logical_bytes.saturating_mul(DUMP_FREE_FACTOR);
+        let free_bytes =
+            shared.env.disk.free_bytes(dir).map_err(StorageError::io(dir, "measure the free space"))?;
+        if free_bytes < needed_bytes {
+            return Err(StorageError::NoSpaceForDump { path: dir.clone(), free_bytes, needed_bytes });
+        }
+        Ok(())
     }
 
     /// Waits until what compaction made unreadable is removed from this member's index and stable store. Waits on
@@ -214,13 +238,49 @@ impl Storage {
     /// Starts a dump as of everything dispatched so far; the first future resolves when the state is sealed (writes
     /// go on), the second when the snapshot is verified and durable. A running dump is joined when nothing was
     /// dispatched since it began; else one more dump follows it, for all who ask meanwhile.
+    ///
+    /// For who needs the snapshot, now: the dump does not end because of what is written meanwhile; entries are held
+    /// back instead, when they fill half of the memory budget.
+    ///
+    /// # Errors
+    /// No dump was begun: [`StorageError::NoSpaceForDump`], [`StorageError::Poisoned`], [`StorageError::Closed`]. The
+    /// second future ends with an error when the dump did: the newest older snapshot stays in force.
     pub async fn start_dump(
         &self,
     ) -> Result<BoxFuture<'static, Result<Snapshot, StorageError>>, StorageError> {
+        self.request_dump(Urgency::Demanded).await
+    }
+
+    /// As [`Storage::start_dump`], for who only wants the log to become shorter. The dump leaves half of its time to
+    /// others, and is cancelled when what is written meanwhile fills half of the memory budget.
+    ///
+    /// # Errors
+    /// As [`Storage::start_dump`], and [`StorageError::DumpPostponed`] for a while after a dump that did not succeed:
+    /// 30 s, then twice as long after each further one, up to 10 min.
+    pub async fn start_dump_by_policy(
+        &self,
+    ) -> Result<BoxFuture<'static, Result<Snapshot, StorageError>>, StorageError> {
+        if let Some(wait) = self.shared().dump.wait(self.shared().env.clock.now()) {
+            return Err(StorageError::DumpPostponed { wait });
+        }
+        self.request_dump(Urgency::Policy).await
+    }
+
+    /// Ends the running dump early, with [`StorageError::DumpCancelled`] for all who wait for it; false when none runs.
+    /// Who waits for the next one goes on waiting.
+    pub fn cancel_dump(&self, reason: CancelReason) -> bool {
+        self.shared().dump.cancel(reason)
+    }
+
+    async fn request_dump(
+        &self,
+        urgency: Urgency,
+    ) -> Result<BoxFuture<'static, Result<Snapshot, StorageError>>, StorageError> {
         self.check_poisoned()?;
+        self.check_space()?;
         let (sealed, is_sealed) = oneshot::channel();
         let (done, is_done) = oneshot::channel();
-        let request = QueueItem::StartDump { sealed, done };
+        let request = QueueItem::StartDump { urgency, sealed, done };
         self.inner.queue.send(request).await.map_err(|_| StorageError::Closed)?;
         is_sealed.await.map_err(|_| StorageError::Closed)??;
         Ok(Box::pin(async move { is_done.await.unwrap_or(Err(StorageError::Closed)) }))

@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use crate::engine::tests::Watched;
 use crate::engine::{self, Engine, EngineFactory};
 use crate::types::{DispatchBody, DispatchItem, DispatcherState};
-use crate::{ChangesMax, EngineKind, EventSink, ReadError, Storage, StorageConfig, StorageError};
+use crate::{
+    CancelReason, ChangesMax, EngineKind, EventSink, ReadError, Storage, StorageConfig, StorageError,
+};
 
 /// Memory engines that can be looked into.
 fn watched() -> (EngineFactory, Arc<Mutex<Vec<Arc<Watched>>>>) {
@@ -141,7 +143,7 @@ async fn an_install_cancels_a_dump() {
     behind.until("installing", |s| s.state == DispatcherState::Installing).await;
     gate.open();
     within(installing).await.unwrap().unwrap();
-    assert!(matches!(within(dump).await, Err(StorageError::DumpFailed { .. })));
+    assert!(matches!(within(dump).await, Err(StorageError::DumpCancelled { reason: CancelReason::Install })));
     assert_eq!(behind.image(), ahead.image());
     behind.next = 50;
     behind.run(vec![put("k", "next")]).await;

@@ -8,6 +8,8 @@ use holdfast_mvcc::command::{Command, Outcome};
 use holdfast_mvcc::types::{Record, Revision};
 use tokio::sync::oneshot;
 
+use crate::figures::DispatchFigures;
+
 /// One entry of the Raft log, on its way into the state.
 #[derive(Debug)]
 pub struct DispatchItem {
@@ -111,8 +113,52 @@ pub struct Changes {
     pub newest: Revision,
 }
 
+/// Why a dump was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CancelReason {
+    /// Whoever runs the member asked for it.
+    Admin,
+    /// The member is shut down.
+    Shutdown,
+    /// A snapshot from the leader replaces the state.
+    Install,
+    /// It took too long.
+    Deadline,
+    /// The disk is full.
+    NoSpace,
+    /// What was written meanwhile took too much memory.
+    Overlay,
+}
+
+impl CancelReason {
+    /// A word for labels and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Shutdown => "shutdown",
+            Self::Install => "install",
+            Self::Deadline => "deadline",
+            Self::NoSpace => "no_space",
+            Self::Overlay => "overlay",
+        }
+    }
+}
+
+impl std::fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Admin => "it was asked for",
+            Self::Shutdown => "the member is shut down",
+            Self::Install => "a snapshot from the leader replaced the state",
+            Self::Deadline => "it took too long",
+            Self::NoSpace => "no space left on the disk of the snapshots",
+            Self::Overlay => "too much was written meanwhile for the memory budget",
+        })
+    }
+}
+
 /// The state the dispatcher is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DispatcherState {
     /// Writes flow to the stable store.
     Normal,
@@ -145,10 +191,29 @@ pub struct StorageStatus {
     pub disk_bytes: u64,
     /// Keys in the index.
     pub keys: usize,
-    /// Bytes waiting in memtable and overlay.
+    /// Bytes waiting in memtable and overlay, with what an entry costs beside its records.
     pub memtable_bytes: usize,
+    /// The memtable that takes new records: the overlay, while dumping and merging.
+    pub active: MemtableFigures,
+    /// The one that was sealed at the last start or end of a dump, while it goes to the stable store.
+    pub frozen: MemtableFigures,
+    /// Messages, each a list of entries, that wait for the dispatcher.
+    pub queue_messages: usize,
+    /// Bytes of entries that wait for the dispatcher or are held back by it.
+    pub queue_bytes: usize,
+    /// What the dispatcher and its dumps have done.
+    pub dispatch: DispatchFigures,
     /// How often evaluation had to wait for the stable store, since the start.
     pub evaluation_reads: u64,
+}
+
+/// What is in a memtable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemtableFigures {
+    /// Records: one for each change of a key.
+    pub records: usize,
+    /// Their bytes.
+    pub bytes: usize,
 }
 
 /// The digest of the history at a revision.

@@ -2,8 +2,9 @@
 //!
 //! Counters that the services own are counted where things happen; everything that another crate knows is read when
 //! the page is asked for. Module map: [`rpc`] counts RPCs, [`events`] counts changes, [`watch`] what watch streams do,
-//! `fsync` forms the log's times.
+//! `dispatch` forms what the dispatcher and its dumps do, `fsync` the log's times.
 
+mod dispatch;
 pub mod events;
 mod fsync;
 pub mod rpc;
@@ -16,11 +17,13 @@ use holdfast_raft::{Health, LogStats};
 use holdfast_storage::{DispatcherState, StorageStatus};
 use parking_lot::Mutex;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::codec::response::signed;
 use crate::version;
+use dispatch::DispatchGauges;
 use events::EventCounts;
 use rpc::RpcMetrics;
 use watch::{WatchCounts, WatchFigures, WatchGauges};
@@ -69,7 +72,6 @@ struct Refreshed {
     dispatcher_state: IntGaugeVec,
     stable_lag: IntGauge,
     durable_lag: IntGauge,
-    memtable_bytes: IntGauge,
     snapshot_index: IntGauge,
     disk_bytes: IntGauge,
     evaluation_reads: IntCounter,
@@ -78,6 +80,7 @@ struct Refreshed {
     log_is_full: IntGauge,
     log_last_index: IntGauge,
     log_purged_index: IntGauge,
+    dispatch: DispatchGauges,
     watch: WatchGauges,
 }
 
@@ -126,6 +129,24 @@ impl Maker<'_> {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         let metric = IntGaugeVec::new(Opts::new(name, help), labels).expect(MADE);
+        self.0.register(Box::new(metric.clone())).expect(MADE);
+        metric
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        let metric = IntCounterVec::new(Opts::new(name, help), labels).expect(MADE);
+        self.0.register(Box::new(metric.clone())).expect(MADE);
+        metric
+    }
+
+    fn real_gauge(&self, name: &str, help: &str) -> Gauge {
+        let metric = Gauge::new(name, help).expect(MADE);
+        self.0.register(Box::new(metric.clone())).expect(MADE);
+        metric
+    }
+
+    fn real_gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        let metric = GaugeVec::new(Opts::new(name, help), labels).expect(MADE);
         self.0.register(Box::new(metric.clone())).expect(MADE);
         metric
     }
@@ -219,7 +240,7 @@ impl Metrics {
     pub fn render(&self, scrape: &Scrape) -> Result<String, prometheus::Error> {
         self.refreshed.lock().refresh(scrape);
         let page = TextEncoder::new().encode_to_string(&self.registry.gather())?;
-        Ok(page + &fsync::render(&scrape.log))
+        Ok(page + &fsync::render(&scrape.log) + &dispatch::render(&scrape.storage.dispatch))
     }
 }
 
@@ -297,10 +318,6 @@ impl Refreshed {
                 "holdfast_durable_lag_entries",
                 "Entries that are visible but not yet synced in the stable store.",
             ),
-            memtable_bytes: maker.gauge(
-                "holdfast_overlay_bytes",
-                "Bytes that wait in memtable and overlay for the stable store.",
-            ),
             snapshot_index: maker.gauge(
                 "holdfast_snapshot_index",
                 "The last log entry in the newest verified snapshot; 0 for none.",
@@ -320,6 +337,7 @@ impl Refreshed {
             log_last_index: maker.gauge("holdfast_log_last_index", "The last entry in the Raft log."),
             log_purged_index: maker
                 .gauge("holdfast_log_purged_index", "The last entry that was purged from the Raft log."),
+            dispatch: DispatchGauges::new(maker),
             watch: WatchGauges::new(maker),
         }
     }
@@ -349,7 +367,6 @@ impl Refreshed {
             |reached: Option<LogId>| signed(applied.saturating_sub(reached.map_or(0, |id| id.index().get())));
         self.stable_lag.set(behind(storage.stable));
         self.durable_lag.set(behind(storage.durable));
-        self.memtable_bytes.set(signed(storage.memtable_bytes as u64));
         self.snapshot_index.set(signed(storage.snapshot.map_or(0, |id| id.index().get())));
         self.disk_bytes.set(signed(storage.disk_bytes));
         raise(&self.evaluation_reads, storage.evaluation_reads);
@@ -359,6 +376,7 @@ impl Refreshed {
         let index = |id: Option<LogId>| signed(id.map_or(0, |id| id.index().get()));
         self.log_last_index.set(index(*log_last));
         self.log_purged_index.set(index(*log_purged));
+        self.dispatch.refresh(storage);
         self.watch.refresh(watch);
     }
 }

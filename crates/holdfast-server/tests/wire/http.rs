@@ -81,6 +81,10 @@ async fn metrics_have_etcds_names() {
         format!("etcd_server_id{{server_id=\"{:x}\"}} 1", cluster.member_id(0)),
         "holdfast_dispatcher_state{state=\"normal\"} 1".to_owned(),
         "holdfast_log_is_full 0".to_owned(),
+        "holdfast_overlay_keys{kind=\"frozen\"} 0".to_owned(),
+        "holdfast_guard_skips_total{reason=\"entry\"} 0".to_owned(),
+        "holdfast_backpressure_total{level=\"hold\"} 0".to_owned(),
+        "holdfast_dump_switch_stall_seconds_count{at=\"start\"} 0".to_owned(),
         format!("{} 2", rpc("Put", "OK")),
         format!("{} 1", rpc("Put", "InvalidArgument")),
         format!("{} 1", rpc("Range", "OK")),
@@ -99,6 +103,11 @@ async fn metrics_have_etcds_names() {
         "process_resident_memory_bytes ",
         "process_start_time_seconds ",
         "holdfast_stable_lag_entries ",
+        "holdfast_dispatch_queue_depth ",
+        "holdfast_dispatch_queue_bytes ",
+        "holdfast_dump_bytes ",
+        "holdfast_dump_mib_per_second ",
+        "holdfast_memtable_bytes ",
     ] {
         assert!(page.lines().any(|line| line.starts_with(name)), "no {name} in\n{page}");
     }

@@ -4,19 +4,22 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use holdfast_env::Monotonic;
+use holdfast_env::{Failpoint, Fault, Monotonic};
+use holdfast_mvcc::types::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use super::backlog::ReadySlice;
-use super::control::{CommitPosition, Control, Fence};
+use super::control::{CommitPosition, Control, Fence, step};
 use super::scrub::Scrub;
 use super::shared::Shared;
-use crate::error::{StorageError, StoreError};
+use crate::error::StoreError;
+use crate::figures::PressureLevel;
 use crate::generation::Generation;
 use crate::limits::{COMMIT_BYTES, COMMIT_BYTES_MAX, COMMIT_LINGER, FLUSH_BYTES, SCRUB_RETRY, TAIL_BYTES};
 use crate::pack::{Run, RunBuilder};
 use crate::record::Stored;
-use crate::snapshot::dump::{self, DumpError};
+
+mod dumping;
 
 /// The loop's state.
 pub(crate) struct Committer {
@@ -30,6 +33,10 @@ pub(crate) struct Committer {
     scrub: Scrub,
     /// Bytes committed since the last flush.
     unflushed: usize,
+    /// From the end of a dump until the overlay is stored.
+    merges: bool,
+    /// The highest level of pressure that the running dump came to.
+    pressed: Option<PressureLevel>,
 }
 
 enum Work {
@@ -55,6 +62,8 @@ impl Committer {
             tail: Vec::new(),
             scrub: Scrub::default(),
             unflushed: 0,
+            merges: false,
+            pressed: None,
         }
     }
 
@@ -146,13 +155,21 @@ impl Committer {
 
     /// Stores the next contiguous prefix with its position.
     fn commit(&mut self) -> Result<(), StoreError> {
-        let slices = self.shared.backlog.take_slices(COMMIT_BYTES_MAX);
+        let mut slices = self.shared.backlog.take_slices(COMMIT_BYTES_MAX);
+        if self.merges && self.shared.env.faults.is_planted(Fault::MergeWithoutGuard) {
+            forget_deletes(&mut slices);
+        }
         let Some(position) = slices.last().map(|s| s.position.clone()) else { return Ok(()) };
         let bytes: usize = slices.iter().map(|s| s.bytes).sum();
         let span = tracing::debug_span!("commit", slices = slices.len(), bytes);
         let _span = span.enter();
         let runs = self.build_runs(&slices);
-        self.generation.stable().commit(&runs, &position.head, &position.applied)?;
+        let faults = &self.shared.env.faults;
+        self.generation.stable().commit(&runs, &position.head, &position.applied, faults)?;
+        faults.hit(Failpoint::CommitBeforeFlush);
+        if self.merges {
+            faults.hit(Failpoint::MergeMid);
+        }
         self.shared.positions.lock().stable = position.applied.log_id;
         self.shared.view.load().ring.stored(position.head.revision);
         self.committed = position;
@@ -193,7 +210,7 @@ impl Committer {
     /// The slice is in the stable store: its values move from the memtable to the cache.
     fn retire(&self, slice: &ReadySlice) {
         for stored in &slice.records {
-            if let holdfast_mvcc::types::Change::Put(put) = &stored.record.change {
+            if let Change::Put(put) = &stored.record.change {
                 self.shared.cache.insert(stored.record.id, put.clone());
             }
         }
@@ -211,13 +228,17 @@ impl Committer {
 
     async fn on_fence(&mut self, fence: Fence) -> Result<(), StoreError> {
         match fence {
-            Fence::Dump(position) => self.dump(position).await,
-            Fence::Merge => {
+            Fence::Dump(order) => self.dump(*order).await,
+            Fence::Merge(span) => {
+                self.merges = false;
+                step(&span, 5, "the overlay is stored");
+                self.shared.env.faults.hit(Failpoint::MergeDone);
                 // When the dispatcher is gone there is nobody to tell.
-                drop(self.control.send(Control::Merged).await);
+                drop(self.control.send(Control::Merged(span)).await);
                 Ok(())
             }
             Fence::Install => {
+                self.merges = false;
                 let (resume, resumed) = oneshot::channel();
                 if self.control.send(Control::Quiesced { resume }).await.is_err() {
                     return Ok(());
@@ -228,44 +249,21 @@ impl Committer {
                     let view = self.shared.view.load_full();
                     let head = view.state.read().head().clone();
                     self.committed = CommitPosition { head, applied: self.shared.applied.lock().clone() };
-                    self.generation = generation;
+                    let old = std::mem::replace(&mut self.generation, generation);
                     self.tail = Vec::new();
                     self.scrub = Scrub::default();
+                    self.shared.env.faults.hit(Failpoint::InstallCleanup);
+                    drop(old);
                 }
                 Ok(())
             }
         }
     }
+}
 
-    /// Everything up to the fence is stored: writes it out as a snapshot, while nothing is written to the store.
-    async fn dump(&mut self, position: CommitPosition) -> Result<(), StoreError> {
-        self.flush()?;
-        let stable = self.shared.positions.lock().stable;
-        assert!(stable == position.applied.log_id, "the store stands at {stable:?} at the start of a dump");
-        tracing::info!(as_of = ?stable, "dump: drained and flushed, writing");
-        let (result, failed) = match dump::write(&self.shared, &self.generation, &position).await {
-            Ok(snapshot) => (Ok(snapshot), None),
-            Err(DumpError::NotWritten(error)) => (Err(error), None),
-            // A store that cannot be read cannot be trusted with writes either.
-            Err(DumpError::Unreadable(error)) => {
-                (Err(StorageError::Poisoned { reason: format!("reading for a dump: {error}") }), Some(error))
-            }
-        };
-        match &result {
-            Ok(snapshot) => {
-                tracing::info!(snapshot = snapshot.id, bytes = snapshot.bytes, "dump: verified and durable");
-                if !self.generation.is_durable() {
-                    // What is in memory is rebuilt from the snapshot: that is its durability.
-                    self.shared.positions.lock().durable = snapshot.applied.log_id;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "dump: ended without a snapshot"),
-        }
-        let (resume, resumed) = oneshot::channel();
-        if self.control.send(Control::DumpDone { result, resume }).await.is_ok() {
-            // Fired or dropped: either way the dump is over for the dispatcher too.
-            drop(resumed.await);
-        }
-        failed.map_or(Ok(()), Err)
+/// What a merge would do that knows no deletes: they stay in the index, and are gone after a restart.
+fn forget_deletes(slices: &mut [ReadySlice]) {
+    for slice in slices {
+        slice.records.retain(|stored| matches!(stored.record.change, Change::Put(_)));
     }
 }

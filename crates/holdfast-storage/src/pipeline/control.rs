@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use holdfast_env::Monotonic;
 use holdfast_mvcc::Head;
 use holdfast_mvcc::types::Record;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
+use super::dump_control::Urgency;
 use crate::error::StorageError;
 use crate::generation::Generation;
 use crate::memtable::Memtable;
@@ -29,6 +32,8 @@ pub(crate) enum QueueItem {
     },
     /// A dump as of the entries before.
     StartDump {
+        /// Who needs it.
+        urgency: Urgency,
         /// Fired when the state is sealed (or the dump joined).
         sealed: oneshot::Sender<Result<(), StorageError>>,
         /// Gets the snapshot.
@@ -42,11 +47,13 @@ pub(crate) enum Control {
     DumpDone {
         /// What came of it.
         result: Result<Snapshot, StorageError>,
+        /// When it was sealed.
+        started: Monotonic,
         /// Lets the committer write again.
         resume: oneshot::Sender<()>,
     },
-    /// The overlay of the last dump is in the stable store.
-    Merged,
+    /// The overlay of the last dump is in the stable store; with the span of its end.
+    Merged(Span),
     /// Replace the state.
     Install {
         /// By this.
@@ -120,12 +127,28 @@ pub(crate) struct CommitPosition {
     pub(crate) applied: Applied,
 }
 
+/// What to dump.
+pub(crate) struct DumpOrder {
+    /// The position of the snapshot.
+    pub(crate) position: CommitPosition,
+    /// When it was sealed.
+    pub(crate) started: Monotonic,
+    /// The span of its start.
+    pub(crate) span: Span,
+}
+
+/// Notes a step of the start or the end of a dump, in the span of it. The steps of one span ascend, whichever loop
+/// takes them.
+pub(crate) fn step(span: &Span, step: u32, what: &'static str) {
+    tracing::debug!(parent: span, step, what);
+}
+
 /// A point in the stream of commits at which the committer does something else.
 pub(crate) enum Fence {
     /// Drain, flush, dump.
-    Dump(CommitPosition),
-    /// All of the overlay is before this point.
-    Merge,
+    Dump(Box<DumpOrder>),
+    /// All of the overlay is before this point; with the span of the dump's end.
+    Merge(Span),
     /// Wait for another generation.
     Install,
 }

@@ -4,20 +4,25 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use holdfast_env::{Failpoint, Fault, Monotonic};
 use holdfast_mvcc::types::{Record, Revision};
 use tokio::sync::{mpsc, oneshot};
 
-use super::control::{CommitPosition, Control, DumpWaiter, Fence, QueueItem, Sequenced, ShardJob, Slice};
+use super::control::{
+    CommitPosition, Control, DumpOrder, DumpWaiter, Fence, QueueItem, Sequenced, ShardJob, Slice, step,
+};
+use super::dump_control::Urgency;
 use super::evaluate::{Evaluated, Recent, evaluate};
-use super::phase::{Merging, Normal, Phase, Poisoned, tell};
+use super::phase::{Merging, Normal, Pending, Phase, Poisoned, tell};
 use super::shared::{Positions, Shared};
 use crate::error::StorageError;
+use crate::figures::{DumpEnd, DumpResult};
 use crate::limits::{INLINE_BYTES_MAX, SLICE_ENTRIES_MAX};
 use crate::memtable::{Memtable, shard_of};
 use crate::record::Stored;
 use crate::ring::Ring;
 use crate::snapshot::install::Prepared;
-use crate::types::{Applied, DispatchItem, Visible};
+use crate::types::{Applied, CancelReason, DispatchItem, Snapshot, Visible};
 use crate::view::View;
 
 /// The loop's state.
@@ -147,7 +152,7 @@ impl Dispatcher {
     }
 
     fn end(self) {
-        self.shared.cancel_dump.store(true, Ordering::Release);
+        self.shared.dump.cancel(CancelReason::Shutdown);
         tracing::debug!("the dispatcher ends");
     }
 
@@ -155,11 +160,12 @@ impl Dispatcher {
         self.phase.as_ref().expect("a phase is missing only within a transition")
     }
 
-    fn change(&mut self, transition: impl FnOnce(Phase) -> Phase) {
+    fn change(&mut self, reason: &'static str, transition: impl FnOnce(Phase) -> Phase) {
         let phase = transition(self.phase.take().expect("a phase is missing only within a transition"));
         let mut state = self.shared.state.lock();
         if *state != phase.state() {
-            tracing::debug!(from = ?*state, to = ?phase.state(), "dispatcher state");
+            tracing::debug!(from = ?*state, to = ?phase.state(), reason, "dispatcher state");
+            self.shared.figures.transition(*state, phase.state(), reason);
             *state = phase.state();
         }
         drop(state);
@@ -171,7 +177,9 @@ impl Dispatcher {
         let items = self.next_entries();
         if items.is_empty() {
             return match self.waiting.pop_front() {
-                Some(QueueItem::StartDump { sealed, done }) => self.on_dump_request(sealed, done).await,
+                Some(QueueItem::StartDump { urgency, sealed, done }) => {
+                    self.on_dump_request(urgency, sealed, done).await
+                }
                 Some(QueueItem::Entries { .. }) | None => Ok(()),
             };
         }
@@ -182,7 +190,10 @@ impl Dispatcher {
             evaluate(&self.shared, &view, items, &mut self.recent, &mut self.applied)
         };
         match evaluated {
-            Ok(evaluated) => self.send(&view, evaluated).await,
+            Ok(evaluated) => {
+                self.shared.env.faults.hit(Failpoint::ApplyAfterCommit);
+                self.send(&view, evaluated).await
+            }
             Err(error) => {
                 let reason = self.shared.store_failed(&view.generation, &error);
                 self.poison(&format!("evaluation: {reason}"));
@@ -203,6 +214,7 @@ impl Dispatcher {
             };
             if last.is_some_and(|last| item.log_id.index() <= last.index()) {
                 tracing::debug!(log_id = %item.log_id, "skipping an entry that is contained already");
+                self.shared.figures.skipped_entry();
                 continue;
             }
             last = Some(item.log_id);
@@ -269,23 +281,32 @@ impl Dispatcher {
 
     async fn on_dump_request(
         &mut self,
+        urgency: Urgency,
         sealed: oneshot::Sender<Result<(), StorageError>>,
         done: DumpWaiter,
     ) -> Result<(), Broken> {
+        self.shared.env.faults.hit(Failpoint::DumpStartQueued);
         // Whether the caller still waits makes no difference to the dump.
         drop(sealed.send(Ok(())));
         let last = self.applied.log_id;
         match self.phase.as_mut() {
-            Some(Phase::Dumping(dumping)) => dumping.join(last, done),
-            Some(Phase::Merging(merging)) => merging.join(done),
-            Some(Phase::Normal(_)) => return self.start_dump(vec![done]).await,
+            Some(Phase::Dumping(dumping)) => {
+                if dumping.join(last, urgency, done) {
+                    self.shared.dump.join(urgency);
+                }
+            }
+            Some(Phase::Merging(merging)) => merging.join(urgency, done),
+            Some(Phase::Normal(_)) => {
+                return self.start_dump(Pending { waiters: vec![done], urgency }).await;
+            }
             // Neither takes anything from the queue.
             Some(Phase::Installing(_) | Phase::Poisoned(_)) | None => {}
         }
         Ok(())
     }
 
-    async fn start_dump(&mut self, waiters: Vec<DumpWaiter>) -> Result<(), Broken> {
+    async fn start_dump(&mut self, asked: Pending) -> Result<(), Broken> {
+        let Pending { waiters, urgency } = asked;
         let last = self.applied.log_id;
         if let Some(snapshot) = self.shared.snapshots.current()
             && snapshot.applied.log_id == last
@@ -294,35 +315,71 @@ impl Dispatcher {
             tell(waiters, &Ok(snapshot));
             return Ok(());
         }
-        tracing::info!(as_of = ?last, "dump: sealing");
-        self.shared.cancel_dump.store(false, Ordering::Release);
+        let started = self.shared.env.clock.now();
+        let span = tracing::info_span!("dump.start", as_of = ?last, urgency = urgency.label());
+        step(&span, 1, "the request is due");
+        tracing::info!(as_of = ?last, urgency = urgency.label(), "dump: sealing");
+        self.shared.dump.begin(urgency);
         let head = self.shared.view.load().state.read().head().clone();
         self.seal();
-        self.change(|phase| match phase {
+        step(&span, 2, "the memtable is sealed, the overlay takes its place");
+        self.change(urgency.label(), |phase| match phase {
             Phase::Normal(normal) => Phase::Dumping(normal.start_dump(last, waiters)),
             other => other,
         });
-        self.fence(Fence::Dump(CommitPosition { head, applied: self.applied.clone() })).await
+        step(&span, 3, "the state is DUMPING");
+        self.shared.env.faults.hit(Failpoint::DumpStartSealed);
+        step(&span, 4, "the fence is sent to the workers");
+        let position = CommitPosition { head, applied: self.applied.clone() };
+        let fence = Fence::Dump(Box::new(DumpOrder { position, started, span }));
+        if self.shared.env.faults.is_planted(Fault::DumpWithoutFence) {
+            self.shared.backlog.push_fence(fence);
+        } else {
+            self.fence(fence).await?;
+        }
+        self.shared.figures.start_stalled(self.shared.env.clock.now().since(started));
+        Ok(())
+    }
+
+    async fn on_dump_done(
+        &mut self,
+        result: Result<Snapshot, StorageError>,
+        started: Monotonic,
+    ) -> Result<(), Broken> {
+        let now = self.shared.env.clock.now();
+        let ended = DumpResult::of(&result);
+        let bytes = result.as_ref().map_or(0, |snapshot| snapshot.bytes);
+        self.shared.figures.dump_ended(DumpEnd { result: ended, bytes, took: now.since(started) });
+        self.shared.dump.ended(ended, now);
+        if let Some(Phase::Installing(installing)) = self.phase.as_mut() {
+            installing.dump_ended();
+            return Ok(());
+        }
+        let span = tracing::info_span!("dump.finish", result = ended.label());
+        step(&span, 1, "the dump is over");
+        self.seal();
+        step(&span, 2, "the overlay is sealed");
+        self.change(ended.label(), |phase| match phase {
+            Phase::Dumping(dumping) => Phase::Merging(dumping.finish(&result)),
+            other => other,
+        });
+        step(&span, 3, "the state is MERGING");
+        step(&span, 4, "the fence is sent to the workers");
+        self.fence(Fence::Merge(span)).await?;
+        self.shared.env.faults.hit(Failpoint::DumpFinishFenced);
+        self.shared.figures.finish_stalled(self.shared.env.clock.now().since(now));
+        Ok(())
     }
 
     async fn on_control(&mut self, event: Control) -> Result<(), Broken> {
         match event {
-            Control::DumpDone { result, resume } => {
-                if let Some(Phase::Installing(installing)) = self.phase.as_mut() {
-                    installing.dump_ended();
-                } else {
-                    self.seal();
-                    self.change(|phase| match phase {
-                        Phase::Dumping(dumping) => Phase::Merging(dumping.finish(&result)),
-                        other => other,
-                    });
-                    self.fence(Fence::Merge).await?;
-                }
+            Control::DumpDone { result, started, resume } => {
+                self.on_dump_done(result, started).await?;
                 // The committer may have ended meanwhile.
                 resume.send(()).unwrap_or_default();
                 Ok(())
             }
-            Control::Merged => self.on_merged().await,
+            Control::Merged(span) => self.on_merged(&span).await,
             Control::Install { prepared, done } => self.on_install(prepared, done).await,
             Control::Quiesced { resume } => {
                 self.switch(resume);
@@ -334,6 +391,7 @@ impl Dispatcher {
             }
             Control::Shutdown => {
                 self.stopping = true;
+                self.shared.dump.cancel(CancelReason::Shutdown);
                 self.queue.close();
                 while let Ok(item) = self.queue.try_recv() {
                     self.accept(item);
@@ -343,14 +401,14 @@ impl Dispatcher {
         }
     }
 
-    async fn on_merged(&mut self) -> Result<(), Broken> {
+    async fn on_merged(&mut self, span: &tracing::Span) -> Result<(), Broken> {
         if !matches!(self.phase(), Phase::Merging(_)) {
             return Ok(());
         }
         let view = View::clone(&self.shared.view.load());
         self.shared.view.store(Arc::new(View { frozen: None, ..view }));
-        let mut pending = Vec::new();
-        self.change(|phase| match phase {
+        let mut pending = Pending::default();
+        self.change("merged", |phase| match phase {
             Phase::Merging(merging) => {
                 let (normal, waiters) = Merging::merged(merging);
                 pending = waiters;
@@ -358,9 +416,10 @@ impl Dispatcher {
             }
             other => other,
         });
+        step(span, 6, "the overlay is let go, the state is NORMAL");
         tracing::info!("dump: the overlay is merged");
         self.shared.backlog.wake();
-        if pending.is_empty() { Ok(()) } else { self.start_dump(pending).await }
+        if pending.waiters.is_empty() { Ok(()) } else { self.start_dump(pending).await }
     }
 
     async fn on_install(
@@ -369,18 +428,18 @@ impl Dispatcher {
         done: oneshot::Sender<Result<(), StorageError>>,
     ) -> Result<(), Broken> {
         let busy = matches!(self.phase(), Phase::Installing(_) | Phase::Poisoned(_));
-        self.change(|phase| phase.install(prepared, done));
+        self.change("snapshot", |phase| phase.install(prepared, done));
         if busy {
             return Ok(());
         }
-        self.shared.cancel_dump.store(true, Ordering::Release);
+        self.shared.dump.cancel(CancelReason::Install);
         self.fence(Fence::Install).await
     }
 
     /// The pipeline is empty: replaces the state, unless it has meanwhile come as far by itself.
     fn switch(&mut self, resume: oneshot::Sender<Arc<crate::generation::Generation>>) {
         let mut installing = None;
-        self.change(|phase| match phase {
+        self.change("quiesced", |phase| match phase {
             Phase::Installing(found) => {
                 let (normal, prepared, done) = found.into_parts();
                 installing = Some((prepared, done));
@@ -391,11 +450,15 @@ impl Dispatcher {
         let Some((prepared, done)) = installing else { return };
         let old = self.shared.view.load_full();
         let (result, generation) = if prepared.applied.log_id <= self.applied.log_id {
+            self.shared.figures.skipped_snapshot();
             self.shared.snapshots.publish(prepared.snapshot);
             (Ok(()), Arc::clone(&old.generation))
         } else {
             match self.shared.generations.switch_to(prepared.generation.number()) {
-                Ok(()) => (Ok(()), self.replace(&old, *prepared)),
+                Ok(()) => {
+                    self.shared.env.faults.hit(Failpoint::InstallSwitched);
+                    (Ok(()), self.replace(&old, *prepared))
+                }
                 Err(error) => {
                     self.shared.snapshots.publish(prepared.snapshot);
                     (Err(error), Arc::clone(&old.generation))
@@ -436,7 +499,7 @@ impl Dispatcher {
     fn poison(&mut self, reason: &str) {
         tracing::error!(reason, "the stable store failed: nothing is applied any more");
         *self.shared.poisoned.lock() = Some(reason.to_owned());
-        self.change(|phase| phase.poison(reason.to_owned()));
+        self.change("store_failed", |phase| phase.poison(reason.to_owned()));
         let dropped: Vec<QueueItem> = self.waiting.drain(..).collect();
         for item in dropped {
             self.accept(item);

@@ -26,6 +26,7 @@ pub(crate) mod backlog;
 pub(crate) mod committer;
 pub(crate) mod control;
 pub(crate) mod dispatcher;
+pub(crate) mod dump_control;
 mod evaluate;
 pub(crate) mod phase;
 pub(crate) mod scrub;

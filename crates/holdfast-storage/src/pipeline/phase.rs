@@ -9,8 +9,9 @@ use tokio::sync::oneshot;
 
 use crate::error::StorageError;
 use crate::pipeline::control::DumpWaiter;
+use crate::pipeline::dump_control::Urgency;
 use crate::snapshot::install::Prepared;
-use crate::types::{DispatcherState, Snapshot};
+use crate::types::{CancelReason, DispatcherState, Snapshot};
 use holdfast_env::LogId;
 
 /// The state the dispatcher is in. Owned by the dispatcher alone.
@@ -35,12 +36,28 @@ pub(crate) struct Normal(());
 pub(crate) struct Dumping {
     as_of: Option<LogId>,
     waiters: Vec<DumpWaiter>,
-    pending: Vec<DumpWaiter>,
+    pending: Pending,
+}
+
+/// Who waits for the next dump.
+#[derive(Default)]
+pub(crate) struct Pending {
+    /// All of them.
+    pub(crate) waiters: Vec<DumpWaiter>,
+    /// The most urgent of them.
+    pub(crate) urgency: Urgency,
+}
+
+impl Pending {
+    fn add(&mut self, urgency: Urgency, waiter: DumpWaiter) {
+        self.urgency = self.urgency.max(urgency);
+        self.waiters.push(waiter);
+    }
 }
 
 /// The overlay of a dump is merged.
 pub(crate) struct Merging {
-    pending: Vec<DumpWaiter>,
+    pending: Pending,
 }
 
 /// A prepared state waits until the pipeline is empty.
@@ -59,14 +76,21 @@ pub(crate) struct Poisoned {
 impl Normal {
     /// Begins a dump as of this entry.
     pub(crate) fn start_dump(self, as_of: Option<LogId>, waiters: Vec<DumpWaiter>) -> Dumping {
-        Dumping { as_of, waiters, pending: Vec::new() }
+        Dumping { as_of, waiters, pending: Pending::default() }
     }
 }
 
 impl Dumping {
     /// Joins a request for a dump as of `last`: this dump serves it when nothing came in between, else the next one.
-    pub(crate) fn join(&mut self, last: Option<LogId>, waiter: DumpWaiter) {
-        if self.as_of == last { self.waiters.push(waiter) } else { self.pending.push(waiter) }
+    /// True when it does.
+    pub(crate) fn join(&mut self, last: Option<LogId>, urgency: Urgency, waiter: DumpWaiter) -> bool {
+        let joins = self.as_of == last;
+        if joins {
+            self.waiters.push(waiter);
+        } else {
+            self.pending.add(urgency, waiter);
+        }
+        joins
     }
 
     /// The dump is over; its waiters are told.
@@ -78,12 +102,12 @@ impl Dumping {
 
 impl Merging {
     /// A request while merging waits for the next dump.
-    pub(crate) fn join(&mut self, waiter: DumpWaiter) {
-        self.pending.push(waiter);
+    pub(crate) fn join(&mut self, urgency: Urgency, waiter: DumpWaiter) {
+        self.pending.add(urgency, waiter);
     }
 
     /// The overlay is merged; the requests that came meanwhile come out.
-    pub(crate) fn merged(self) -> (Normal, Vec<DumpWaiter>) {
+    pub(crate) fn merged(self) -> (Normal, Pending) {
         (Normal::default(), self.pending)
     }
 }
@@ -129,10 +153,10 @@ impl Phase {
         let waiters = match self {
             Self::Normal(_) => Vec::new(),
             Self::Dumping(Dumping { mut waiters, pending, .. }) => {
-                waiters.extend(pending);
+                waiters.extend(pending.waiters);
                 waiters
             }
-            Self::Merging(Merging { pending }) => pending,
+            Self::Merging(Merging { pending }) => pending.waiters,
             Self::Installing(busy) => {
                 refuse(done, StorageError::Closed);
                 return Self::Installing(busy);
@@ -152,9 +176,9 @@ impl Phase {
             Self::Normal(_) => {}
             Self::Dumping(dumping) => {
                 tell(dumping.waiters, &failed);
-                tell(dumping.pending, &failed);
+                tell(dumping.pending.waiters, &failed);
             }
-            Self::Merging(merging) => tell(merging.pending, &failed),
+            Self::Merging(merging) => tell(merging.pending.waiters, &failed),
             Self::Installing(installing) => {
                 tell(installing.waiters, &failed);
                 refuse(installing.done, StorageError::Poisoned { reason: reason.clone() });
@@ -166,7 +190,7 @@ impl Phase {
 }
 
 fn cancelled() -> StorageError {
-    StorageError::DumpFailed { reason: "a snapshot from the leader replaced the state".to_owned() }
+    StorageError::DumpCancelled { reason: CancelReason::Install }
 }
 
 fn refuse(done: oneshot::Sender<Result<(), StorageError>>, error: StorageError) {
@@ -182,6 +206,9 @@ pub(crate) fn tell(waiters: Vec<DumpWaiter>, result: &Result<Snapshot, StorageEr
             Err(StorageError::Poisoned { reason }) => Err(StorageError::Poisoned { reason: reason.clone() }),
             Err(StorageError::DumpFailed { reason }) => {
                 Err(StorageError::DumpFailed { reason: reason.clone() })
+            }
+            Err(StorageError::DumpCancelled { reason }) => {
+                Err(StorageError::DumpCancelled { reason: *reason })
             }
             Err(other) => Err(StorageError::DumpFailed { reason: other.to_string() }),
         };

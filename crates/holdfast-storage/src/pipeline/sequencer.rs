@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use holdfast_env::Failpoint;
 use holdfast_mvcc::types::Record;
 use tokio::sync::mpsc;
 
 use super::backlog::ReadySlice;
-use super::control::{Sequenced, Slice};
+use super::control::{Fence, Sequenced, Slice, step};
 use super::shared::Shared;
 
 /// Works until the channel closes, then closes the backlog.
@@ -22,6 +23,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut input: mpsc::Receiver<Sequenced
                 for shard in reached {
                     // A worker that is gone has done all it will do.
                     drop(shard.await);
+                }
+                if let Fence::Dump(order) = &fence {
+                    step(&order.span, 5, "the fence has passed the workers");
+                    shared.env.faults.hit(Failpoint::DumpStartFenced);
                 }
                 shared.backlog.push_fence(fence);
             }

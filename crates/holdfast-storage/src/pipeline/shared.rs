@@ -9,8 +9,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use super::backlog::Backlog;
+use super::dump_control::DumpControl;
 use crate::config::StorageConfig;
 use crate::error::StoreError;
+use crate::figures::Collector;
 use crate::generation::{Generation, Generations};
 use crate::snapshot::store::SnapshotStore;
 use crate::types::{Applied, DispatcherState, EventSink, Visible};
@@ -54,8 +56,10 @@ pub(crate) struct Shared {
     pub(crate) scrubbing: RwLock<()>,
     /// True once the pipeline has ended; sent by the shutdown.
     pub(crate) ended: watch::Sender<bool>,
-    /// Ends a running dump early.
-    pub(crate) cancel_dump: AtomicBool,
+    /// What is asked of the running dump.
+    pub(crate) dump: DumpControl,
+    /// What dispatcher and dumps have done.
+    pub(crate) figures: Collector,
     /// Ends all work at once: the shutdown has waited long enough.
     pub(crate) abandon: AtomicBool,
     /// The snapshots.

@@ -1,26 +1,24 @@
-//! A dump: the stable store, standing still, written out as a snapshot.
+//! A dump: the stable store up to one position, written out page by page as a snapshot.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
-use holdfast_env::DiskFile;
+use holdfast_env::{DiskFile, Faults};
 use holdfast_mvcc::types::RecordId;
 
 use super::format::Writer;
 use crate::error::{StorageError, StoreError};
 use crate::generation::Generation;
 use crate::pack::RunBuilder;
-use crate::pipeline::breathe;
 use crate::pipeline::control::CommitPosition;
 use crate::pipeline::shared::Shared;
 use crate::record::Stored;
 use crate::retention::Retention;
 use crate::stable::{PageMax, following};
-use crate::types::Snapshot;
 
 /// Why there is no snapshot.
 pub(crate) enum DumpError {
-    /// The store could not be read.
+    /// The store could not be read or written.
     Unreadable(StoreError),
     /// The file could not be written, or the dump was cancelled.
     NotWritten(StorageError),
@@ -38,62 +36,68 @@ impl From<StorageError> for DumpError {
     }
 }
 
-/// Writes, verifies and publishes the snapshot at `position`, at which the store stands.
-pub(crate) async fn write(
-    shared: &Shared,
-    generation: &Generation,
-    position: &CommitPosition,
-) -> Result<Snapshot, DumpError> {
-    let (file, tmp) = shared.snapshots.create_tmp("dump")?;
-    let result = write_file(shared, generation, position, file, &tmp).await;
-    let accepted = result.and_then(|id| Ok(shared.snapshots.accept(&tmp, &id)?));
-    match accepted {
-        Ok(snapshot) => {
-            shared.snapshots.publish(snapshot.clone());
-            Ok(snapshot)
-        }
-        Err(error) => {
-            shared.snapshots.discard(&tmp);
-            Err(error)
-        }
-    }
+/// Takes the records at or below one position out of a store, in order. What lies above may be written meanwhile.
+pub(crate) struct Pages {
+    generation: Arc<Generation>,
+    position: CommitPosition,
+    retention: Retention,
+    faults: Faults,
+    writer: Option<Writer>,
+    builder: RunBuilder,
+    records: u64,
+    from: RecordId,
 }
 
-async fn write_file(
-    shared: &Shared,
-    generation: &Generation,
-    position: &CommitPosition,
-    file: Box<dyn DiskFile>,
-    path: &Path,
-) -> Result<String, DumpError> {
-    let view = shared.view.load_full();
-    let mut writer = Writer::new(file, path.to_owned())?;
-    writer.preface(&position.head, &position.applied)?;
-    let retention = Retention::new(&view, position.head.compact_revision);
-    let mut builder = RunBuilder::default();
-    let mut records = 0;
-    let mut from = RecordId::default();
-    loop {
-        let page = generation.stable().runs(from, PageMax::SCRUB)?;
-        let Some(last) = page.last() else { break };
-        from = following(last.run.first);
+impl Pages {
+    /// Of this store, which holds everything up to `position`.
+    pub(crate) fn new(shared: &Shared, generation: &Arc<Generation>, position: &CommitPosition) -> Self {
+        Self {
+            generation: Arc::clone(generation),
+            position: position.clone(),
+            retention: Retention::new(&shared.view.load_full(), position.head.compact_revision),
+            faults: shared.env.faults.clone(),
+            writer: None,
+            builder: RunBuilder::default(),
+            records: 0,
+            from: RecordId::default(),
+        }
+    }
+
+    /// Begins the file.
+    pub(crate) fn begin(&mut self, file: Box<dyn DiskFile>, path: &Path) -> Result<(), StorageError> {
+        let mut writer = Writer::new(file, path.to_owned(), self.faults.clone())?;
+        writer.preface(&self.position.head, &self.position.applied)?;
+        self.writer = Some(writer);
+        Ok(())
+    }
+
+    /// Writes the next runs; true when there are no more.
+    pub(crate) fn page(&mut self) -> Result<bool, DumpError> {
+        let writer = self.writer.as_mut().expect("the file is begun first");
+        let mut page = self.generation.stable().runs(self.from, PageMax::SCRUB)?;
+        // A pack is above or below as a whole: no commit crosses the position.
+        page.retain(|placed| placed.run.first.revision <= self.position.head.revision);
+        let Some(last) = page.last() else { return Ok(true) };
+        self.from = following(last.run.first);
         for placed in &page {
-            let retained = retention.filter(placed.run.records()?);
-            records += retained.len() as u64;
+            let retained = self.retention.filter(placed.run.records()?);
+            self.records += retained.len() as u64;
             for record in retained {
-                if let Some(run) = builder.add(&Stored::new(record)) {
+                if let Some(run) = self.builder.add(&Stored::new(record)) {
                     writer.run(&run)?;
                 }
             }
         }
-        breathe().await;
-        if shared.cancel_dump.load(Ordering::Acquire) || shared.abandon.load(Ordering::Acquire) {
-            return Err(StorageError::DumpFailed { reason: "it was cancelled".to_owned() }.into());
+        Ok(false)
+    }
+
+    /// Ends the file, durably; returns the id of the snapshot.
+    pub(crate) fn finish(&mut self) -> Result<String, StorageError> {
+        let mut writer = self.writer.take().expect("the file is begun first");
+        if let Some(run) = std::mem::take(&mut self.builder).finish() {
+            writer.run(&run)?;
         }
+        let footer = writer.finish(&self.position.applied, self.records)?;
+        Ok(super::format::id(&footer))
     }
-    if let Some(run) = builder.finish() {
-        writer.run(&run)?;
-    }
-    let footer = writer.finish(&position.applied, records)?;
-    Ok(super::format::id(&footer))
 }

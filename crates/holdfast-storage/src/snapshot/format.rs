@@ -22,8 +22,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use holdfast_env::DiskFile;
+use holdfast_env::{DiskFile, Failpoint, Faults};
 use holdfast_mvcc::Head;
+use holdfast_mvcc::types::RecordId;
 use sha2::{Digest, Sha256};
 
 use crate::codec::{self, Footer, Preface};
@@ -57,14 +58,15 @@ pub(crate) struct Writer {
     sha: Sha256,
     blocks: u64,
     content_bytes: u64,
+    faults: Faults,
 }
 
 impl Writer {
     /// Begins in an empty file.
-    pub(crate) fn new(file: Box<dyn DiskFile>, path: PathBuf) -> Result<Self, StorageError> {
+    pub(crate) fn new(file: Box<dyn DiskFile>, path: PathBuf, faults: Faults) -> Result<Self, StorageError> {
         let block = Vec::with_capacity(BLOCK_BYTES);
         let mut writer =
-            Self { file, path, offset: 0, block, sha: Sha256::new(), blocks: 0, content_bytes: 0 };
+            Self { file, path, offset: 0, block, sha: Sha256::new(), blocks: 0, content_bytes: 0, faults };
         writer.append(MAGIC)?;
         Ok(writer)
     }
@@ -124,6 +126,7 @@ impl Writer {
         // Below an eighth of gain, reading without decompression is worth more.
         let stored = if packed.len() < raw.len() / 8 * 7 { &packed } else { &raw };
         self.append_checked(raw.len(), stored)?;
+        self.faults.hit(Failpoint::DumpWriteBlock);
         self.blocks += 1;
         Ok(())
     }
@@ -212,29 +215,21 @@ impl Reader {
 
     /// Reads everything and checks that it is whole, can be decoded, and is what the footer says: what has passed can
     /// be installed.
-    pub(crate) fn verify(mut self) -> Result<(), StorageError> {
+    pub(crate) fn verify(self) -> Result<(), StorageError> {
+        let mut verification = self.verification()?;
+        while !verification.step(usize::MAX)? {}
+        Ok(())
+    }
+
+    /// Begins to verify in steps.
+    pub(crate) fn verification(mut self) -> Result<Verification, StorageError> {
         let Frame::Preface(_, applied) = self.frame()? else {
             return Err(self.bad("it does not begin with a preface"));
         };
         if applied != self.applied() {
             return Err(self.bad("preface and footer name different positions"));
         }
-        let (mut records, mut last) = (0, None);
-        loop {
-            match self.frame()? {
-                Frame::Run(run) => {
-                    let some = run.records().map_err(|e| self.unreadable(e))?;
-                    if last >= Some(run.first) {
-                        return Err(self.bad("the runs are out of order"));
-                    }
-                    last = some.last().map(|record| record.id);
-                    records += some.len() as u64;
-                }
-                Frame::End if records == self.footer.records => return Ok(()),
-                Frame::End => return Err(self.bad("the number of records is not the footer's")),
-                Frame::Preface(..) => return Err(self.bad("a second preface")),
-            }
-        }
+        Ok(Verification { reader: self, records: 0, last: None })
     }
 
     /// The next frame. [`Frame::End`] comes only when the whole content matched its digest.
@@ -337,6 +332,36 @@ impl Reader {
 
     fn bad(&self, detail: &str) -> StorageError {
         StorageError::BadSnapshot { path: self.path.clone(), detail: detail.to_owned() }
+    }
+}
+
+/// A file that is being verified.
+pub(crate) struct Verification {
+    reader: Reader,
+    records: u64,
+    last: Option<RecordId>,
+}
+
+impl Verification {
+    /// Checks the next frames; true when all of the file is checked.
+    pub(crate) fn step(&mut self, frames: usize) -> Result<bool, StorageError> {
+        let reader = &mut self.reader;
+        for _ in 0..frames {
+            match reader.frame()? {
+                Frame::Run(run) => {
+                    let some = run.records().map_err(|e| reader.unreadable(e))?;
+                    if self.last >= Some(run.first) {
+                        return Err(reader.bad("the runs are out of order"));
+                    }
+                    self.last = some.last().map(|record| record.id);
+                    self.records += some.len() as u64;
+                }
+                Frame::End if self.records == reader.footer.records => return Ok(true),
+                Frame::End => return Err(reader.bad("the number of records is not the footer's")),
+                Frame::Preface(..) => return Err(reader.bad("a second preface")),
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use holdfast_env::DiskFile;
+use holdfast_env::{DiskFile, Failpoint};
 use holdfast_mvcc::State;
 
 use super::format::{Frame, Reader};
@@ -59,6 +59,7 @@ impl IncomingSnapshot {
         file.write_all_at(chunk, self.offset).map_err(StorageError::io(&self.path, "write"))?;
         self.offset += chunk.len() as u64;
         self.verified = None;
+        self.shared.env.faults.hit(Failpoint::InstallRecv);
         Ok(())
     }
 
@@ -90,6 +91,7 @@ impl IncomingSnapshot {
         // Before it has a name, so that a bad one is never taken for a snapshot of ours. Failing, it goes with `self`.
         self.verify()?;
         let shared = Arc::clone(&self.shared);
+        shared.env.faults.hit(Failpoint::InstallVerified);
         let id = self.verified.take().expect("it has just been verified").id;
         drop(self.file.take());
         let snapshot = shared.snapshots.accept(&self.path, &id).inspect_err(|_| {
@@ -101,9 +103,10 @@ impl IncomingSnapshot {
             "install: verified, building the stable store"
         );
         let number = shared.generations.next_number();
-        build(&shared.generations, &shared.snapshots, number, snapshot.clone()).inspect_err(|_| {
-            shared.snapshots.forget(&snapshot);
-        })
+        let built = build(&shared.generations, &shared.snapshots, number, snapshot.clone());
+        let prepared = built.inspect_err(|_| shared.snapshots.forget(&snapshot))?;
+        shared.env.faults.hit(Failpoint::InstallGenWritten);
+        Ok(prepared)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use holdfast_env::disk::create_dir_synced;
-use holdfast_env::{Disk, DiskFile, OpenMode};
+use holdfast_env::{Disk, DiskFile, Env, Failpoint, Faults, OpenMode};
 use parking_lot::Mutex;
 
 use super::format::Reader;
@@ -17,6 +17,7 @@ use crate::types::Snapshot;
 /// The snapshots of one storage.
 pub(crate) struct SnapshotStore {
     disk: Arc<dyn Disk>,
+    faults: Faults,
     dir: PathBuf,
     /// Written by the committer (dump) and the dispatcher (install).
     current: Mutex<Option<Snapshot>>,
@@ -35,10 +36,12 @@ pub(crate) struct LeftOver {
 impl SnapshotStore {
     /// Opens the directory and verifies the newest snapshot. Changes nothing: the rest waits for
     /// [`SnapshotStore::clean_up`], until it is known that nothing here is of a newer release.
-    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: PathBuf) -> Result<(Self, LeftOver), StorageError> {
+    pub(crate) fn open(env: &Env, dir: PathBuf) -> Result<(Self, LeftOver), StorageError> {
+        let disk = &env.disk;
         create_dir_synced(&**disk, &dir).map_err(StorageError::io(&dir, "create"))?;
         let store = Self {
             disk: Arc::clone(disk),
+            faults: env.faults.clone(),
             dir,
             current: Mutex::new(None),
             tmp: AtomicU64::new(0),
@@ -83,13 +86,19 @@ impl SnapshotStore {
 
     /// Reads a file whole and checks it.
     pub(crate) fn verified(&self, path: &Path) -> Result<Snapshot, StorageError> {
+        let (snapshot, reader) = self.reader(path)?;
+        reader.verify()?;
+        Ok(snapshot)
+    }
+
+    /// What a file says that it is, and what reads it, for who verifies in steps.
+    pub(crate) fn reader(&self, path: &Path) -> Result<(Snapshot, Reader), StorageError> {
         let file = self.disk.open(path, OpenMode::Read).map_err(StorageError::io(path, "open"))?;
         let file: Arc<dyn DiskFile> = Arc::from(file);
         let bytes = file.len().map_err(StorageError::io(path, "measure"))?;
         let reader = Reader::new(Arc::clone(&file), path.to_owned())?;
         let (applied, id) = (reader.applied(), reader.id());
-        reader.verify()?;
-        Ok(Snapshot { applied, id, bytes, file })
+        Ok((Snapshot { applied, id, bytes, file }, reader))
     }
 
     /// Renames a bad file, keeping it for a look.
@@ -123,9 +132,7 @@ impl SnapshotStore {
 
     /// Gives a written and synced file its name, durably, and verifies it by reading it back.
     pub(crate) fn accept(&self, tmp: &Path, id: &str) -> Result<Snapshot, StorageError> {
-        let path = self.path(id);
-        self.disk.rename(tmp, &path).map_err(StorageError::io(tmp, "rename"))?;
-        self.disk.sync_dir(&self.dir).map_err(StorageError::io(&self.dir, "sync"))?;
+        let path = self.name(tmp, id)?;
         match self.verified(&path) {
             Err(StorageError::BadSnapshot { path, detail }) => {
                 self.set_aside(&path, &detail)?;
@@ -133,6 +140,15 @@ impl SnapshotStore {
             }
             other => other,
         }
+    }
+
+    /// Gives a written and synced file its name, durably.
+    pub(crate) fn name(&self, tmp: &Path, id: &str) -> Result<PathBuf, StorageError> {
+        let path = self.path(id);
+        self.disk.rename(tmp, &path).map_err(StorageError::io(tmp, "rename"))?;
+        self.faults.hit(Failpoint::DumpFileRenamed);
+        self.disk.sync_dir(&self.dir).map_err(StorageError::io(&self.dir, "sync"))?;
+        Ok(path)
     }
 
     /// Makes a snapshot the current one when it is the newest, and removes the file of the other. Who has the other

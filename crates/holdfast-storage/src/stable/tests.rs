@@ -1,6 +1,6 @@
 //! Tests of the stable store on the memory engine.
 
-use holdfast_env::{LogId, LogIndex, Term};
+use holdfast_env::{LogId, LogIndex, Sabotage, Term};
 use holdfast_mvcc::types::{Change, PutRecord, Record};
 
 use super::*;
@@ -59,7 +59,7 @@ fn a_fresh_store_has_no_position() {
 fn what_was_committed_is_read_back() {
     let stable = stable();
     let records: Vec<Record> = (2..300).map(|n| put(n, 0, 500)).collect();
-    stable.commit(&runs_of(&records), &head(299), &applied(7)).unwrap();
+    stable.commit(&runs_of(&records), &head(299), &applied(7), &Faults::default()).unwrap();
     assert_eq!(stable.position().unwrap(), Some((head(299), applied(7))));
     assert_eq!(all(&stable), records);
     let (_, pack) = stable.value_pack(RecordId::new(Revision::new(150), 0)).unwrap().unwrap();
@@ -74,7 +74,7 @@ fn what_was_committed_is_read_back() {
 fn a_large_value_is_cut_into_pieces_and_many_batches() {
     let stable = stable();
     let records = [put(2, 0, 10), put(3, 0, 3 << 20), put(4, 0, 10)];
-    stable.commit(&runs_of(&records), &head(4), &applied(1)).unwrap();
+    stable.commit(&runs_of(&records), &head(4), &applied(1), &Faults::default()).unwrap();
     assert_eq!(all(&stable), records);
     let mut page = stable.runs(RecordId::new(Revision::new(3), 0), PageMax::SCRUB).unwrap();
     let large = page.remove(0);
@@ -88,7 +88,7 @@ fn trim_removes_what_an_interrupted_commit_left() {
     for bound in 1..=12 {
         let stable = stable();
         let records: Vec<Record> = (2..=10).flat_map(|n| [put(n, 0, 9000), put(n, 1, 9000)]).collect();
-        stable.commit(&runs_of(&records), &head(10), &applied(1)).unwrap();
+        stable.commit(&runs_of(&records), &head(10), &applied(1), &Faults::default()).unwrap();
         stable.trim(Revision::new(bound)).unwrap();
         let kept: Vec<Record> = records.into_iter().filter(|r| r.id.revision.get() <= bound).collect();
         assert_eq!(all(&stable), kept, "bound {bound}");
@@ -98,9 +98,43 @@ fn trim_removes_what_an_interrupted_commit_left() {
 #[test]
 fn a_missing_piece_is_damage() {
     let stable = stable();
-    stable.commit(&runs_of(&[put(2, 0, 100_000)]), &head(2), &applied(1)).unwrap();
+    stable.commit(&runs_of(&[put(2, 0, 100_000)]), &head(2), &applied(1), &Faults::default()).unwrap();
     let mut batch = Batch::default();
     batch.delete(piece_key(PackKind::Value, RecordId::new(Revision::new(2), 0), 1));
     stable.engine.apply(batch).unwrap();
     assert!(matches!(stable.runs(RecordId::default(), PageMax::SCRUB), Err(StoreError::Damaged(_))));
+}
+
+/// Stops a commit behind its first batch, as a crash would.
+struct StopMidBatch(Option<Fault>);
+
+impl Sabotage for StopMidBatch {
+    fn hit(&self, at: Failpoint) {
+        assert!(at != Failpoint::CommitMidBatch, "stopped");
+    }
+    fn is_planted(&self, fault: Fault) -> bool {
+        self.0 == Some(fault)
+    }
+}
+
+/// K2: behind a part of a commit the position is the one before; with the planted fault it is not, and lies.
+#[test]
+fn a_commit_that_stops_in_the_middle_keeps_the_position_before() {
+    for planted in [None, Some(Fault::PositionApart)] {
+        let stable = stable();
+        stable.commit(&runs_of(&[put(2, 0, 10)]), &head(2), &applied(1), &Faults::default()).unwrap();
+        let many: Vec<Record> = (3..200).map(|revision| put(revision, 0, 10_000)).collect();
+        let faults = Faults::new(Arc::new(StopMidBatch(planted)));
+        let commit = || stable.commit(&runs_of(&many), &head(199), &applied(200), &faults);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(commit)).expect_err("it is stopped");
+        let (head, applied_now) = stable.position().unwrap().unwrap();
+        if planted.is_none() {
+            assert_eq!((head.revision.get(), applied_now), (2, applied(1)));
+            stable.trim(head.revision).unwrap();
+            assert_eq!(all(&stable), [put(2, 0, 10)]);
+        } else {
+            assert_eq!((head.revision.get(), applied_now), (199, applied(200)));
+            assert_eq!(all(&stable), [put(2, 0, 10)], "the position speaks of records that are not there");
+        }
+    }
 }

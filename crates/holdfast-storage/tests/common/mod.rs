@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_env::{
-    BoxFuture, Disk, DiskFile, DiskLock, Duplex, Env, Incoming, Lane, LogId, LogIndex, Net, NetError,
-    OpenMode, RealDisk, Spawn, TaskHandle, Term,
+    BoxFuture, Disk, DiskFile, DiskLock, Duplex, Env, Failpoint, Fault, Faults, Incoming, Lane, LogId,
+    LogIndex, Net, NetError, OpenMode, RealDisk, Sabotage, Spawn, TaskHandle, Term,
 };
 use holdfast_mvcc::command::*;
 use holdfast_mvcc::types::{KeyRange, RangeEnd, Record, Revision};
@@ -62,6 +62,79 @@ impl Spawn for AllTasks {
 /// A world on one thread.
 pub fn one_thread() -> Env {
     Env { spawn: Arc::new(AllTasks), ..env() }
+}
+
+/// Remembers the points that a member came to, and plants one fault.
+#[derive(Default)]
+pub struct Noted {
+    pub hits: Mutex<Vec<Failpoint>>,
+    pub planted: Option<Fault>,
+}
+
+impl Sabotage for Noted {
+    fn hit(&self, at: Failpoint) {
+        self.hits.lock().unwrap().push(at);
+    }
+    fn is_planted(&self, fault: Fault) -> bool {
+        self.planted == Some(fault)
+    }
+}
+
+/// Counts the points, and stops the loop that comes to one of them, once, until it is let go.
+pub struct StopAt {
+    at: Failpoint,
+    inner: Mutex<Stopped>,
+    changed: std::sync::Condvar,
+}
+
+#[derive(Default)]
+struct Stopped {
+    hits: Vec<Failpoint>,
+    let_go: bool,
+}
+
+impl StopAt {
+    pub fn new(at: Failpoint) -> Self {
+        Self { at, inner: Mutex::default(), changed: std::sync::Condvar::new() }
+    }
+
+    /// Waits until the loop stands at the point.
+    pub async fn reached(&self) {
+        let wait = async {
+            while self.count(self.at) == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        within(wait).await;
+    }
+
+    pub fn let_go(&self) {
+        self.inner.lock().unwrap().let_go = true;
+        self.changed.notify_all();
+    }
+
+    pub fn count(&self, at: Failpoint) -> usize {
+        self.inner.lock().unwrap().hits.iter().filter(|hit| **hit == at).count()
+    }
+}
+
+impl Sabotage for StopAt {
+    fn hit(&self, at: Failpoint) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.hits.push(at);
+        while at == self.at && !inner.let_go {
+            inner = self.changed.wait(inner).unwrap();
+        }
+    }
+    fn is_planted(&self, _: Fault) -> bool {
+        false
+    }
+}
+
+/// This world with a fault in it.
+pub fn planted(env: Env, fault: Fault) -> Env {
+    let noted = Noted { planted: Some(fault), ..Noted::default() };
+    Env { faults: Faults::new(Arc::new(noted)), ..env }
 }
 
 /// Keeps what was published.
@@ -270,11 +343,13 @@ pub struct GatedDisk {
     gate: Arc<Gate>,
 }
 
-/// Open or closed.
+/// Open or closed, or in the way.
 #[derive(Default)]
 pub struct Gate {
     closed: Mutex<bool>,
     changed: std::sync::Condvar,
+    fails: Mutex<Option<io::ErrorKind>>,
+    free_bytes: Mutex<Option<u64>>,
 }
 
 impl Gate {
@@ -285,11 +360,21 @@ impl Gate {
         *self.closed.lock().unwrap() = false;
         self.changed.notify_all();
     }
-    fn pass(&self) {
+    /// Writes fail like this.
+    pub fn fail(&self, kind: Option<io::ErrorKind>) {
+        *self.fails.lock().unwrap() = kind;
+    }
+    /// The disk says that so much is free.
+    pub fn set_free(&self, bytes: u64) {
+        *self.free_bytes.lock().unwrap() = Some(bytes);
+    }
+    fn pass(&self) -> io::Result<()> {
         let mut closed = self.closed.lock().unwrap();
         while *closed {
             closed = self.changed.wait(closed).unwrap();
         }
+        drop(closed);
+        self.fails.lock().unwrap().map_or(Ok(()), |kind| Err(kind.into()))
     }
 }
 
@@ -307,7 +392,7 @@ impl DiskFile for GatedFile {
         self.0.read_exact_at(buffer, offset)
     }
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.1.pass();
+        self.1.pass()?;
         self.0.write_all_at(data, offset)
     }
     fn len(&self) -> io::Result<u64> {
@@ -355,6 +440,7 @@ impl Disk for GatedDisk {
         self.inner.lock(path)
     }
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        self.inner.free_bytes(path)
+        let told = *self.gate.free_bytes.lock().unwrap();
+        told.map_or_else(|| self.inner.free_bytes(path), Ok)
     }
 }

@@ -1,0 +1,154 @@
+//! That the points of a purge are reached in their order, and that the planted faults do what they say.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod common;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{all, append, config, entry, env, id, vote};
+use holdfast_env::{Disk, DiskFile, DiskLock, Env, Failpoint, Fault, Faults, OpenMode, RealDisk, Sabotage};
+use holdfast_log::Log;
+use parking_lot::Mutex;
+
+/// Remembers the points, and plants one fault.
+#[derive(Default)]
+struct Noted {
+    hits: Mutex<Vec<Failpoint>>,
+    planted: Option<Fault>,
+}
+
+impl Sabotage for Noted {
+    fn hit(&self, at: Failpoint) {
+        self.hits.lock().push(at);
+    }
+    fn is_planted(&self, fault: Fault) -> bool {
+        self.planted == Some(fault)
+    }
+}
+
+/// The real disk, counting what is made durable.
+#[derive(Default)]
+struct CountingDisk {
+    syncs: Arc<AtomicU64>,
+}
+
+struct CountingFile(Box<dyn DiskFile>, Arc<AtomicU64>);
+
+impl DiskFile for CountingFile {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.sync_data()
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+impl Disk for CountingDisk {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir_all(path)
+    }
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(CountingFile(RealDisk.open(path, mode)?, Arc::clone(&self.syncs))))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir_all(path)
+    }
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        RealDisk.read_dir(path)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.exists(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        RealDisk.lock(path)
+    }
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        RealDisk.free_bytes(path)
+    }
+}
+
+/// K14 and K15.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_comes_to_its_points_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let noted = Arc::new(Noted::default());
+    let env = Env { faults: Faults::new(Arc::clone(&noted) as Arc<dyn Sabotage>), ..env() };
+    let log = Log::open(&env, config(dir.path())).unwrap();
+    for index in 0..60 {
+        append(&log, vec![entry(1, index, 1000)]).await;
+    }
+    assert!(noted.hits.lock().is_empty());
+    log.purge(id(1, 55)).unwrap();
+    log.shutdown().await;
+    let hits = noted.hits.lock().clone();
+    let count = |point| hits.iter().filter(|hit| **hit == point).count();
+    assert_eq!(hits[..2], [Failpoint::PurgeMarked, Failpoint::PurgeSegment]);
+    assert!(count(Failpoint::PurgeSegment) >= 4, "{hits:?}");
+    assert_eq!(count(Failpoint::CleanupInSnapshot), count(Failpoint::PurgeSegment), "{hits:?}");
+}
+
+/// How many syncs came before each of three appends was acknowledged.
+async fn syncs_before_acks(planted: Option<Fault>) -> [u64; 3] {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(CountingDisk::default());
+    let noted = Noted { planted, ..Noted::default() };
+    let env = Env { disk: Arc::clone(&disk) as _, faults: Faults::new(Arc::new(noted)), ..env() };
+    let log = Log::open(&env, config(dir.path())).unwrap();
+    let before = disk.syncs.load(Ordering::SeqCst);
+    let mut syncs = [0; 3];
+    for (index, count) in (0..).zip(&mut syncs) {
+        append(&log, vec![entry(1, index, 10)]).await;
+        *count = disk.syncs.load(Ordering::SeqCst) - before;
+    }
+    log.shutdown().await;
+    assert_eq!(all(&Log::open(&common::env(), config(dir.path())).unwrap()).len(), 3);
+    syncs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_faults_of_the_sync_are_seen_on_the_disk() {
+    assert_eq!(syncs_before_acks(None).await, [1, 2, 3]);
+    assert_eq!(syncs_before_acks(Some(Fault::NoFsync)).await, [0, 0, 0]);
+    assert_eq!(syncs_before_acks(Some(Fault::AckBeforeFsync)).await, [0, 1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vote_that_is_not_saved_is_forgotten() {
+    for (planted, remembered) in [(None, true), (Some(Fault::VoteNotSaved), false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let noted = Noted { planted, ..Noted::default() };
+        let env = Env { faults: Faults::new(Arc::new(noted)), ..env() };
+        let log = Log::open(&env, config(dir.path())).unwrap();
+        vote(&log, "for-7").await;
+        append(&log, vec![entry(1, 0, 10)]).await;
+        log.shutdown().await;
+        let log = Log::open(&env, config(dir.path())).unwrap();
+        assert_eq!(log.state().vote.is_some(), remembered);
+    }
+}
