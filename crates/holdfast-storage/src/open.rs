@@ -227,6 +227,7 @@ pub(crate) fn start(
         view: ArcSwap::from_pointee(view),
         visible: watch::Sender::new(visible),
         backlog: Backlog::default(),
+        sequencing: AtomicUsize::new(0),
         memtable_bytes: AtomicUsize::new(0),
         space: Notify::new(),
         state: Mutex::new(DispatcherState::Normal),

@@ -14,6 +14,7 @@ use super::control::{
 use super::dump_control::Urgency;
 use super::evaluate::{Evaluated, Recent, evaluate};
 use super::phase::{Merging, Normal, Pending, Phase, Poisoned, tell};
+use super::sequencer::make_visible;
 use super::shared::{Positions, Shared};
 use crate::error::StorageError;
 use crate::figures::{DumpEnd, DumpResult};
@@ -223,8 +224,8 @@ impl Dispatcher {
         items
     }
 
-    /// Hands records to the workers and the rest to the sequencer. What is small is encoded here: waking a worker, and
-    /// the sequencer once more behind it, would cost more.
+    /// Hands records to the workers and the rest to the sequencer. What is small is encoded here, and made visible here
+    /// when nothing is ahead of it: waking a worker, and the sequencer behind it, would cost more.
     async fn send(&mut self, view: &View, evaluated: Evaluated) -> Result<(), Broken> {
         let Evaluated { records, answers, position, bytes } = evaluated;
         self.shared.memtable_bytes.fetch_add(bytes, Ordering::AcqRel);
@@ -236,8 +237,19 @@ impl Dispatcher {
         }
         let visible = Visible { log_id: position.applied.log_id, revision: position.head.revision };
         let memtable = Arc::clone(&view.active);
+        if parts.is_empty() && self.shared.sequencing.load(Ordering::Acquire) == 0 {
+            let slice =
+                Slice { encoded: Vec::new(), parts, answers, visible, commit: position, bytes, memtable };
+            make_visible(&self.shared, slice, encoded);
+            return Ok(());
+        }
         let slice = Slice { encoded, parts, answers, visible, commit: position, bytes, memtable };
-        self.sequencer.send(Sequenced::Slice(slice)).await.map_err(|_| Broken)
+        self.sequence(Sequenced::Slice(slice)).await
+    }
+
+    async fn sequence(&self, next: Sequenced) -> Result<(), Broken> {
+        self.shared.sequencing.fetch_add(1, Ordering::AcqRel);
+        self.sequencer.send(next).await.map_err(|_| Broken)
     }
 
     async fn to_workers(
@@ -269,7 +281,7 @@ impl Dispatcher {
             shard.send(ShardJob::Fence(done)).await.map_err(|_| Broken)?;
             reached.push(part);
         }
-        self.sequencer.send(Sequenced::Fence { reached, fence }).await.map_err(|_| Broken)
+        self.sequence(Sequenced::Fence { reached, fence }).await
     }
 
     /// Seals the active memtable: from here on records go to a fresh one.

@@ -1,6 +1,10 @@
 //! The sequencer: makes slices visible, in log order, when all their records are in the memtable.
+//!
+//! A slice whose records are all there already, and that nothing is ahead of, is made visible by the dispatcher itself:
+//! handing it to another thread would cost more than the slice.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use holdfast_env::Failpoint;
 use holdfast_mvcc::types::Record;
@@ -9,15 +13,15 @@ use tokio::sync::mpsc;
 use super::backlog::ReadySlice;
 use super::control::{Fence, Sequenced, Slice, step};
 use super::shared::Shared;
+use crate::record::Stored;
 
 /// Works until the channel closes, then closes the backlog.
 pub(crate) async fn run(shared: Arc<Shared>, mut input: mpsc::Receiver<Sequenced>) {
     while let Some(next) = input.recv().await {
         match next {
             Sequenced::Slice(slice) => {
-                if sequence(&shared, slice).await.is_none() {
-                    break;
-                }
+                let Some((slice, records)) = gather(slice).await else { break };
+                make_visible(&shared, slice, records);
             }
             Sequenced::Fence { reached, fence } => {
                 for shard in reached {
@@ -31,19 +35,28 @@ pub(crate) async fn run(shared: Arc<Shared>, mut input: mpsc::Receiver<Sequenced
                 shared.backlog.push_fence(fence);
             }
         }
+        // Last: who sees it at zero goes on where this ended.
+        shared.sequencing.fetch_sub(1, Ordering::AcqRel);
     }
     shared.backlog.close();
 }
 
-/// `None` when a worker is gone: the pipeline ends, and nothing behind that slice may become visible.
-async fn sequence(shared: &Shared, slice: Slice) -> Option<()> {
-    let mut records = slice.encoded;
-    if !slice.parts.is_empty() {
-        for part in slice.parts {
+/// Waits for the workers. `None` when one is gone: the pipeline ends, and nothing behind that slice may become visible.
+async fn gather(mut slice: Slice) -> Option<(Slice, Vec<Arc<Stored>>)> {
+    let mut records = std::mem::take(&mut slice.encoded);
+    let parts = std::mem::take(&mut slice.parts);
+    if !parts.is_empty() {
+        for part in parts {
             records.extend(part.await.ok()?);
         }
         records.sort_unstable_by_key(|stored| stored.record.id);
     }
+    Some((slice, records))
+}
+
+/// Makes a slice visible whose `records`, ascending, are all in the memtable; answers and publishes it. Called in log
+/// order, by one thread at a time.
+pub(crate) fn make_visible(shared: &Shared, slice: Slice, records: Vec<Arc<Stored>>) {
     let _span = tracing::debug_span!("sequence", revision = slice.visible.revision.get()).entered();
     {
         let view = shared.view.load();
@@ -66,5 +79,4 @@ async fn sequence(shared: &Shared, slice: Slice) -> Option<()> {
         position: slice.commit,
         bytes: slice.bytes,
     });
-    Some(())
 }

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) visible: watch::Sender<Visible>,
     /// Visible slices for the committer.
     pub(crate) backlog: Backlog,
+    /// Slices and fences on their way through the sequencer: added by the dispatcher, subtracted by the sequencer.
+    pub(crate) sequencing: AtomicUsize,
     /// Bytes evaluated and not yet committed: added by the dispatcher, subtracted by the committer.
     pub(crate) memtable_bytes: AtomicUsize,
     /// Fired by the committer when it has subtracted.
