@@ -17,6 +17,10 @@ pub enum Command {
     Compact(Compact),
     /// A member tells its name and client URLs.
     PublishMember(MemberAttributes),
+    /// Raises an alarm, until it is cleared.
+    RaiseAlarm(Alarm),
+    /// Clears an alarm.
+    ClearAlarm(Alarm),
 }
 
 /// Creates or replaces one key.
@@ -191,6 +195,24 @@ pub struct MemberAttributes {
     pub client_urls: Vec<String>,
 }
 
+/// Something is wrong with a member. Ordered by member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    /// Which member; as given, not checked.
+    pub member: MemberId,
+    /// What is wrong.
+    pub kind: AlarmKind,
+}
+
+/// What is wrong with a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlarmKind {
+    /// Its data has reached the quota: nothing that needs space is taken, on any member.
+    NoSpace,
+    /// Its data differs from the others': nothing is changed any more, on any member.
+    Corrupt,
+}
+
 /// The deterministic result of a command: equal on every member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -215,6 +237,8 @@ pub enum Response {
     Compact,
     /// To [`MemberAttributes`].
     PublishMember,
+    /// To [`Command::RaiseAlarm`] and [`Command::ClearAlarm`]: the alarm, unless there was none to clear.
+    Alarm(Option<Alarm>),
 }
 
 /// What a put answers.
@@ -287,6 +311,12 @@ pub enum Refusal {
         /// The lease.
         lease: LeaseId,
     },
+    /// A member's data has reached the quota.
+    #[error("the alarm for missing space is active")]
+    NoSpace,
+    /// A member's data differs from the others'.
+    #[error("the alarm for differing data is active")]
+    Corrupt,
     /// The revision is below the compact revision (for a compaction: not above it).
     #[error("revision {requested} has been compacted, lowest is {}", compact_revision.get())]
     Compacted {

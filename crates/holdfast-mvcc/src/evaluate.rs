@@ -7,8 +7,8 @@
 use bytes::Bytes;
 
 use crate::command::{
-    Command, Compact, DeleteRange, DeleteRangeResponse, Op, OpResponse, OpResult, Outcome, Put, PutResponse,
-    Range, RangeResponse, ReadAt, Refusal, Response, Txn, TxnResponse,
+    AlarmKind, Command, Compact, DeleteRange, DeleteRangeResponse, Op, OpResponse, OpResult, Outcome, Put,
+    PutResponse, Range, RangeResponse, ReadAt, Refusal, Response, Txn, TxnResponse,
 };
 use crate::range::{RangeSource, fetch_one, for_each_key, range};
 use crate::state::{IndexChunk, PutMeta, State, Values};
@@ -19,6 +19,13 @@ impl State {
     /// Evaluates a command and changes the state. All the randomness, time and I/O it may depend on is in the command
     /// and in `values`. The command has passed [`validate`](crate::validate::validate()).
     pub fn evaluate<V: Values>(&mut self, command: &Command, values: &mut V) -> Result<Outcome, V::Error> {
+        if let Some(refusal) = self.alarmed(command) {
+            return Ok(Outcome {
+                response: Err(refusal),
+                records: Vec::new(),
+                revision: self.head().revision,
+            });
+        }
         let mut execution = Execution::new(self, values);
         let response = match command {
             Command::Put(put) => execution.run_put(put)?.map(Response::Put),
@@ -29,6 +36,14 @@ impl State {
                 execution.state.publish(attributes);
                 Ok(Response::PublishMember)
             }
+            Command::RaiseAlarm(alarm) => {
+                execution.state.raise(*alarm);
+                Ok(Response::Alarm(Some(*alarm)))
+            }
+            Command::ClearAlarm(alarm) => {
+                let was_active = execution.state.clear(*alarm);
+                Ok(Response::Alarm(was_active.then_some(*alarm)))
+            }
         };
         let records = execution.records;
         if !records.is_empty() {
@@ -36,6 +51,20 @@ impl State {
             self.advance();
         }
         Ok(Outcome { response, records, revision: self.head().revision })
+    }
+
+    /// Why an active alarm forbids a command.
+    fn alarmed(&self, command: &Command) -> Option<Refusal> {
+        let (changes_data, needs_space) = match command {
+            Command::Put(_) => (true, true),
+            Command::Txn(txn) => (true, contains_put(txn)),
+            Command::DeleteRange(_) | Command::Compact(_) => (true, false),
+            Command::PublishMember(_) | Command::RaiseAlarm(_) | Command::ClearAlarm(_) => (false, false),
+        };
+        if changes_data && self.is_alarmed(AlarmKind::Corrupt) {
+            return Some(Refusal::Corrupt);
+        }
+        (needs_space && self.is_alarmed(AlarmKind::NoSpace)).then_some(Refusal::NoSpace)
     }
 
     fn run_compact(&mut self, compact: Compact) -> Result<(), Refusal> {
@@ -56,6 +85,15 @@ impl State {
         self.compact(revision);
         Ok(())
     }
+}
+
+/// True when a branch of the transaction, whichever runs, may put.
+fn contains_put(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::Put(_) => true,
+        Op::Txn(nested) => contains_put(nested),
+        Op::Range(_) | Op::DeleteRange(_) | Op::Unset => false,
+    })
 }
 
 /// One command on its way.

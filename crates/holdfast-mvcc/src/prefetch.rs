@@ -20,7 +20,10 @@ impl State {
             Command::Put(put) => probe.put(put),
             Command::DeleteRange(delete) => probe.delete(delete),
             Command::Txn(txn) => probe.txn(txn),
-            Command::Compact(_) | Command::PublishMember(_) => Ok(()),
+            Command::Compact(_)
+            | Command::PublishMember(_)
+            | Command::RaiseAlarm(_)
+            | Command::ClearAlarm(_) => Ok(()),
         };
         probe.needed
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::command::{MemberAttributes, ReadAt, Refusal};
+use crate::command::{Alarm, AlarmKind, MemberAttributes, ReadAt, Refusal};
 use crate::hash::Mixer;
 use crate::index::{EntryPut, KeyIndex};
 use crate::size::{LogicalSize, record_bytes};
@@ -34,6 +34,8 @@ pub struct Head {
     pub compact_revision: Option<Revision>,
     /// What the members have told, ascending by id.
     pub members: Vec<MemberAttributes>,
+    /// The active alarms, ascending.
+    pub alarms: Vec<Alarm>,
 }
 
 /// A record without its value, from which the index is rebuilt at start.
@@ -103,7 +105,12 @@ impl Default for State {
 impl State {
     /// A fresh store at revision 1.
     pub fn new() -> Self {
-        Self::with_head(Head { revision: Revision::FRESH, compact_revision: None, members: Vec::new() })
+        Self::with_head(Head {
+            revision: Revision::FRESH,
+            compact_revision: None,
+            members: Vec::new(),
+            alarms: Vec::new(),
+        })
     }
 
     /// The state with this head and an empty index; follow with [`State::restore`] for each retained record,
@@ -111,6 +118,7 @@ impl State {
     pub fn with_head(head: Head) -> Self {
         assert!(head.compact_revision <= Some(head.revision), "nothing in the future is compacted");
         assert!(head.members.is_sorted_by_key(|member| member.id), "members ascend by id");
+        assert!(head.alarms.is_sorted(), "alarms ascend");
         Self { head, index: KeyIndex::default(), size: LogicalSize::default() }
     }
 
@@ -229,6 +237,10 @@ impl State {
             mixer.number(member.client_urls.len() as u64);
             member.client_urls.iter().for_each(|url| mixer.bytes(url.as_bytes()));
         }
+        for alarm in &self.head.alarms {
+            mixer.number(alarm.member.0);
+            mixer.number(alarm.kind as u64 + 1);
+        }
         mixer.number(self.logical_bytes());
         self.index.digest(self.head.compact_revision, &mut mixer);
         mixer.finish()
@@ -288,6 +300,24 @@ impl State {
         assert!(compact_revision <= self.head.revision, "nothing in the future is compacted");
         self.head.compact_revision = Some(compact_revision);
         self.size.compact(compact_revision);
+    }
+
+    /// True when an alarm of this kind is active, of any member.
+    pub(crate) fn is_alarmed(&self, kind: AlarmKind) -> bool {
+        self.head.alarms.iter().any(|alarm| alarm.kind == kind)
+    }
+
+    /// Raises an alarm; once is as good as twice.
+    pub(crate) fn raise(&mut self, alarm: Alarm) {
+        if let Err(place) = self.head.alarms.binary_search(&alarm) {
+            self.head.alarms.insert(place, alarm);
+        }
+    }
+
+    /// Clears an alarm. False when it was not active.
+    pub(crate) fn clear(&mut self, alarm: Alarm) -> bool {
+        let place = self.head.alarms.binary_search(&alarm);
+        place.map(|place| self.head.alarms.remove(place)).is_ok()
     }
 
     /// Replaces what is known of a member.

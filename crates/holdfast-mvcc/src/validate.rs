@@ -23,7 +23,9 @@ pub fn validate(command: &Command, txn_ops_max: usize) -> Result<(), Invalid> {
         Command::Put(put) => validate_put(put),
         Command::DeleteRange(delete) => validate_key(&delete.range.start),
         Command::Txn(txn) => validate_txn(txn, txn_ops_max),
-        Command::Compact(_) | Command::PublishMember(_) => Ok(()),
+        Command::Compact(_) | Command::PublishMember(_) | Command::RaiseAlarm(_) | Command::ClearAlarm(_) => {
+            Ok(())
+        }
     }
 }
 

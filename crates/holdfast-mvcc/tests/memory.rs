@@ -44,7 +44,12 @@ fn place(n: u64, shuffled: bool) -> u64 {
 
 fn grow(growth: &Growth) -> State {
     let revisions = 1 + KEYS * growth.rounds.len() as u64;
-    let head = Head { revision: Revision::new(revisions), compact_revision: None, members: Vec::new() };
+    let head = Head {
+        revision: Revision::new(revisions),
+        compact_revision: None,
+        members: Vec::new(),
+        alarms: Vec::new(),
+    };
     let mut state = State::with_head(head);
     let mut revision = 1;
     for (round, step) in growth.rounds.iter().enumerate() {

@@ -21,8 +21,10 @@ pub struct Health {
     pub leader: Option<MemberId>,
     /// True when this member leads and still reaches a quorum.
     pub is_leader: bool,
-    /// True when this member does not vote.
+    /// True when this member does not vote and is not to.
     pub is_learner: bool,
+    /// True when this member votes, by a change of members that is over.
+    pub votes: bool,
     /// The last entry in the local log.
     pub last_log: Option<LogIndex>,
     /// The last entry known to be committed.
@@ -79,9 +81,11 @@ impl Watcher {
             for (&peer, node) in membership.nodes().filter(|(peer, _)| **peer != self.shared.config.id.0) {
                 self.peers.link(peer, node);
             }
+            self.peers.unlink_removed();
             tokio::select! {
                 biased;
                 () = self.shared.stop.cancelled() => return,
+                () = self.shared.roster.changed() => {}
                 changed = metrics.changed() => if changed.is_err() {
                     return self.openraft_ended();
                 },

@@ -18,11 +18,12 @@
 //! # Module map
 //! `node` the running member; `config`, `error`, `health` what it is told and tells; `proposals` and
 //! `proposer` writes, `reads` linearizable reads; `log_store` and `state_machine` openraft's storage on ours; `dump` and
-//! `log_size` when to dump and purge; `leadership` who leads; `peer` connections, `grpc` the real network; `codec`
+//! `log_size` when to dump and purge; `leadership` who leads; `membership` who takes part; `digest` whether they agree; `peer` connections, `grpc` the real network; `codec`
 //! bytes; `types`, `runtime` and `ordered_watch` openraft's parameters; `limits` bounds.
 
 mod codec;
 mod config;
+mod digest;
 mod dump;
 mod error;
 mod grpc;
@@ -31,6 +32,7 @@ mod leadership;
 mod limits;
 mod log_size;
 mod log_store;
+mod membership;
 mod node;
 mod ordered_watch;
 mod peer;
@@ -45,9 +47,13 @@ mod storage_suite;
 mod types;
 
 pub use config::{Member, NodeConfig};
+pub use digest::Comparison;
 pub use error::{NodeError, StartError, TimeoutCause};
 pub use grpc::{GrpcNet, GrpcNetConfig, bind_all};
 pub use health::Health;
 pub use holdfast_log::{Log, LogConfig, LogError, LogStats};
+pub use membership::{ChangeError, ChangeRules, MemberChange, TransferError};
 pub use node::Node;
+pub use peer::discover::{FoundCluster, FoundMember, discover};
+pub use peer::roster::Departure;
 pub use runtime::seed_thread;

@@ -40,6 +40,26 @@ pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// How long a peer may take to connect and greet.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a connection stays open behind a refusal, so that the peer can read it.
+pub(crate) const REFUSAL_LINGER: Duration = Duration::from_secs(1);
+
+/// How long a member that was removed may take to hear of it from a peer.
+pub(crate) const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a member may take to see the revision at which the leader compares.
+pub(crate) const DIGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How often the leader looks whether somebody is to become a voter, or whether a change of members was left half
+/// done.
+pub(crate) const KEEPER_PERIOD: Duration = Duration::from_millis(200);
+
+/// A learner may become a voter when its log reaches this share of the leader's, in percent: etcd's number.
+pub(crate) const LEARNER_READY_PERCENT: u64 = 90;
+
+/// A learner that is to become a voter by itself is taken when it is at most so many entries behind: the voters wait
+/// for it from then on.
+pub(crate) const PROMOTE_LAG_MAX: u64 = 1000;
+
 /// The first pause before connecting again; doubles up to [`RECONNECT_MAX`], with jitter.
 pub(crate) const RECONNECT_MIN: Duration = Duration::from_millis(50);
 

@@ -5,26 +5,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use holdfast_env::{Env, Incoming, LogIndex, TaskHandle, Term};
+use holdfast_env::{BoxFuture, Env, Incoming, LogIndex, TaskHandle, Term};
 use holdfast_log::Log;
 use holdfast_mvcc::command::Command;
 use holdfast_mvcc::types::MemberId;
 use holdfast_mvcc::validate::{TXN_DEPTH_MAX, is_too_deep};
 use holdfast_storage::{Answer, Storage, Visible};
-use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::codec;
 use crate::config::{Member, NodeConfig, openraft_config};
+use crate::digest::{self, Comparison};
 use crate::dump;
 use crate::error::{NodeError, StartError, TimeoutCause};
 use crate::health::{self, Health};
 use crate::limits::within;
 use crate::log_store::LogStore;
+use crate::membership::{self, ChangeError, ChangeRules, Changes, MemberChange, TransferError};
+use crate::peer::hello::Identity;
 use crate::peer::network::{NetworkFactory, Peers};
+use crate::peer::roster::{Departure, Roster};
 use crate::peer::server::PeerServer;
 use crate::proposals::{Leftover, Proposals, Stage};
 use crate::proposer::Proposer;
@@ -44,6 +47,7 @@ struct Inner {
     raft: Raft,
     peers: Arc<Peers>,
     reads: Arc<Reads>,
+    changes: Changes,
     /// Taken by the first shutdown.
     tasks: Mutex<Vec<TaskHandle>>,
 }
@@ -62,8 +66,10 @@ impl Node {
         for url in &config.listen_peer_urls {
             incoming.push(env.net.listen(url).await?);
         }
+        let roster = Arc::new(Roster::new(Some((log.clone(), storage.clone()))));
         let shared = Arc::new(Shared {
             env: env.clone(),
+            roster: Arc::clone(&roster),
             proposals: Arc::new(Proposals::new(env.rng.next_u64(), config.proposal_bytes_max)),
             visible: storage.visible(),
             log_size: Mutex::new(dump::size_at_start(&storage, &log)),
@@ -77,15 +83,23 @@ impl Node {
             config,
         });
         let config = &shared.config;
-        let peers = Arc::new(Peers::new(env.clone(), config.cluster_id, config.id.0, shared.stop.clone()));
+        let identity = Identity { cluster_id: config.cluster_id, member: config.id.0 };
+        let peers = Arc::new(Peers::new(env.clone(), identity, roster, shared.stop.clone()));
         let network = NetworkFactory { peers: Arc::clone(&peers), append_timeout: config.election_timeout };
         let log_store = LogStore::new(Arc::clone(&shared));
-        let state_machine = StateMachine::new(Arc::clone(&shared));
+        let state_machine = StateMachine::new(Arc::clone(&shared))
+            .map_err(|error| StartError::Raft(format!("the stored membership: {error}")))?;
         let raft = Raft::new(config.id.0, raft_config, network, log_store, state_machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
         let reads = Arc::new(Reads::default());
-        let inner = Inner { shared, raft, peers, reads, tasks: Mutex::new(Vec::new()) };
+        let changes = Changes {
+            shared: Arc::clone(&shared),
+            raft: raft.clone(),
+            peers: Arc::clone(&peers),
+            turn: Arc::default(),
+        };
+        let inner = Inner { shared, raft, peers, reads, changes, tasks: Mutex::new(Vec::new()) };
         inner.start_tasks(incoming);
         inner.form_cluster().await?;
         Ok(Self { inner: Arc::new(inner) })
@@ -172,11 +186,14 @@ impl Node {
             leader,
             is_leader: leader == Some(shared.config.id),
             // openraft also calls a member a learner that knows no membership yet, as each does when it starts.
-            is_learner: metrics
-                .membership_config
-                .membership()
-                .learner_ids()
-                .any(|id| id == shared.config.id.0),
+            is_learner: membership::members_of(metrics.membership_config.membership())
+                .iter()
+                .any(|member| member.is_learner && member.id == shared.config.id),
+            votes: {
+                let committed = metrics.committed_membership_config.membership();
+                let is_settled = committed.get_joint_config().len() == 1;
+                is_settled && committed.voter_ids().any(|id| id == shared.config.id.0)
+            },
             last_log: metrics.last_log_index.map(LogIndex::new),
             committed: metrics.local_committed.as_ref().map(from_raft),
             leader_changes: shared.leader_changes(),
@@ -189,17 +206,64 @@ impl Node {
     /// The members in the newest membership known here, ascending by id.
     pub fn members(&self) -> Vec<Member> {
         let metrics = self.inner.raft.server_metrics();
-        let stored = std::sync::Arc::clone(&metrics.borrow_watched().membership_config);
-        let membership = stored.membership();
-        let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
-        membership
-            .nodes()
-            .map(|(id, node)| Member {
-                id: MemberId(*id),
-                peer_urls: node.peer_urls.to_vec(),
-                is_learner: !voters.contains(id),
-            })
-            .collect()
+        let stored = Arc::clone(&metrics.borrow_watched().membership_config);
+        membership::members_of(stored.membership())
+    }
+
+    /// Changes who takes part, on any member, and waits until the change is committed; gives the members after it,
+    /// ascending by id. At most `budget`; a [`ChangeError::Node`] says whether it may have happened.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn change_members(
+        &self,
+        change: &MemberChange,
+        rules: ChangeRules,
+        budget: Duration,
+    ) -> Result<Vec<Member>, ChangeError> {
+        // Boxed, so that the futures of those who call it stay small.
+        let run: BoxFuture<'_, _> = Box::pin(self.inner.changes.run(change, rules, budget));
+        run.await
+    }
+
+    /// Moves leadership from this member to the voter `to`, within `budget`.
+    pub async fn transfer_leader(&self, to: MemberId, budget: Duration) -> Result<(), TransferError> {
+        let Inner { shared, raft, .. } = &*self.inner;
+        let stored = Arc::clone(&raft.server_metrics().borrow_watched().membership_config);
+        if self.inner.leader() != Some(shared.config.id) {
+            return Err(TransferError::NotLeader);
+        }
+        if to == shared.config.id {
+            return Ok(());
+        }
+        if !stored.membership().voter_ids().any(|voter| voter == to.0) {
+            return Err(TransferError::NoSuchVoter);
+        }
+        // Half to catch up, half to be elected.
+        let moved = membership::transfer_to(shared, raft, to.0, budget / 2).await;
+        let leader = raft.server_metrics().borrow_watched().current_leader;
+        if moved && leader == Some(to.0) { Ok(()) } else { Err(TransferError::TimedOut) }
+    }
+
+    /// Compares the data of all members at one revision, if this member leads; `None` when it does not. Every member
+    /// reads all of its data for it, on a thread of its own; each may take up to `limit`.
+    pub async fn compare_digests(&self, limit: Duration) -> Result<Option<Comparison>, NodeError> {
+        let Inner { shared, peers, .. } = &*self.inner;
+        if self.inner.leader() != Some(shared.config.id) {
+            return Ok(None);
+        }
+        let others = self.members().into_iter().map(|member| member.id.0);
+        let others = others.filter(|id| *id != shared.config.id.0).collect();
+        match digest::compare(shared, peers, others, limit).await {
+            Ok(comparison) => Ok(Some(comparison)),
+            Err(reason) => {
+                tracing::warn!(reason, "the members cannot be compared now");
+                Err(NodeError::ApplyTimedOut)
+            }
+        }
+    }
+
+    /// Turns to why this member has no place in the cluster any more, once it learns of that: it should stop then.
+    pub fn departed(&self) -> watch::Receiver<Option<Departure>> {
+        self.inner.shared.roster.departed()
     }
 
     /// Asks for a dump now; returns when it is on its way.
@@ -229,6 +293,7 @@ impl Node {
             task.join().await;
         }
         peers.join().await;
+        shared.roster.close();
     }
 }
 
@@ -251,7 +316,7 @@ impl Inner {
     }
 
     fn start_tasks(&self, incoming: Vec<mpsc::Receiver<Incoming>>) {
-        let Self { shared, raft, peers, reads, .. } = self;
+        let Self { shared, raft, peers, reads, changes, .. } = self;
         let spawn = &shared.env.spawn;
         let proposer = Proposer {
             shared: Arc::clone(shared),
@@ -274,6 +339,7 @@ impl Inner {
             spawn.task("reads", Box::pin(read_loop.run())),
             spawn.task("dumps", Box::pin(dump::run(Arc::clone(shared), raft.clone()))),
             spawn.task("raft-watcher", Box::pin(watcher.run())),
+            spawn.task("members", Box::pin(membership::keeper::run(changes.clone()))),
         ];
         let server = PeerServer {
             shared: Arc::clone(shared),
@@ -281,6 +347,8 @@ impl Inner {
             peers: Arc::clone(peers),
             raft: raft.clone(),
             reads: Arc::clone(reads),
+            changes: changes.clone(),
+            receiving: Arc::default(),
         };
         tasks.extend(shared.config.listen_peer_urls.iter().zip(incoming).map(|(url, incoming)| {
             spawn.task("peer-server", Box::pin(server.clone().run(url.clone(), incoming)))
@@ -300,7 +368,9 @@ impl Inner {
             .initial_members
             .iter()
             .filter(|member| !member.is_learner)
-            .map(|member| (member.id.0, PeerNode { peer_urls: member.peer_urls.clone().into() }))
+            .map(|member| {
+                (member.id.0, PeerNode { peer_urls: member.peer_urls.clone().into(), votes_later: false })
+            })
             .collect();
         for (&peer, node) in voters.iter().filter(|(peer, _)| **peer != config.id.0) {
             self.peers.link(peer, node);
@@ -321,37 +391,9 @@ impl Inner {
 
     /// Gives leadership to the voter with the longest log, so that clients do not wait for an election.
     async fn hand_over(&self) {
-        let metrics = self.raft.metrics().borrow_watched().clone();
-        if metrics.state != ServerState::Leader {
-            return;
-        }
-        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
-        let best = metrics
-            .replication
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|(id, matching)| *id != metrics.id && voters.contains(id) && matching.is_some())
-            .filter(|(id, _)| self.peers.get(*id).is_some_and(|link| link.is_connected()))
-            .max_by_key(|(id, matching)| (*matching, *id));
-        let Some((to, _)) = best else { return };
-        if self.raft.trigger().transfer_leader(to).await.is_err() {
-            return;
-        }
-        let mut server = self.raft.server_metrics();
-        let handed_over = async {
-            while server.borrow_watched().current_leader.is_none_or(|leader| leader == metrics.id) {
-                if server.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        let clock = &*self.shared.env.clock;
-        match within(clock, self.shared.config.election_timeout, handed_over).await {
-            Some(()) => tracing::info!(to = format!("{to:x}"), "handed leadership over"),
-            None => tracing::warn!(
-                to = format!("{to:x}"),
-                "leadership was not taken over in time; stopping anyway"
-            ),
+        let Self { shared, raft, peers, .. } = self;
+        if let Some(to) = membership::best_successor(shared, raft, peers) {
+            membership::transfer_to(shared, raft, to, shared.config.election_timeout).await;
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::NodeConfig;
 use crate::leadership::Leadership;
 use crate::log_size::LogSize;
+use crate::peer::roster::Roster;
 use crate::proposals::Proposals;
 
 /// What the tasks of one node share. The fields say who writes them.
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     /// True once the stable store failed and nothing is applied here any more; written by the state machine.
     pub(crate) is_poisoned: AtomicBool,
     pub(crate) leadership: Mutex<Leadership>,
+    /// Who must not take part any more; shared with the connections.
+    pub(crate) roster: Arc<Roster>,
 }
 
 /// Figures since the start.

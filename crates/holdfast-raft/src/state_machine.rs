@@ -4,6 +4,7 @@
 //! member. openraft's own responders get an empty answer at once: the real answers come from the dispatcher when the
 //! effects are visible.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,8 +16,9 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 
-use crate::codec::{self, EntryBody};
+use crate::codec::{self, CodecError, EntryBody};
 use crate::limits::FRAME_PAYLOAD_BYTES;
+use crate::peer::roster::Departure;
 use crate::shared::Shared;
 use crate::types::{
     Membership, RaftEntry, RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, from_raft, to_raft,
@@ -42,12 +44,42 @@ pub(crate) struct StateMachine {
     shared: Arc<Shared>,
     /// What was handed to the dispatcher.
     applied: Applied,
+    /// Who takes part as of `applied`, and who did before.
+    ids: Ids,
+}
+
+/// The ids of a membership, and of those that are used up. Found from the applied entries alone, so that it is the
+/// same on every member.
+#[derive(Debug, Default)]
+struct Ids {
+    members: BTreeSet<u64>,
+    removed: BTreeSet<u64>,
+}
+
+impl Ids {
+    fn of(applied: &Applied) -> Result<Self, CodecError> {
+        let Some((_, bytes)) = &applied.membership else { return Ok(Self::default()) };
+        let membership = codec::decode_membership(bytes.clone())?;
+        Ok(Self { members: node_ids(&membership), removed: codec::decode_removed(bytes.clone())? })
+    }
+
+    fn apply(&mut self, membership: &Membership) {
+        let members = node_ids(membership);
+        self.removed.extend(self.members.difference(&members));
+        self.members = members;
+    }
+}
+
+fn node_ids(membership: &Membership) -> BTreeSet<u64> {
+    membership.nodes().map(|(id, _)| *id).collect()
 }
 
 impl StateMachine {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, CodecError> {
         let applied = shared.storage.applied();
-        Self { shared, applied }
+        let ids = Ids::of(&applied)?;
+        shared.roster.set_removed(&ids.removed);
+        Ok(Self { shared, applied, ids })
     }
 
     fn item(&mut self, entry: RaftEntry) -> Result<(DispatchItem, usize), io::Error> {
@@ -56,7 +88,12 @@ impl StateMachine {
         let (body, bytes) = match entry.payload {
             EntryPayload::Blank => (DispatchBody::Blank, 0),
             EntryPayload::Membership(membership) => {
-                let bytes = codec::encode_membership(&membership);
+                self.ids.apply(&membership);
+                self.shared.roster.set_removed(&self.ids.removed);
+                if self.ids.removed.contains(&self.shared.config.id.0) {
+                    self.shared.roster.depart(Departure::Removed);
+                }
+                let bytes = codec::encode_applied_membership(&membership, &self.ids.removed);
                 self.applied.membership = Some((log_id, bytes.clone()));
                 let len = bytes.len();
                 (DispatchBody::Membership(bytes), len)
@@ -191,6 +228,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         };
         self.shared.storage.install(incoming).await.map_err(io::Error::other)?;
         self.applied = self.shared.storage.applied();
+        self.ids = Ids::of(&self.applied).map_err(io::Error::other)?;
+        self.shared.roster.set_removed(&self.ids.removed);
         let installed = self.applied.log_id.map(to_raft);
         if installed != meta.last_log_id {
             return Err(io::Error::other(format!(

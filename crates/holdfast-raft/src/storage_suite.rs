@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::log_size::LogSize;
 use crate::log_store::LogStore;
+use crate::peer::roster::Roster;
 use crate::proposals::Proposals;
 use crate::shared::{Counters, Shared};
 use crate::state_machine::StateMachine;
@@ -93,6 +94,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
         };
         let storage = Storage::open(&env, storage, Arc::new(NoEvents)).await.unwrap();
         let shared = Arc::new(Shared {
+            roster: Arc::new(Roster::new(None)),
             env,
             config: config(),
             visible: storage.visible(),
@@ -107,7 +109,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
             counters: Counters::default(),
         });
         let store = LogStore::new(Arc::clone(&shared));
-        let state_machine = StateMachine::new(shared);
+        let state_machine = StateMachine::new(shared).unwrap();
         Ok((Guard { log, storage, _dir: dir }, store, state_machine))
     }
 }

@@ -18,11 +18,13 @@ use crate::state_machine::StateMachine;
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Payload(pub(crate) Bytes);
 
-/// Where a member's peers reach it.
+/// Where a member's peers reach it, and what it is to become.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct PeerNode {
     /// Its peer URLs; tried in this order.
     pub(crate) peer_urls: Arc<[String]>,
+    /// A learner that is to vote as soon as it has caught up. Means nothing for a voter.
+    pub(crate) votes_later: bool,
 }
 
 openraft::declare_raft_types!(

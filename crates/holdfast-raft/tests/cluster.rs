@@ -1,5 +1,6 @@
 //! Three members over real gRPC: writes and linearizable reads everywhere, failover, restarts, snapshots.
 
+mod members;
 mod support;
 
 use std::time::Duration;
@@ -234,5 +235,52 @@ async fn what_cannot_be_proposed_is_refused_at_once() {
         errors.iter().all(|error| matches!(error, NodeError::NoLeader | NodeError::TimedOut(_))),
         "{errors:?}"
     );
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_that_is_cut_three_times_goes_on_where_it_was() {
+    const VALUES: usize = 40;
+    let mut cluster = Cluster::start(3, 16 << 20).await;
+    let leader = cluster.leader(&[]).await;
+    let follower = (leader + 1) % 3;
+    put(&cluster.member(leader).node, "before", b"1", PATIENCE).await.unwrap();
+    cluster.stop(follower).await;
+    let had = cluster.member(leader).log.state().last;
+    // Noise, so that compression makes nothing smaller.
+    let mut noise = 1u64;
+    for n in 0..VALUES {
+        let value: Vec<u8> = std::iter::repeat_with(|| {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u8::try_from(noise >> 56).unwrap()
+        })
+        .take(1_000_000)
+        .collect();
+        put(&cluster.member(leader).node, &format!("k{n}"), &value, PATIENCE).await.unwrap();
+    }
+    cluster.member(leader).node.trigger_dump().await.unwrap();
+    let dumped = eventually("a snapshot of all, and a log that goes behind it", || {
+        let purged = cluster.member(leader).log.state().purged;
+        let snapshot = cluster.member(leader).storage.current_snapshot();
+        snapshot.filter(|snapshot| snapshot.bytes > 25_000_000 && purged > had)
+    })
+    .await;
+    let transfers = cluster.member(leader).net.transfers.clone();
+    transfers.cuts.lock().extend([8_000_000; 3]);
+    cluster.restart(follower).await;
+    cluster.sees(follower, "before", "1").await;
+    eventually("the last value", || {
+        let visible = cluster.member(follower).storage.status().visible;
+        (visible.revision.get() == VALUES as u64 + 2).then_some(())
+    })
+    .await;
+    let sent = transfers.sent.lock().clone();
+    assert_eq!(sent.len(), 4, "three cut connections and a last one: {sent:?}");
+    assert_eq!(sent[0].0, 0);
+    assert!(sent.is_sorted_by(|before, after| before.0 < after.0), "each goes on further: {sent:?}");
+    let total: u64 = sent.iter().map(|(_, bytes)| bytes).sum();
+    // What is lost with a connection was on its way.
+    println!("{total} bytes sent for a snapshot of {}: {sent:?}", dumped.bytes);
+    assert!(total < dumped.bytes + 20_000_000, "{total} bytes for {}: {sent:?}", dumped.bytes);
     cluster.stop_all().await;
 }

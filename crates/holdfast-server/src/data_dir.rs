@@ -7,6 +7,8 @@
 //! <data-dir>/store/     the stable store and the snapshots
 //! ```
 //!
+//! The IDENTITY of a member that was added to a running cluster has format 2 and one more line, `joined`.
+//!
 //! The checks come in an order that changes nothing in a directory that is refused: first IDENTITY is read and
 //! compared, then the lock is taken, and only then is anything written.
 
@@ -18,11 +20,13 @@ use holdfast_env::{Disk, DiskLock, Env, OpenMode, create_dir_synced};
 use holdfast_mvcc::types::MemberId;
 use sha1::{Digest, Sha1};
 
-use crate::config::ClusterState;
-use crate::identity::Identity;
+use crate::identity::{Identity, Origin};
 
 /// The format this version writes, and the newest it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// What founders write: older versions can read it.
+const FOUNDERS_FORMAT: u32 = 1;
+const JOINED: &str = "joined";
 const MAGIC: &str = "holdfast data directory";
 const IDENTITY: &str = "IDENTITY";
 const IDENTITY_NEW: &str = "IDENTITY.new";
@@ -111,8 +115,8 @@ pub enum DataDirError {
     },
     /// IDENTITY is damaged.
     #[error(
-        "data directory {}: its IDENTITY file is damaged ({what}): restore the directory from a backup, or remove the \
-         member and let it join anew with an empty directory",
+        "data directory {}: its IDENTITY file is damaged ({what}): restore the directory from a backup, or let the member \
+         join anew under a new id: holdfast join --replace, with this member's flags",
         path.display()
     )]
     Damaged {
@@ -120,16 +124,6 @@ pub enum DataDirError {
         path: PathBuf,
         /// What is wrong in it.
         what: &'static str,
-    },
-    /// There is no data, and the cluster is said to exist.
-    #[error(
-        "data directory {}: it is empty, and with --initial-cluster-state existing a member must have data; joining a \
-         running cluster with an empty directory is not supported yet",
-        path.display()
-    )]
-    NothingToJoinWith {
-        /// The directory.
-        path: PathBuf,
     },
     /// The disk refused.
     #[error("data directory {}: cannot {action}: {source}{}", path.display(), advice(source))]
@@ -159,22 +153,17 @@ pub fn advice(error: &io::Error) -> &'static str {
 }
 
 impl DataDir {
-    /// Looks whether the directory is this member's already. Changes nothing.
-    pub fn is_ours(env: &Env, path: &Path, identity: &Identity) -> Result<bool, DataDirError> {
-        Ok(examine(env.disk.as_ref(), path, identity)? == Known::Ours)
+    /// Whose directory it is; `None` when it is nobody's yet. Changes nothing.
+    ///
+    /// Errors: files that are not ours, a damaged or newer IDENTITY.
+    pub fn owner(env: &Env, path: &Path) -> Result<Option<Identity>, DataDirError> {
+        look(env.disk.as_ref(), path)
     }
 
     /// Checks and locks the directory. In one that is refused, nothing is changed.
-    pub fn lock(
-        env: &Env,
-        path: &Path,
-        identity: &Identity,
-        state: ClusterState,
-    ) -> Result<Self, DataDirError> {
+    pub fn lock(env: &Env, path: &Path, identity: &Identity) -> Result<Self, DataDirError> {
         let disk = Arc::clone(&env.disk);
-        if examine(disk.as_ref(), path, identity)? == Known::Nothing && state == ClusterState::Existing {
-            return Err(DataDirError::NothingToJoinWith { path: path.to_owned() });
-        }
+        examine(disk.as_ref(), path, identity)?;
         create_dir_synced(disk.as_ref(), path).map_err(io_error(path, "create it"))?;
         let lock = disk.lock(&path.join(LOCK)).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => DataDirError::Locked { path: path.to_owned() },
@@ -217,8 +206,15 @@ enum Known {
 
 /// Looks, and changes nothing.
 fn examine(disk: &dyn Disk, path: &Path, identity: &Identity) -> Result<Known, DataDirError> {
+    match look(disk, path)? {
+        Some(found) => compare(path, &found, identity).map(|()| Known::Ours),
+        None => Ok(Known::Nothing),
+    }
+}
+
+fn look(disk: &dyn Disk, path: &Path) -> Result<Option<Identity>, DataDirError> {
     if !disk.exists(path).map_err(io_error(path, "look for it"))? {
-        return Ok(Known::Nothing);
+        return Ok(None);
     }
     let entries = disk.read_dir(path).map_err(io_error(path, "list it"))?;
     let names: Vec<String> =
@@ -226,11 +222,10 @@ fn examine(disk: &dyn Disk, path: &Path, identity: &Identity) -> Result<Known, D
     if !names.iter().any(|name| name == IDENTITY) {
         return match names.into_iter().find(|name| !HARMLESS.contains(&name.as_str())) {
             Some(found) => Err(DataDirError::Foreign { path: path.to_owned(), found }),
-            None => Ok(Known::Nothing),
+            None => Ok(None),
         };
     }
-    compare(path, &read_identity(disk, path)?, identity)?;
-    Ok(Known::Ours)
+    read_identity(disk, path).map(Some)
 }
 
 fn compare(path: &Path, found: &Identity, expected: &Identity) -> Result<(), DataDirError> {
@@ -283,7 +278,8 @@ fn parse_identity(dir: &Path, text: &str) -> Result<Identity, DataDirError> {
     let cluster_id = hex(field("cluster")).ok_or_else(|| damaged("it has no cluster"))?;
     let member_id = hex(field("member")).ok_or_else(|| damaged("it has no member"))?;
     let name = field("name").ok_or_else(|| damaged("it has no name"))?;
-    let identity = Identity { cluster_id, member_id: MemberId(member_id), name };
+    let origin = if lines.next() == Some(JOINED) { Origin::Joined } else { Origin::Founder };
+    let identity = Identity { cluster_id, member_id: MemberId(member_id), name, origin };
     if text != encode_identity(&identity) {
         return Err(damaged("its checksum is wrong"));
     }
@@ -291,8 +287,12 @@ fn parse_identity(dir: &Path, text: &str) -> Result<Identity, DataDirError> {
 }
 
 fn encode_identity(identity: &Identity) -> String {
+    let (format, joined) = match identity.origin {
+        Origin::Founder => (FOUNDERS_FORMAT, String::new()),
+        Origin::Joined => (FORMAT, format!("{JOINED}\n")),
+    };
     let body = format!(
-        "{MAGIC}\nformat {FORMAT}\ncluster {:016x}\nmember {:016x}\nname {}\n",
+        "{MAGIC}\nformat {format}\ncluster {:016x}\nmember {:016x}\nname {}\n{joined}",
         identity.cluster_id, identity.member_id.0, identity.name
     );
     let sum = Sha1::digest(body.as_bytes());

@@ -2,8 +2,11 @@
 
 use std::io;
 
+use holdfast_raft::{LogError, StartError};
+
 use crate::config::ConfigError;
 use crate::data_dir::DataDirError;
+use crate::joining::JoinError;
 
 /// Why a member cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +28,16 @@ pub enum ServerError {
         source: io::Error,
     },
     /// The Raft log cannot be used.
-    #[error("{0}")]
+    #[error("{}{}", .0, log_advice(.0))]
     Log(#[from] holdfast_raft::LogError),
     /// The stable store or the snapshots cannot be used.
     #[error("{0}")]
     Storage(#[from] holdfast_storage::StorageError),
+    /// The member cannot find its place in a running cluster.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// Consensus cannot start.
-    #[error("{0}")]
+    #[error("{}{}", .0, start_advice(.0))]
     Raft(#[from] holdfast_raft::StartError),
     /// Reflection or transport could not be set up.
     #[error("cannot serve clients: {0}")]
@@ -47,6 +53,8 @@ pub enum Exit {
     Failure,
     /// The flags or the environment.
     Usage,
+    /// The member has no place in its cluster any more; starting it again does not help.
+    Departed,
 }
 
 impl Exit {
@@ -56,6 +64,7 @@ impl Exit {
             Self::Success => 0,
             Self::Failure => 1,
             Self::Usage => 2,
+            Self::Departed => 3,
         }
     }
 }
@@ -70,8 +79,27 @@ impl ServerError {
             | Self::Log(_)
             | Self::Storage(_)
             | Self::Raft(_)
+            | Self::Join(_)
             | Self::Serve(_) => Exit::Failure,
         }
+    }
+}
+
+/// The command that does what an error asks for, in one step.
+const REPLACE: &str = "; one command does that: holdfast join --replace --endpoints with a member's client URL, and this \
+                       member's flags";
+
+fn log_advice(error: &LogError) -> &'static str {
+    match error {
+        LogError::Damaged { .. } | LogError::Missing { .. } => REPLACE,
+        _ => "",
+    }
+}
+
+fn start_advice(error: &StartError) -> &'static str {
+    match error {
+        StartError::Gap { .. } => REPLACE,
+        StartError::Net(_) | StartError::Raft(_) => "",
     }
 }
 

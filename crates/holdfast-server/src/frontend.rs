@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_env::{Clock, Monotonic};
-use holdfast_mvcc::command::{Command, Range, RangeResponse, ReadAt};
-use holdfast_mvcc::types::{RangeEnd, Revision};
+use holdfast_env::{Clock, Monotonic, Rng};
+use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, ReadAt, Refusal};
+use holdfast_mvcc::types::{MemberId, RangeEnd, Revision};
 use holdfast_proto::etcdserverpb as pb;
-use holdfast_raft::{Log, Node};
+use holdfast_raft::{ChangeError, ChangeRules, Log, Member, MemberChange, Node};
 use holdfast_storage::{Answer, DispatcherState, ReadError, Storage, Visible};
 use tokio::sync::{Semaphore, watch};
 use tonic::metadata::MetadataMap;
 
 use crate::codec::response::signed;
 use crate::config::RequestLimits;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::limits;
 use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Metrics, RequestKind, Scrape};
@@ -30,6 +30,8 @@ pub struct Frontend {
     pub identity: Identity,
     /// What is refused.
     pub limits: RequestLimits,
+    /// What changes of the membership must not do.
+    pub change_rules: ChangeRules,
     /// Consensus.
     pub node: Node,
     /// Local state.
@@ -41,6 +43,7 @@ pub struct Frontend {
     /// Watch streams.
     pub watches: Watches,
     clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
     budget: Duration,
     blocking_reads: Arc<Semaphore>,
     ready: watch::Receiver<bool>,
@@ -52,6 +55,8 @@ pub struct Parts {
     pub identity: Identity,
     /// What is refused.
     pub limits: RequestLimits,
+    /// What changes of the membership must not do.
+    pub change_rules: ChangeRules,
     /// The time a request may take inside the server.
     pub budget: Duration,
     /// Consensus.
@@ -66,6 +71,8 @@ pub struct Parts {
     pub watches: Watches,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
     /// True once the member has caught up after its start.
     pub ready: watch::Receiver<bool>,
 }
@@ -103,12 +110,14 @@ impl Frontend {
         Self {
             identity: parts.identity,
             limits: parts.limits,
+            change_rules: parts.change_rules,
             node: parts.node,
             storage: parts.storage,
             log: parts.log,
             metrics: parts.metrics,
             watches: parts.watches,
             clock: parts.clock,
+            rng: parts.rng,
             budget: parts.budget,
             blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
             ready: parts.ready,
@@ -137,6 +146,18 @@ impl Frontend {
         Ok(Call { began: self.clock.now(), client_deadline, budget })
     }
 
+    /// Admits a call that reads or changes data: not on a member whose data is known to differ from the others'.
+    pub fn admit_data(&self, metadata: &MetadataMap, service: Service) -> Result<Call, Failure> {
+        let call = self.admit(metadata, service)?;
+        if self.is_corrupt() { Err(Failure::Refused(Refusal::Corrupt)) } else { Ok(call) }
+    }
+
+    /// True when the alarm for differing data is active for this member.
+    pub fn is_corrupt(&self) -> bool {
+        let own = Alarm { member: self.identity.member_id, kind: AlarmKind::Corrupt };
+        self.storage.alarms().contains(&own)
+    }
+
     /// Whether a client wants to be refused while no leader is known.
     pub fn leader_wanted(metadata: &MetadataMap) -> LeaderWanted {
         match metadata.get("hasleader") {
@@ -163,6 +184,27 @@ impl Frontend {
             Err(error) => tracing::debug!(?since_arrival, %error, "not committed as far as known"),
         }
         proposed.map_err(|error| within(error, call.client_deadline, self.budget))
+    }
+
+    /// Changes who takes part; gives the members after it.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn change_members(&self, change: &MemberChange, call: Call) -> Result<Vec<Member>, Failure> {
+        let changed = self.node.change_members(change, self.change_rules, self.remaining(call)).await;
+        changed.map_err(|error| match error {
+            ChangeError::Node(error) => within(error, call.client_deadline, self.budget),
+            refusal => Failure::Change(refusal),
+        })
+    }
+
+    /// Moves leadership to a voter.
+    pub async fn transfer_leader(&self, to: MemberId, call: Call) -> Result<(), Failure> {
+        Ok(self.node.transfer_leader(to, self.remaining(call)).await?)
+    }
+
+    /// An id that no member ever had.
+    pub fn new_member_id(&self, peer_urls: &[String]) -> MemberId {
+        let cluster_id = self.identity.cluster_id;
+        identity::added_member_id(cluster_id, peer_urls, self.clock.wall(), self.rng.next_u64())
     }
 
     /// Makes a local read that follows linearizable.

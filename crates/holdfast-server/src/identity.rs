@@ -1,8 +1,10 @@
-//! Ids of the cluster and its members, computed from the initial cluster, so that all members agree without a word.
+//! Ids of the cluster and its members. Those of the founders are computed from the initial cluster, so that all members
+//! agree without a word; a member that is added later gets its id from the member that was asked to add it.
 //!
 //! A member's id is the first 8 bytes (big-endian) of the SHA-1 over the cluster token and its sorted peer URLs; the
 //! cluster's id is the same over the sorted member ids. Neither is ever 0, which means "none" on the wire.
 
+use holdfast_env::UnixMillis;
 use holdfast_mvcc::types::MemberId;
 use sha1::{Digest, Sha1};
 
@@ -17,6 +19,17 @@ pub struct Identity {
     pub member_id: MemberId,
     /// Its name.
     pub name: String,
+    /// How it came into the cluster.
+    pub origin: Origin,
+}
+
+/// How a member came into the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It is one of those that formed it: its ids follow from the flags.
+    Founder,
+    /// It was added to a running one: its ids were given to it, and stand in its data directory alone.
+    Joined,
 }
 
 impl Identity {
@@ -31,6 +44,7 @@ impl Identity {
             cluster_id: cluster_id(&config.cluster_token, &config.initial_cluster),
             member_id: member_id(&config.cluster_token, ours),
             name: config.name.clone(),
+            origin: Origin::Founder,
         }
     }
 }
@@ -40,6 +54,14 @@ pub fn member_id(token: &str, member: &InitialMember) -> MemberId {
     let urls: Vec<String> = member.peer_urls.iter().map(ToString::to_string).collect();
     let parts = std::iter::once(token.as_bytes()).chain(urls.iter().map(String::as_bytes));
     MemberId(digest(parts))
+}
+
+/// An id for a member that is added to a running cluster: from its peer URLs and the time, as in etcd, and a random
+/// number, so that it is never one that was used before.
+pub fn added_member_id(cluster_id: u64, peer_urls: &[String], now: UnixMillis, random: u64) -> MemberId {
+    let (cluster, now, random) = (cluster_id.to_be_bytes(), now.0.to_be_bytes(), random.to_be_bytes());
+    let numbers = [&cluster[..], &now[..], &random[..]];
+    MemberId(digest(numbers.into_iter().chain(peer_urls.iter().map(String::as_bytes))))
 }
 
 fn cluster_id(token: &str, members: &[InitialMember]) -> u64 {

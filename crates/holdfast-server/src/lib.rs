@@ -14,9 +14,9 @@
 //! - Every task is owned by [`server::Server`] and ends with it.
 //!
 //! # Module map
-//! [`config`], [`limits`], [`identity`], [`data_dir`] before the start; [`server`] the order of start and stop;
+//! [`config`], [`limits`], [`identity`], [`joining`], [`data_dir`] before the start; [`server`] the order of start and stop;
 //! [`serve`], [`listener`], [`connection`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
-//! [`watch`] the watch streams;
+//! [`watch`] the watch streams; [`digests`] whether the members agree;
 //! [`codec`], [`status`] the wire; [`metrics`], [`monitoring`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
 pub mod codec;
@@ -24,11 +24,13 @@ pub mod config;
 pub mod connection;
 pub mod data_dir;
 pub mod demo;
+pub mod digests;
 pub mod error;
 pub mod frontend;
 pub mod healthcheck;
 pub mod http;
 pub mod identity;
+pub mod joining;
 pub mod limits;
 pub mod listener;
 pub mod logging;

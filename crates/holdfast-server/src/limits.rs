@@ -177,3 +177,6 @@ const _: () = assert!(
 );
 const _: () =
     assert!(REQUEST_BYTES_MAX >= REQUEST_BYTES_BOUNDS.0 && REQUEST_BYTES_MAX <= REQUEST_BYTES_BOUNDS.1);
+
+/// How long a member may take to digest all of its data.
+pub const DIGEST_LIMIT: Duration = Duration::from_secs(300);

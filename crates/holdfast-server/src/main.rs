@@ -1,6 +1,7 @@
 //! The binary `holdfast`: a member, a demo of three, or a health check.
 //!
-//! Exit codes: 0 done, 1 something on the machine or in the cluster, 2 flags or environment.
+//! Exit codes: 0 done, 1 something on the machine or in the cluster, 2 flags or environment, 3 the member has no place in
+//! its cluster any more (it was removed, or came back without its data): starting it again does not help.
 
 use std::io::Write;
 use std::pin::pin;
@@ -8,11 +9,12 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use holdfast_env::{RealSpawn, Spawn};
+use holdfast_raft::Departure;
 use holdfast_server::config::Config;
-use holdfast_server::config::flags::{self, CliCommand, DemoFlags, HealthcheckFlags, ServerFlags};
+use holdfast_server::config::flags::{self, CliCommand, DemoFlags, HealthcheckFlags, JoinFlags, ServerFlags};
 use holdfast_server::error::{Exit, ServerError};
-use holdfast_server::server::Server;
-use holdfast_server::{demo, healthcheck, logging, monitoring};
+use holdfast_server::server::{self, Server};
+use holdfast_server::{demo, healthcheck, joining, logging, monitoring};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -27,7 +29,8 @@ fn main() -> ExitCode {
     };
     let (exit, message) = runtime.block_on(async {
         match cli.command {
-            None => serve(&cli.server).await,
+            None => serve(&cli.server, None).await,
+            Some(CliCommand::Join(flags)) => serve(&cli.server, Some(&flags)).await,
             Some(CliCommand::Demo(flags)) => run_demo(&flags).await,
             Some(CliCommand::Healthcheck(flags)) => check(&flags).await,
             Some(CliCommand::Flags) => print_flags(),
@@ -61,7 +64,7 @@ fn failed(error: &ServerError) -> (Exit, String) {
     (error.exit(), error.to_string())
 }
 
-async fn serve(flags: &ServerFlags) -> (Exit, String) {
+async fn serve(flags: &ServerFlags, join: Option<&JoinFlags>) -> (Exit, String) {
     let config = match logging::start(flags).and_then(|()| Config::from_flags(flags)) {
         Ok(config) => config,
         Err(error) => return failed(&error.into()),
@@ -86,7 +89,7 @@ async fn serve(flags: &ServerFlags) -> (Exit, String) {
     };
     let server = tokio::select! {
         // Cancel-safe: a start that is dropped has acknowledged nothing, and the log is made to be cut off anywhere.
-        started = Server::start(&config) => match started {
+        started = start(&config, join) => match started {
             Ok(server) => server,
             Err(error) => return failed(&error),
         },
@@ -101,13 +104,39 @@ async fn serve(flags: &ServerFlags) -> (Exit, String) {
     server.stop().await;
     match ending {
         Ending::Asked(_) => (Exit::Success, String::new()),
+        Ending::Departed(why) => (Exit::Departed, farewell(why, &config)),
         Ending::ServingEnded => (Exit::Failure, "serving clients ended unexpectedly: see the log".to_owned()),
+    }
+}
+
+/// Starts a member, after it has joined if it is to.
+async fn start(config: &Config, join: Option<&JoinFlags>) -> Result<Server, ServerError> {
+    if let Some(join) = join {
+        joining::join(&server::world(config), config, join).await?;
+    }
+    Server::start(config).await
+}
+
+/// What whoever runs the member is told when it has no place any more.
+fn farewell(why: Departure, config: &Config) -> String {
+    let (name, data_dir) = (&config.name, config.data_dir.display());
+    let again = "holdfast join --replace --endpoints with a member's client URL, and this member's flags";
+    match why {
+        Departure::Removed => format!(
+            "member \"{name}\" was removed from the cluster, and its id cannot be used again: {data_dir} is kept and not \
+             used any more. To take part again as a new member: {again}"
+        ),
+        Departure::Wiped => format!(
+            "member \"{name}\" came back without its log: {data_dir} is not what it was, and the others refuse a member \
+             that has forgotten what it acknowledged. Restore the directory, or take part as a new member: {again}"
+        ),
     }
 }
 
 /// Why a member that has started stops.
 enum Ending {
     Asked(&'static str),
+    Departed(Departure),
     ServingEnded,
 }
 
@@ -115,10 +144,12 @@ enum Ending {
 async fn until_the_end(server: &Server, stop: StopRequest, dumps: &mut Signal) -> Ending {
     let mut asked = pin!(stop.wait());
     let mut serving_ended = pin!(server.serving_ended());
+    let mut departed = pin!(server.departed());
     loop {
         tokio::select! {
             // All only wait; nothing is lost with the others.
             why = &mut asked => return Ending::Asked(why),
+            why = &mut departed => return Ending::Departed(why),
             () = &mut serving_ended => return Ending::ServingEnded,
             Some(()) = dumps.recv() => take_dump(server).await,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use holdfast_env::{Env, TaskHandle};
 use holdfast_mvcc::command::{Command, MemberAttributes};
 use holdfast_proto::etcdserverpb as pb;
-use holdfast_raft::{GrpcNet, GrpcNetConfig, Log, LogConfig, Member, Node, NodeConfig};
+use holdfast_raft::{Departure, GrpcNet, GrpcNetConfig, Log, LogConfig, Member, Node, NodeConfig};
 use holdfast_storage::{Storage, StorageConfig};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -18,11 +18,11 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::ServerError;
 use crate::frontend::{Frontend, Parts};
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, Origin};
 use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Fixed, Metrics};
 use crate::watch::{Inbox, WatchParts, WatchTerms, Watches};
-use crate::{http, limits, listener, serve};
+use crate::{digests, http, joining, limits, listener, serve};
 
 /// A running member. Stop it with [`Server::stop`]; dropping it leaves its tasks running.
 pub struct Server {
@@ -44,11 +44,8 @@ impl Server {
     /// Errors: the first thing that does not work. As long as that is the directory or an address, nothing on disk was
     /// changed.
     pub async fn start(config: &Config) -> Result<Self, ServerError> {
-        let env = Env {
-            faults: config.faults.clone(),
-            ..Env::real(tokio::runtime::Handle::current(), peer_net(config))
-        };
-        let identity = Identity::of(config);
+        let env = world(config);
+        let identity = joining::identify(&env, config).await?;
         let (data_dir, listeners) = claim(&env, config, &identity).await?;
         tracing::info!(
             name = identity.name,
@@ -83,6 +80,7 @@ impl Server {
         let parts = Parts {
             identity,
             limits: config.limits,
+            change_rules: config.change_rules,
             budget: config.request_budget(),
             node,
             storage,
@@ -90,6 +88,7 @@ impl Server {
             metrics,
             watches,
             clock: Arc::clone(&env.clock),
+            rng: Arc::clone(&env.rng),
             ready: ready.clone(),
         };
         let frontend = Arc::new(Frontend::new(parts));
@@ -135,7 +134,12 @@ impl Server {
             stop: self.stop.clone(),
             client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
         };
+        let digests = config.corrupt_check_time.map(|period| {
+            let (frontend, clock) = (Arc::clone(&self.frontend), Arc::clone(&self.env.clock));
+            digests::run(frontend, clock, period, self.stop.clone())
+        });
         let mut tasks = self.tasks.lock();
+        tasks.extend(digests.map(|run| self.env.spawn.task("digests", Box::pin(run))));
         tasks.push(self.env.spawn.task("serve", Box::pin(serve)));
         tasks.push(self.env.spawn.task("greet", Box::pin(greeting.run())));
         Ok(())
@@ -171,6 +175,16 @@ impl Server {
     /// Errors: the member applies nothing any more, or stops.
     pub async fn dump(&self) -> Result<(), holdfast_raft::NodeError> {
         self.frontend.node.trigger_dump().await
+    }
+
+    /// Completes when this member has no place in the cluster any more, and says why: it should be stopped then.
+    pub async fn departed(&self) -> Departure {
+        let mut departed = self.frontend.node.departed();
+        match departed.wait_for(Option::is_some).await.map(|why| *why) {
+            Ok(Some(why)) => why,
+            // Consensus has ended: there is nobody left who could tell.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Completes if serving ends without [`Server::stop`]: something went wrong, and the process should end.
@@ -226,9 +240,8 @@ async fn claim(
     config: &Config,
     identity: &Identity,
 ) -> Result<(DataDir, Vec<TcpListener>), ServerError> {
-    let lock = || DataDir::lock(env, &config.data_dir, identity, config.cluster_state);
-    let is_ours = DataDir::is_ours(env, &config.data_dir, identity)?;
-    let locked = is_ours.then(lock).transpose()?;
+    let lock = || DataDir::lock(env, &config.data_dir, identity);
+    let locked = DataDir::owner(env, &config.data_dir)?.map(|_| lock()).transpose()?;
     let listeners = listener::bind("listen-client-urls", &config.listen_client_urls).await?;
     // Consensus listens for itself; asking here finds a taken address before anything is written.
     drop(listener::bind("listen-peer-urls", &config.listen_peer_urls).await?);
@@ -335,7 +348,10 @@ fn node_config(config: &Config, identity: &Identity) -> NodeConfig {
         id: identity.member_id,
         cluster_id: identity.cluster_id,
         listen_peer_urls: config.listen_peer_urls.iter().map(ToString::to_string).collect(),
-        initial_members: config.initial_cluster.iter().map(member).collect(),
+        initial_members: match identity.origin {
+            Origin::Founder => config.initial_cluster.iter().map(member).collect(),
+            Origin::Joined => Vec::new(),
+        },
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         request_bytes_max: config.limits.request_bytes_max,
@@ -343,6 +359,12 @@ fn node_config(config: &Config, identity: &Identity) -> NodeConfig {
         apply_lag_max: limits::APPLY_LAG_MAX,
         dump_log_bytes: config.engine.dump_log_bytes,
     }
+}
+
+/// The real world, as this member uses it.
+pub fn world(config: &Config) -> Env {
+    let runtime = tokio::runtime::Handle::current();
+    Env { faults: config.faults.clone(), ..Env::real(runtime, peer_net(config)) }
 }
 
 /// The network to the other members. Its frames hold the largest request and whatever goes with it.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use holdfast_mvcc::command::{Invalid, Refusal};
-use holdfast_raft::{NodeError, TimeoutCause};
+use holdfast_raft::{ChangeError, NodeError, TimeoutCause, TransferError};
 use holdfast_storage::ReadError;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -32,6 +32,12 @@ pub enum Failure {
     Refused(Refusal),
     /// Consensus gave no answer.
     Node(NodeError),
+    /// The membership must not be changed so.
+    Change(ChangeError),
+    /// Peer URLs that are none.
+    PeerUrls,
+    /// Leadership was not moved.
+    Transfer(TransferError),
     /// The client's own deadline ended first; a write may have happened.
     ClientDeadline,
     /// The client asked for a leader and none is known.
@@ -81,6 +87,12 @@ impl From<NodeError> for Failure {
     }
 }
 
+impl From<TransferError> for Failure {
+    fn from(error: TransferError) -> Self {
+        Self::Transfer(error)
+    }
+}
+
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         match error {
@@ -103,6 +115,19 @@ impl From<Failure> for Status {
             }
             Failure::Refused(refusal) => refused(refusal),
             Failure::Node(error) => node(&error),
+            Failure::Change(error) => change(&error),
+            Failure::PeerUrls => {
+                Self::new(Code::InvalidArgument, "etcdserver: given member URLs are invalid")
+            }
+            Failure::Transfer(TransferError::NotLeader) => {
+                Self::new(Code::FailedPrecondition, "etcdserver: not leader")
+            }
+            Failure::Transfer(TransferError::NoSuchVoter) => {
+                Self::new(Code::FailedPrecondition, "etcdserver: bad leader transferee")
+            }
+            Failure::Transfer(TransferError::TimedOut) => {
+                Self::new(Code::Unknown, "etcdserver: request timed out, leader transfer took too long")
+            }
             Failure::ClientDeadline => with(
                 Self::new(Code::DeadlineExceeded, "etcdserver: context deadline exceeded"),
                 OUTCOME,
@@ -146,6 +171,8 @@ fn invalid_text(invalid: Invalid) -> &'static str {
 
 fn refused(refusal: Refusal) -> Status {
     match refusal {
+        Refusal::NoSpace => Status::new(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+        Refusal::Corrupt => Status::new(Code::DataLoss, "etcdserver: corrupt cluster"),
         Refusal::KeyNotFound => Status::new(Code::InvalidArgument, "etcdserver: key not found"),
         Refusal::LeaseNotFound { .. } => Status::new(Code::NotFound, "etcdserver: requested lease not found"),
         Refusal::Compacted { compact_revision, .. } => with(
@@ -190,6 +217,31 @@ fn node(error: &NodeError) -> Status {
         NodeError::Stopped => (Code::Unavailable, "etcdserver: server stopped", "unknown"),
     };
     with(Status::new(code, text), OUTCOME, outcome)
+}
+
+fn change(error: &ChangeError) -> Status {
+    let (code, text) = match error {
+        ChangeError::Node(error) => return node(error),
+        ChangeError::NotFound => (Code::NotFound, "etcdserver: member not found"),
+        ChangeError::IdTaken => (Code::FailedPrecondition, "etcdserver: member ID already exist"),
+        ChangeError::UrlsTaken => (Code::FailedPrecondition, "etcdserver: Peer URLs already exists"),
+        ChangeError::TooManyLearners => {
+            (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
+        }
+        ChangeError::NotLearner => {
+            (Code::FailedPrecondition, "etcdserver: can only promote a learner member")
+        }
+        ChangeError::NotReady => (
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        ),
+        ChangeError::NotEnoughStarted => (
+            Code::FailedPrecondition,
+            "etcdserver: re-configuration failed due to not enough started members",
+        ),
+        ChangeError::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
+    };
+    with(Status::new(code, text), OUTCOME, "none")
 }
 
 fn with(mut status: Status, key: &'static str, value: &str) -> Status {
@@ -276,6 +328,8 @@ mod tests {
             (DecodeError::SortOption.into(), 3, "etcdserver: invalid sort option"),
             (DecodeError::CompareOption.into(), 3, "etcdserver: invalid compare option"),
             (Refusal::KeyNotFound.into(), 3, "etcdserver: key not found"),
+            (Refusal::NoSpace.into(), 8, "etcdserver: mvcc: database space exceeded"),
+            (Refusal::Corrupt.into(), 15, "etcdserver: corrupt cluster"),
             (Refusal::LeaseNotFound { lease: LeaseId(7) }.into(), 5, "etcdserver: requested lease not found"),
             (
                 Refusal::Compacted { requested: 1, compact_revision: Revision::new(4) }.into(),
@@ -327,10 +381,48 @@ mod tests {
                 "grpc: received message larger than max (2187274 vs. 2097152)",
             ),
         ];
+        check(cases);
+    }
+
+    fn check(cases: Vec<(Failure, i32, &str)>) {
         for (failure, code, text) in cases {
             let (what, status) = (format!("{failure:?}"), Status::from(failure));
             assert_eq!((i32::from(status.code()), status.message()), (code, text), "{what}");
         }
+    }
+
+    #[test]
+    fn changes_of_members_are_refused_in_the_words_of_the_contract() {
+        check(vec![
+            (Failure::Change(ChangeError::NotFound), 5, "etcdserver: member not found"),
+            (Failure::Change(ChangeError::IdTaken), 9, "etcdserver: member ID already exist"),
+            (Failure::Change(ChangeError::UrlsTaken), 9, "etcdserver: Peer URLs already exists"),
+            (
+                Failure::Change(ChangeError::TooManyLearners),
+                9,
+                "etcdserver: too many learner members in cluster",
+            ),
+            (Failure::Change(ChangeError::NotLearner), 9, "etcdserver: can only promote a learner member"),
+            (
+                Failure::Change(ChangeError::NotReady),
+                9,
+                "etcdserver: can only promote a learner member which is in sync with leader",
+            ),
+            (
+                Failure::Change(ChangeError::NotEnoughStarted),
+                9,
+                "etcdserver: re-configuration failed due to not enough started members",
+            ),
+            (Failure::Change(ChangeError::Unhealthy), 14, "etcdserver: unhealthy cluster"),
+            (Failure::PeerUrls, 3, "etcdserver: given member URLs are invalid"),
+            (TransferError::NotLeader.into(), 9, "etcdserver: not leader"),
+            (TransferError::NoSuchVoter.into(), 9, "etcdserver: bad leader transferee"),
+            (
+                TransferError::TimedOut.into(),
+                2,
+                "etcdserver: request timed out, leader transfer took too long",
+            ),
+        ]);
     }
 
     #[test]

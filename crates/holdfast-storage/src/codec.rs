@@ -11,7 +11,7 @@ use bincode::Options;
 use bytes::Bytes;
 use holdfast_env::{LogId, LogIndex, Term};
 use holdfast_mvcc::Head;
-use holdfast_mvcc::command::MemberAttributes;
+use holdfast_mvcc::command::{Alarm, AlarmKind, MemberAttributes};
 use holdfast_mvcc::types::{MemberId, Revision};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -19,6 +19,9 @@ use crate::error::StoreError;
 use crate::types::Applied;
 
 const MAGIC: [u8; 2] = *b"HF";
+
+/// An empty list of alarms as written.
+const NO_ALARMS: u8 = 0;
 
 /// A membership of hundreds of members with long URLs is far below.
 const BYTES_MAX: u64 = 16 << 20;
@@ -39,17 +42,19 @@ pub(crate) enum CodecKind {
     Scrubbed = 5,
 }
 
-const VERSION: u8 = 1;
-
 /// A structure with a written form.
 pub(crate) trait Cold: Serialize + DeserializeOwned {
     /// What it is.
     const KIND: CodecKind;
+    /// The version that is written.
+    const VERSION: u8 = 1;
+    /// What the version before it lacks at its end; `None` when that is not read any more.
+    const LACKS: Option<&'static [u8]> = None;
 }
 
 /// Encodes with header.
 pub(crate) fn encode<T: Cold>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![MAGIC[0], MAGIC[1], VERSION, T::KIND as u8];
+    let mut bytes = vec![MAGIC[0], MAGIC[1], T::VERSION, T::KIND as u8];
     options().serialize_into(&mut bytes, value).expect("writing into a vector below the limit");
     bytes
 }
@@ -58,22 +63,33 @@ pub(crate) fn encode<T: Cold>(value: &T) -> Vec<u8> {
 pub(crate) fn decode<T: Cold>(bytes: &[u8]) -> Result<T, StoreError> {
     let bad = |what: String| StoreError::damaged(format!("{:?}: {what}", T::KIND));
     let (header, body) = bytes.split_at_checked(4).ok_or_else(|| bad("too short".into()))?;
-    if header[..2] == MAGIC && header[2] > VERSION && header[3] == T::KIND as u8 {
-        return Err(StoreError::newer(&format!("{:?}", T::KIND), header[2], VERSION));
+    if header[..2] == MAGIC && header[2] > T::VERSION && header[3] == T::KIND as u8 {
+        return Err(StoreError::newer(&format!("{:?}", T::KIND), header[2], T::VERSION));
     }
-    if header != [MAGIC[0], MAGIC[1], VERSION, T::KIND as u8] {
-        return Err(bad(format!("unknown header {header:?}")));
+    let is = |version: u8| header == [MAGIC[0], MAGIC[1], version, T::KIND as u8];
+    match T::LACKS {
+        _ if is(T::VERSION) => options().deserialize(body).map_err(|e| bad(e.to_string())),
+        Some(lacks) if is(T::VERSION - 1) => {
+            let whole = [body, lacks].concat();
+            options().deserialize(&whole).map_err(|e| bad(e.to_string()))
+        }
+        _ => Err(bad(format!("unknown header {header:?}"))),
     }
-    options().deserialize(body).map_err(|e| bad(e.to_string()))
 }
 
 fn options() -> impl Options {
     bincode::DefaultOptions::new().with_limit(BYTES_MAX).with_varint_encoding().reject_trailing_bytes()
 }
 
-/// [`Head`] as stored.
+/// [`Head`] as stored. Version 2 added the alarms, at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredHead {
+    base: StoredBase,
+    alarms: Vec<StoredAlarm>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredBase {
     revision: u64,
     compact_revision: Option<u64>,
     members: Vec<StoredMember>,
@@ -84,6 +100,19 @@ struct StoredMember {
     id: u64,
     name: String,
     client_urls: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StoredAlarm {
+    member: u64,
+    kind: StoredAlarmKind,
+}
+
+/// Written as 0 and 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum StoredAlarmKind {
+    NoSpace,
+    Corrupt,
 }
 
 /// [`Applied`] as stored: pairs of term and index.
@@ -100,11 +129,12 @@ pub(crate) struct StoredScrubbed {
     pub(crate) compact_revision: u64,
 }
 
-/// The first frame of a snapshot's content.
+/// The first frame of a snapshot's content. Version 2 added the alarms, at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Preface {
-    head: StoredHead,
+    base: StoredBase,
     applied: StoredApplied,
+    alarms: Vec<StoredAlarm>,
 }
 
 /// The end of a snapshot file.
@@ -124,6 +154,8 @@ pub(crate) struct Footer {
 
 impl Cold for StoredHead {
     const KIND: CodecKind = CodecKind::Head;
+    const VERSION: u8 = 2;
+    const LACKS: Option<&'static [u8]> = Some(&[NO_ALARMS]);
 }
 impl Cold for StoredApplied {
     const KIND: CodecKind = CodecKind::Applied;
@@ -133,6 +165,8 @@ impl Cold for StoredScrubbed {
 }
 impl Cold for Preface {
     const KIND: CodecKind = CodecKind::Preface;
+    const VERSION: u8 = 2;
+    const LACKS: Option<&'static [u8]> = Some(&[NO_ALARMS]);
 }
 impl Cold for Footer {
     const KIND: CodecKind = CodecKind::Footer;
@@ -141,11 +175,12 @@ impl Cold for Footer {
 impl Preface {
     /// The preface of a snapshot with this content.
     pub(crate) fn new(head: &Head, applied: &Applied) -> Self {
-        Self { head: head.into(), applied: applied.into() }
+        let StoredHead { base, alarms } = head.into();
+        Self { base, applied: applied.into(), alarms }
     }
     /// The state beside the records, and its place in the log.
     pub(crate) fn into_parts(self) -> (Head, Applied) {
-        (self.head.into(), self.applied.into())
+        (StoredHead { base: self.base, alarms: self.alarms }.into(), self.applied.into())
     }
 }
 
@@ -156,25 +191,42 @@ impl From<&Head> for StoredHead {
             name: m.name.clone(),
             client_urls: m.client_urls.clone(),
         };
-        Self {
+        let alarm = |alarm: &Alarm| StoredAlarm {
+            member: alarm.member.0,
+            kind: match alarm.kind {
+                AlarmKind::NoSpace => StoredAlarmKind::NoSpace,
+                AlarmKind::Corrupt => StoredAlarmKind::Corrupt,
+            },
+        };
+        let base = StoredBase {
             revision: head.revision.get(),
             compact_revision: head.compact_revision.map(Revision::get),
             members: head.members.iter().map(member).collect(),
-        }
+        };
+        Self { base, alarms: head.alarms.iter().map(alarm).collect() }
     }
 }
 
 impl From<StoredHead> for Head {
     fn from(head: StoredHead) -> Self {
+        let StoredHead { base, alarms } = head;
+        let alarm = |alarm: StoredAlarm| Alarm {
+            member: MemberId(alarm.member),
+            kind: match alarm.kind {
+                StoredAlarmKind::NoSpace => AlarmKind::NoSpace,
+                StoredAlarmKind::Corrupt => AlarmKind::Corrupt,
+            },
+        };
         let member = |m: StoredMember| MemberAttributes {
             id: MemberId(m.id),
             name: m.name,
             client_urls: m.client_urls,
         };
         Self {
-            revision: Revision::new(head.revision),
-            compact_revision: head.compact_revision.map(Revision::new),
-            members: head.members.into_iter().map(member).collect(),
+            revision: Revision::new(base.revision),
+            compact_revision: base.compact_revision.map(Revision::new),
+            members: base.members.into_iter().map(member).collect(),
+            alarms: alarms.into_iter().map(alarm).collect(),
         }
     }
 }
@@ -211,7 +263,12 @@ mod tests {
     fn head() -> Head {
         let member =
             MemberAttributes { id: MemberId(7), name: "a".into(), client_urls: vec!["http://h:1".into()] };
-        Head { revision: Revision::new(9), compact_revision: Some(Revision::new(4)), members: vec![member] }
+        Head {
+            revision: Revision::new(9),
+            compact_revision: Some(Revision::new(4)),
+            members: vec![member],
+            alarms: vec![Alarm { member: MemberId(7), kind: AlarmKind::Corrupt }],
+        }
     }
 
     /// The bytes on disk; a change here needs a new version.
@@ -219,8 +276,9 @@ mod tests {
     fn golden_bytes() {
         let stored = encode(&StoredApplied::from(&applied()));
         assert_eq!(stored, [b'H', b'F', 1, 2, 1, 3, 251, 44, 1, 1, 1, 0, 1, b'm']);
-        let mut want = vec![b'H', b'F', 1, 1, 9, 1, 4, 1, 7, 1, b'a', 1, 10];
+        let mut want = vec![b'H', b'F', 2, 1, 9, 1, 4, 1, 7, 1, b'a', 1, 10];
         want.extend_from_slice(b"http://h:1");
+        want.extend_from_slice(&[1, 7, 1]);
         assert_eq!(encode(&StoredHead::from(&head())), want);
         assert_eq!(encode(&StoredScrubbed { compact_revision: 5 }), [b'H', b'F', 1, 5, 5]);
         let footer = Footer {
@@ -240,6 +298,20 @@ mod tests {
         let (head2, applied2) =
             decode::<Preface>(&encode(&Preface::new(&head(), &applied()))).unwrap().into_parts();
         assert_eq!((head2, applied2), (head(), applied()));
+    }
+
+    #[test]
+    fn what_was_written_before_there_were_alarms_is_read() {
+        let without = Head { alarms: Vec::new(), ..head() };
+        let before = |mut bytes: Vec<u8>| {
+            assert_eq!((bytes[2], bytes.pop()), (2, Some(NO_ALARMS)));
+            bytes[2] = 1;
+            bytes
+        };
+        let stored = before(encode(&StoredHead::from(&without)));
+        assert_eq!(Head::from(decode::<StoredHead>(&stored).unwrap()), without);
+        let preface = before(encode(&Preface::new(&without, &applied())));
+        assert_eq!(decode::<Preface>(&preface).unwrap().into_parts(), (without, applied()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use holdfast_mvcc::ReadWindow;
-use holdfast_mvcc::command::{MemberAttributes, ReadAt, Refusal};
+use holdfast_mvcc::command::{Alarm, MemberAttributes, ReadAt, Refusal};
 use holdfast_mvcc::types::Revision;
 use parking_lot::Mutex;
 
@@ -23,6 +23,7 @@ struct Inner {
     revision: Revision,
     compact_revision: Option<Revision>,
     members: Arc<[MemberAttributes]>,
+    alarms: Arc<[Alarm]>,
     pins: BTreeMap<Revision, usize>,
 }
 
@@ -43,6 +44,7 @@ impl Gate {
             revision: head.revision,
             compact_revision: head.compact_revision,
             members: head.members.as_slice().into(),
+            alarms: head.alarms.as_slice().into(),
             pins: BTreeMap::new(),
         };
         Arc::new(Self { inner: Mutex::new(inner) })
@@ -56,6 +58,9 @@ impl Gate {
         inner.compact_revision = head.compact_revision;
         if inner.members[..] != head.members[..] {
             inner.members = head.members.as_slice().into();
+        }
+        if inner.alarms[..] != head.alarms[..] {
+            inner.alarms = head.alarms.as_slice().into();
         }
     }
 
@@ -93,6 +98,11 @@ impl Gate {
     /// The members' attributes at the visible revision.
     pub(crate) fn members(&self) -> Vec<MemberAttributes> {
         self.inner.lock().members.to_vec()
+    }
+
+    /// The alarms that are active at the visible revision.
+    pub(crate) fn alarms(&self) -> Arc<[Alarm]> {
+        Arc::clone(&self.inner.lock().alarms)
     }
 
     /// The visible compact revision, when nobody reads below it: then what it made unreadable may go.
@@ -142,6 +152,7 @@ mod tests {
             revision: Revision::new(revision),
             compact_revision: compact.map(Revision::new),
             members: Vec::new(),
+            alarms: Vec::new(),
         }
     }
 

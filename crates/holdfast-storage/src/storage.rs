@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use holdfast_env::{BoxFuture, Env, TaskHandle};
-use holdfast_mvcc::command::{Command, MemberAttributes, Op, Range, RangeResponse, Txn, TxnResponse};
+use holdfast_mvcc::command::{Alarm, Command, MemberAttributes, Op, Range, RangeResponse, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyValue, Record, Revision};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -170,6 +170,11 @@ impl Storage {
     /// The members' attributes as of the visible state.
     pub fn members(&self) -> Vec<MemberAttributes> {
         self.shared().view.load().gate.members()
+    }
+
+    /// The alarms that are active as of the visible state.
+    pub fn alarms(&self) -> Arc<[Alarm]> {
+        self.shared().view.load().gate.alarms()
     }
 
     /// Figures for status and metrics. Takes only short locks: while commands are evaluated, keys and logical bytes are
@@ -383,7 +388,11 @@ fn command_cost(command: &Command) -> usize {
     match command {
         Command::Put(put) => put.key.len() + put.value.len(),
         Command::Txn(txn) => txn_cost(txn),
-        Command::DeleteRange(_) | Command::Compact(_) | Command::PublishMember(_) => 256,
+        Command::DeleteRange(_)
+        | Command::Compact(_)
+        | Command::PublishMember(_)
+        | Command::RaiseAlarm(_)
+        | Command::ClearAlarm(_) => 256,
     }
 }
 

@@ -30,7 +30,7 @@ pub const CALM: [&str; 2] = ["--election-timeout=3000", "--heartbeat-interval=10
 /// A running cluster. Stop it with [`TestCluster::stop`].
 pub struct TestCluster {
     members: Vec<TestMember>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// One member, running or stopped.
@@ -61,8 +61,7 @@ impl TestCluster {
     pub async fn start_without_waiting(size: usize, extra_flags: &[&str]) -> Result<Self> {
         for _ in 0..START_ATTEMPTS {
             let directory = TempDir::new().context("a directory for the members' data")?;
-            let mut cluster =
-                Self { members: configs(size, &directory, extra_flags)?, _directory: directory };
+            let mut cluster = Self { members: configs(size, &directory, extra_flags)?, directory };
             match cluster.start_all().await {
                 Ok(()) => return Ok(cluster),
                 Err(ServerError::Listen { .. }) => cluster.stop().await,
@@ -101,8 +100,36 @@ impl TestCluster {
         (0..self.members.len()).map(|member| self.endpoint(member)).collect()
     }
 
-    /// The id of a member.
+    /// A member that was not there from the start: it finds its place when it starts, and has to be added before, under
+    /// [`TestCluster::peer_url`].
+    pub fn newcomer(&mut self, extra_flags: &[&str]) -> Result<usize> {
+        let at = self.members.len();
+        let ports = free_ports(2)?;
+        let mut cluster: Vec<String> =
+            (0..at).map(|member| format!("n{member}={}", self.peer_url(member))).collect();
+        cluster.push(format!("n{at}={}", loopback(ports[0])));
+        let existing = ["--initial-cluster-state=existing"];
+        let flags: Vec<&str> = existing.iter().chain(extra_flags).copied().collect();
+        let member = member(at, (ports[0], ports[1]), &cluster.join(","), &self.directory, &flags)?;
+        self.members.push(member);
+        Ok(at)
+    }
+
+    /// The peer URL of a member.
+    pub fn peer_url(&self, member: usize) -> String {
+        self.members[member].config.listen_peer_urls[0].to_string()
+    }
+
+    /// A running member.
+    pub fn server(&self, member: usize) -> &Server {
+        self.members[member].server.as_ref().expect("the member is running")
+    }
+
+    /// The id of a member. Of one that was added, only while it is running.
     pub fn member_id(&self, member: usize) -> u64 {
+        if let Some(server) = &self.members[member].server {
+            return server.identity().member_id.0;
+        }
         holdfast_server::identity::Identity::of(&self.members[member].config).member_id.0
     }
 
@@ -136,26 +163,39 @@ impl TestCluster {
 /// Configurations of members that know each other, by the same flags as on a command line.
 fn configs(size: usize, directory: &TempDir, extra_flags: &[&str]) -> Result<Vec<TestMember>> {
     let ports = free_ports(size * 2)?;
-    let url = |port: u16| format!("http://127.0.0.1:{port}");
-    let cluster: Vec<String> = (0..size).map(|at| format!("n{at}={}", url(ports[at * 2]))).collect();
-    let member = |at: usize| -> Result<TestMember> {
-        let own = [
-            "holdfast".to_owned(),
-            format!("--name=n{at}"),
-            format!("--data-dir={}", directory.path().join(format!("n{at}")).display()),
-            format!("--listen-peer-urls={}", url(ports[at * 2])),
-            format!("--listen-client-urls={}", url(ports[at * 2 + 1])),
-            format!("--initial-cluster={}", cluster.join(",")),
-            // Small, because a test writes little and many tests run at once.
-            "--segment-bytes=8MiB".to_owned(),
-            "--memory-bytes=64MiB".to_owned(),
-            "--write-workers=2".to_owned(),
-        ];
-        let args = own.into_iter().chain(extra_flags.iter().map(|flag| (*flag).to_owned()));
-        let cli = flags::parse(args.map(Into::into), &|_| None)?;
-        Ok(TestMember { config: Config::from_flags(&cli.server)?, server: None })
-    };
-    (0..size).map(member).collect()
+    let cluster: Vec<String> = (0..size).map(|at| format!("n{at}={}", loopback(ports[at * 2]))).collect();
+    let cluster = cluster.join(",");
+    (0..size)
+        .map(|at| member(at, (ports[at * 2], ports[at * 2 + 1]), &cluster, directory, extra_flags))
+        .collect()
+}
+
+fn loopback(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+fn member(
+    at: usize,
+    (peer_port, client_port): (u16, u16),
+    cluster: &str,
+    directory: &TempDir,
+    extra_flags: &[&str],
+) -> Result<TestMember> {
+    let own = [
+        "holdfast".to_owned(),
+        format!("--name=n{at}"),
+        format!("--data-dir={}", directory.path().join(format!("n{at}")).display()),
+        format!("--listen-peer-urls={}", loopback(peer_port)),
+        format!("--listen-client-urls={}", loopback(client_port)),
+        format!("--initial-cluster={cluster}"),
+        // Small, because a test writes little and many tests run at once.
+        "--segment-bytes=8MiB".to_owned(),
+        "--memory-bytes=64MiB".to_owned(),
+        "--write-workers=2".to_owned(),
+    ];
+    let args = own.into_iter().chain(extra_flags.iter().map(|flag| (*flag).to_owned()));
+    let cli = flags::parse(args.map(Into::into), &|_| None)?;
+    Ok(TestMember { config: Config::from_flags(&cli.server)?, server: None })
 }
 
 /// Ports that nobody listens on, none of them handed out before by this process. All are below the range that the

@@ -144,7 +144,7 @@ impl Script {
                 }
                 show_txn(&mut out, "", &txn);
             }
-            Response::Compact | Response::PublishMember => {}
+            Response::Compact | Response::PublishMember | Response::Alarm(_) => {}
         }
         outcome.records.iter().for_each(|record| out += &show_record(record));
         writeln!(out, "revision {}", outcome.revision.get())?;

@@ -61,6 +61,7 @@ impl Model {
             }
             Command::Compact(compact) => self.compact(compact.revision),
             Command::PublishMember(_) => Ok(Response::PublishMember),
+            Command::RaiseAlarm(_) | Command::ClearAlarm(_) => panic!("the model knows no alarms"),
         };
         if !work.records.is_empty() {
             self.revision += 1;

@@ -1,8 +1,8 @@
 //! Commands of the replicated core as protobuf messages, and back.
 
 use holdfast_mvcc::command::{
-    Command, Compact, Compare, DeleteRange, MemberAttributes, Op, Operand, Put, Range, ReadAt, Relation,
-    SortOrder, SortTarget, Txn,
+    Alarm, AlarmKind, Command, Compact, Compare, DeleteRange, MemberAttributes, Op, Operand, Put, Range,
+    ReadAt, Relation, SortOrder, SortTarget, Txn,
 };
 use holdfast_mvcc::types::{KeyRange, LeaseId, MemberId, RangeEnd, Revision};
 use holdfast_proto::internal as pb;
@@ -21,6 +21,8 @@ pub(super) fn to_proto(command: Command) -> pb::Command {
             name: member.name,
             client_urls: member.client_urls,
         }),
+        Command::RaiseAlarm(alarm) => Kind::RaiseAlarm(alarm_to_proto(alarm)),
+        Command::ClearAlarm(alarm) => Kind::ClearAlarm(alarm_to_proto(alarm)),
     };
     pb::Command { kind: Some(kind) }
 }
@@ -37,7 +39,26 @@ pub(super) fn from_proto(proto: pb::Command) -> Result<Command, CodecError> {
             name: member.name,
             client_urls: member.client_urls,
         }),
+        Kind::RaiseAlarm(alarm) => Command::RaiseAlarm(alarm_from_proto(alarm)?),
+        Kind::ClearAlarm(alarm) => Command::ClearAlarm(alarm_from_proto(alarm)?),
     })
+}
+
+fn alarm_to_proto(alarm: Alarm) -> pb::Alarm {
+    let kind = match alarm.kind {
+        AlarmKind::NoSpace => pb::AlarmKind::NoSpace,
+        AlarmKind::Corrupt => pb::AlarmKind::Corrupt,
+    };
+    pb::Alarm { member: alarm.member.0, kind: kind.into() }
+}
+
+fn alarm_from_proto(proto: pb::Alarm) -> Result<Alarm, CodecError> {
+    let kind = match proto.kind() {
+        pb::AlarmKind::NoSpace => AlarmKind::NoSpace,
+        pb::AlarmKind::Corrupt => AlarmKind::Corrupt,
+        pb::AlarmKind::Unspecified => return Err(CodecError::Missing("alarm kind")),
+    };
+    Ok(Alarm { member: MemberId(proto.member), kind })
 }
 
 fn range_to_proto(range: KeyRange) -> pb::KeyRange {

@@ -6,6 +6,8 @@
 mod command;
 pub(crate) mod rpc;
 
+use std::collections::BTreeSet;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use holdfast_mvcc::command::Command;
 use holdfast_proto::internal as pb;
@@ -90,6 +92,22 @@ pub(crate) fn encode_proposal(origin: u64, sequence: u64, command: Command) -> B
 /// A membership's log bytes.
 pub(crate) fn encode_membership(membership: &Membership) -> Bytes {
     encode_body(pb::entry::Body::Membership(membership_to_proto(membership)))
+}
+
+/// A membership as it is stored with the state: with everybody who was a member before.
+pub(crate) fn encode_applied_membership(membership: &Membership, removed: &BTreeSet<u64>) -> Bytes {
+    let removed = removed.iter().copied().collect();
+    let stored = pb::Membership { removed, ..membership_to_proto(membership) };
+    encode_body(pb::entry::Body::Membership(stored))
+}
+
+/// Who was a member before and is not any more, as stored by [`encode_applied_membership`].
+pub(crate) fn decode_removed(bytes: Bytes) -> Result<BTreeSet<u64>, CodecError> {
+    let entry: pb::Entry = decode(bytes)?;
+    match entry.body {
+        Some(pb::entry::Body::Membership(membership)) => Ok(membership.removed.into_iter().collect()),
+        _ => Err(CodecError::Missing("membership")),
+    }
 }
 
 /// The membership in bytes written by [`encode_membership`].
@@ -187,9 +205,13 @@ fn membership_to_proto(membership: &Membership) -> pb::Membership {
         .collect();
     let nodes = membership
         .nodes()
-        .map(|(id, node)| pb::MemberNode { id: *id, peer_urls: node.peer_urls.to_vec() })
+        .map(|(id, node)| pb::MemberNode {
+            id: *id,
+            peer_urls: node.peer_urls.to_vec(),
+            votes_later: node.votes_later,
+        })
         .collect();
-    pb::Membership { configs, nodes }
+    pb::Membership { configs, nodes, removed: Vec::new() }
 }
 
 fn membership_from_proto(proto: pb::Membership) -> Result<Membership, CodecError> {
@@ -197,7 +219,7 @@ fn membership_from_proto(proto: pb::Membership) -> Result<Membership, CodecError
     let nodes: std::collections::BTreeMap<u64, PeerNode> = proto
         .nodes
         .into_iter()
-        .map(|node| (node.id, PeerNode { peer_urls: node.peer_urls.into() }))
+        .map(|node| (node.id, PeerNode { peer_urls: node.peer_urls.into(), votes_later: node.votes_later }))
         .collect();
     Membership::new(configs, nodes).map_err(|_| CodecError::Missing("a voter's node"))
 }

@@ -29,6 +29,14 @@ pub(crate) fn decode_message(frame: Bytes) -> Result<(u64, Body), CodecError> {
     Ok((message.request_id, message.body.ok_or(CodecError::Missing("message body"))?))
 }
 
+pub(crate) fn log_id(id: holdfast_env::LogId) -> pb::LogId {
+    pb::LogId { term: id.term().get(), index: id.index().get() }
+}
+
+pub(crate) fn log_id_from(proto: pb::LogId) -> holdfast_env::LogId {
+    crate::types::from_raft(&log_id_from_proto(proto))
+}
+
 fn required_vote(proto: Option<pb::Vote>) -> Result<RaftVote, CodecError> {
     Ok(vote_from_proto(proto.ok_or(CodecError::Missing("vote"))?))
 }

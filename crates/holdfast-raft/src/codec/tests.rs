@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_mvcc::command::{
-    Command, Compact, Compare, DeleteRange, MemberAttributes, Op, Operand, Put, Range, ReadAt, Relation,
-    SortOrder, SortTarget, Txn,
+    Alarm, AlarmKind, Command, Compact, Compare, DeleteRange, MemberAttributes, Op, Operand, Put, Range,
+    ReadAt, Relation, SortOrder, SortTarget, Txn,
 };
 use holdfast_mvcc::types::{KeyRange, LeaseId, MemberId, RangeEnd, Revision};
 use holdfast_mvcc::validate::{TXN_DEPTH_MAX, validate};
@@ -68,6 +68,8 @@ fn every_command() -> Vec<Command> {
             name: "a".to_owned(),
             client_urls: vec!["http://x:1".to_owned(), "http://y:2".to_owned()],
         }),
+        Command::RaiseAlarm(Alarm { member: MemberId(u64::MAX), kind: AlarmKind::Corrupt }),
+        Command::ClearAlarm(Alarm { member: MemberId(0), kind: AlarmKind::NoSpace }),
     ]
 }
 
@@ -128,7 +130,8 @@ fn proposals_are_recognised_without_decoding() {
 
 #[test]
 fn memberships_and_votes_come_back() {
-    let node = |url: &str| PeerNode { peer_urls: vec![url.to_owned()].into() };
+    let node =
+        |url: &str| PeerNode { peer_urls: vec![url.to_owned()].into(), votes_later: url.ends_with('1') };
     let nodes = BTreeMap::from([(1, node("http://a:1")), (2, node("http://b:2")), (9, node("http://c:3"))]);
     let configs = vec![BTreeSet::from([1]), BTreeSet::from([1, 2])];
     let membership = Membership::new(configs, nodes).unwrap();

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use holdfast_env::{Clock, Duplex};
 use holdfast_proto::internal as pb;
 
+use super::roster::{Departure, Roster};
 use crate::codec::rpc::{Body, decode_message, encode_message};
-use crate::limits::{CONNECT_TIMEOUT, within};
+use crate::limits::{CONNECT_TIMEOUT, REFUSAL_LINGER, within};
 
 /// The version of what members say to each other.
 const PROTOCOL_VERSION: u32 = 1;
@@ -32,10 +33,25 @@ pub(crate) enum HelloError {
     /// We do not want the peer.
     #[error("refused: {0}")]
     Refused(String),
+    /// Not a member: someone who wants to know who is.
+    #[error("the peer asks who the members are")]
+    Stranger,
+}
+
+/// What is wrong with a peer.
+struct Objection {
+    reason: String,
+    cause: pb::RefusedCause,
+}
+
+impl Objection {
+    fn other(reason: String) -> Self {
+        Self { reason, cause: pb::RefusedCause::Other }
+    }
 }
 
 impl Identity {
-    fn hello(self, to: u64) -> Bytes {
+    fn hello(self, roster: &Roster, to: u64) -> Bytes {
         encode_message(
             0,
             Body::Hello(pb::Hello {
@@ -43,27 +59,44 @@ impl Identity {
                 cluster_id: self.cluster_id,
                 from: self.member,
                 to,
+                log_is_empty: roster.own_log_is_empty(),
             }),
         )
     }
 
     /// What is wrong with a peer's greeting.
-    fn objection(self, hello: &pb::Hello) -> Option<String> {
+    fn objection(self, roster: &Roster, hello: &pb::Hello) -> Option<Objection> {
+        let Self { cluster_id, member } = self;
+        let from = hello.from;
         if hello.protocol_version != PROTOCOL_VERSION {
             let found = hello.protocol_version;
-            return Some(format!("protocol version {found}, this member speaks {PROTOCOL_VERSION} only"));
+            return Some(Objection::other(format!(
+                "protocol version {found}, this member speaks {PROTOCOL_VERSION} only"
+            )));
         }
-        if hello.cluster_id != self.cluster_id {
-            return Some(format!(
-                "cluster {:x}, this member belongs to cluster {:x}: check --initial-cluster and --initial-cluster-token",
-                hello.cluster_id, self.cluster_id
-            ));
+        if hello.cluster_id != cluster_id {
+            return Some(Objection::other(format!(
+                "cluster {:x}, this member belongs to cluster {cluster_id:x}: check --initial-cluster and \
+                 --initial-cluster-token",
+                hello.cluster_id
+            )));
         }
-        if hello.to != 0 && hello.to != self.member {
-            return Some(format!("meant for member {:x}, this is member {:x}", hello.to, self.member));
+        if hello.to != 0 && hello.to != member {
+            return Some(Objection::other(format!(
+                "meant for member {:x}, this is member {member:x}",
+                hello.to
+            )));
         }
-        if hello.from == self.member {
-            return Some(format!("the peer has our own id {:x}", self.member));
+        if from == member {
+            return Some(Objection::other(format!("the peer has our own id {member:x}")));
+        }
+        if roster.is_removed(from) {
+            let reason = format!("member {from:x} was removed from the cluster");
+            return Some(Objection { reason, cause: pb::RefusedCause::Removed });
+        }
+        if hello.log_is_empty && roster.had_log(from) {
+            let reason = format!("member {from:x} comes with an empty log, but it had one");
+            return Some(Objection { reason, cause: pb::RefusedCause::Wiped });
         }
         None
     }
@@ -71,14 +104,15 @@ impl Identity {
     /// Greets on a connection that we opened to member `to`, and waits for the answer.
     pub(crate) async fn introduce(
         self,
+        roster: &Roster,
         clock: &dyn Clock,
         duplex: &mut Duplex,
         to: u64,
     ) -> Result<(), HelloError> {
-        if duplex.send.send(self.hello(to)).await.is_err() {
+        if duplex.send.send(self.hello(roster, to)).await.is_err() {
             return Err(HelloError::Silent);
         }
-        let hello = self.receive(clock, duplex).await?;
+        let hello = self.receive(roster, clock, duplex).await?;
         if hello.from != to {
             return Err(HelloError::Refused(format!(
                 "expected member {to:x}, found member {:x}",
@@ -89,32 +123,53 @@ impl Identity {
     }
 
     /// Waits for the greeting on a connection that a peer opened, and answers. Gives the peer's id.
-    pub(crate) async fn welcome(self, clock: &dyn Clock, duplex: &mut Duplex) -> Result<u64, HelloError> {
-        match self.receive(clock, duplex).await {
-            Ok(hello) => {
-                let greeted = duplex.send.send(self.hello(hello.from)).await;
-                greeted.map(|()| hello.from).map_err(|_| HelloError::Silent)
-            }
-            Err(HelloError::Refused(reason)) => {
-                let refused = encode_message(0, Body::Refused(pb::Refused { reason: reason.clone() }));
-                // The peer may be gone already; the refusal stands either way.
-                duplex.send.send(refused).await.ok();
-                Err(HelloError::Refused(reason))
-            }
-            Err(error) => Err(error),
-        }
+    pub(crate) async fn welcome(
+        self,
+        roster: &Roster,
+        clock: &dyn Clock,
+        duplex: &mut Duplex,
+    ) -> Result<u64, HelloError> {
+        let hello = self.receive(roster, clock, duplex).await?;
+        let greeted = duplex.send.send(self.hello(roster, hello.from)).await;
+        greeted.map(|()| hello.from).map_err(|_| HelloError::Silent)
     }
 
-    async fn receive(self, clock: &dyn Clock, duplex: &mut Duplex) -> Result<pb::Hello, HelloError> {
+    /// The peer's greeting. One that is refused is told so, also when it is an answer to ours: it may have to end.
+    async fn receive(
+        self,
+        roster: &Roster,
+        clock: &dyn Clock,
+        duplex: &mut Duplex,
+    ) -> Result<pb::Hello, HelloError> {
         let frame =
             within(clock, CONNECT_TIMEOUT, duplex.recv.recv()).await.flatten().ok_or(HelloError::Silent)?;
         match decode_message(frame) {
-            Ok((_, Body::Hello(hello))) => match self.objection(&hello) {
+            Ok((_, Body::Hello(hello))) => match self.objection(roster, &hello) {
                 None => Ok(hello),
-                Some(reason) => Err(HelloError::Refused(reason)),
+                Some(Objection { reason, cause }) => {
+                    let refused = pb::Refused { reason: reason.clone(), cause: cause.into() };
+                    // The peer may be gone already; the refusal stands either way.
+                    duplex.send.send(encode_message(0, Body::Refused(refused))).await.ok();
+                    // The peer closes once it has read that; closing before could lose it.
+                    drop(within(clock, REFUSAL_LINGER, duplex.recv.recv()).await);
+                    Err(HelloError::Refused(reason))
+                }
             },
-            Ok((_, Body::Refused(refused))) => Err(HelloError::RefusedByPeer(refused.reason)),
+            Ok((_, Body::Refused(refused))) => {
+                heed(roster, &refused);
+                Err(HelloError::RefusedByPeer(refused.reason))
+            }
+            Ok((_, Body::MembersRequest(_))) => Err(HelloError::Stranger),
             Ok(_) | Err(_) => Err(HelloError::NotHello),
         }
+    }
+}
+
+/// Notes a refusal that is for good.
+pub(crate) fn heed(roster: &Roster, refused: &pb::Refused) {
+    match refused.cause() {
+        pb::RefusedCause::Removed => roster.depart(Departure::Removed),
+        pb::RefusedCause::Wiped => roster.depart(Departure::Wiped),
+        pb::RefusedCause::Other => {}
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::hello::{HelloError, Identity};
+use super::hello::{HelloError, Identity, heed};
+use super::roster::Roster;
 use crate::codec::rpc::{Body, decode_message, encode_message};
 use crate::limits::{CONNECT_TIMEOUT, RECONNECT_MAX, RECONNECT_MIN, within};
 use crate::ordered_watch::{self, OrderedWatch};
@@ -42,7 +44,10 @@ pub(crate) struct Link {
 struct Inner {
     env: Env,
     identity: Identity,
+    roster: Arc<Roster>,
     peer: u64,
+    /// True once the peer has acknowledged an entry. Written by the users of the link.
+    has_acknowledged: AtomicBool,
     /// Where the peer is; replaced when the membership says so.
     node: Mutex<PeerNode>,
     state: Mutex<State>,
@@ -69,12 +74,14 @@ pub(crate) struct Pending {
 
 impl Link {
     /// A link to `peer`, not connected until [`Link::run`] runs.
-    pub(crate) fn new(env: Env, identity: Identity, peer: u64, node: PeerNode) -> Self {
+    pub(crate) fn new(env: Env, identity: Identity, roster: Arc<Roster>, peer: u64, node: PeerNode) -> Self {
         let state = State { next_request: 1, send: None, pending: BTreeMap::new() };
         let inner = Inner {
             env,
             identity,
+            roster,
             peer,
+            has_acknowledged: AtomicBool::new(false),
             node: Mutex::new(node),
             state: Mutex::new(state),
             connected: OrderedWatch::channel(false).0,
@@ -100,27 +107,37 @@ impl Link {
 
     /// Opens a further connection to the peer, greeted.
     pub(crate) async fn open(&self, lane: Lane) -> Result<Duplex, String> {
-        let Inner { env, identity, peer, node, .. } = &*self.inner;
+        let Inner { env, identity, roster, peer, node, .. } = &*self.inner;
         let urls = Arc::clone(&node.lock().peer_urls);
         let mut last_error = "it has no peer URL".to_owned();
         for url in urls.iter() {
             match within(&*env.clock, CONNECT_TIMEOUT, env.net.connect(url, lane)).await {
-                Some(Ok(mut duplex)) => match identity.introduce(&*env.clock, &mut duplex, *peer).await {
-                    Ok(()) => return Ok(duplex),
-                    Err(error) => {
-                        if let HelloError::RefusedByPeer(_) | HelloError::Refused(_) | HelloError::NotHello =
-                            error
-                        {
-                            tracing::error!(peer = format!("{peer:x}"), url, %error, "the peer cannot be used");
+                Some(Ok(mut duplex)) => {
+                    match identity.introduce(roster, &*env.clock, &mut duplex, *peer).await {
+                        Ok(()) => return Ok(duplex),
+                        Err(error) => {
+                            if let HelloError::RefusedByPeer(_)
+                            | HelloError::Refused(_)
+                            | HelloError::NotHello = error
+                            {
+                                tracing::error!(peer = format!("{peer:x}"), url, %error, "the peer cannot be used");
+                            }
+                            last_error = error.to_string();
                         }
-                        last_error = error.to_string();
                     }
-                },
+                }
                 Some(Err(error)) => last_error = error.to_string(),
                 None => last_error = format!("{url} does not answer"),
             }
         }
         Err(last_error)
+    }
+
+    /// Notes that the peer has an entry behind the first one durably in its log.
+    pub(crate) fn acknowledged(&self) {
+        if !self.inner.has_acknowledged.swap(true, Ordering::Relaxed) {
+            self.inner.roster.acknowledged(self.inner.peer);
+        }
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -223,6 +240,9 @@ impl Link {
             let Some(frame) = frame else { break };
             match decode_message(frame) {
                 Ok((request, body)) => {
+                    if let Body::Refused(refused) = &body {
+                        heed(&self.inner.roster, refused);
+                    }
                     let waiting = self.inner.state.lock().pending.remove(&request);
                     if let Some(waiting) = waiting {
                         // The asker may have given up meanwhile.

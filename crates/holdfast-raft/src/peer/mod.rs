@@ -1,12 +1,15 @@
 //! How members talk: one long-lived connection to each peer for requests, one more per snapshot.
 //!
 //! Module map: [`link`] the connection we open to a peer and keep; [`network`] openraft's requests over it;
-//! [`server`] connections that peers open to us; [`snapshot`] both ends of a snapshot transfer; `hello` who is who.
+//! [`server`] connections that peers open to us; [`snapshot`] both ends of a snapshot transfer; `hello` who is who;
+//! [`roster`] who must not take part; [`discover`] who the members are, for one who does not know.
 
-mod hello;
+pub(crate) mod discover;
+pub(crate) mod hello;
 pub(crate) mod link;
 pub(crate) mod network;
+pub(crate) mod roster;
 pub(crate) mod server;
-mod snapshot;
+pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::stream::{Fuse, FusedStream};
 use futures::{Stream, StreamExt};
 use holdfast_env::{Env, TaskHandle};
+use holdfast_proto::internal as pb;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
@@ -22,9 +23,10 @@ use tracing::Instrument;
 
 use super::hello::Identity;
 use super::link::{Link, LinkError, Pending};
+use super::roster::Roster;
 use super::snapshot;
 use crate::codec::rpc::{self, AppendResult, Body};
-use crate::limits::{APPENDS_IN_FLIGHT, within};
+use crate::limits::{APPENDS_IN_FLIGHT, FAREWELL_LIMIT, within};
 use crate::state_machine::SnapshotData;
 use crate::types::{PeerNode, RaftVote, TypeConfig};
 
@@ -34,38 +36,68 @@ type RpcError = RPCError<TypeConfig>;
 pub(crate) struct Peers {
     env: Env,
     identity: Identity,
+    roster: Arc<Roster>,
     stop: CancellationToken,
-    links: Mutex<BTreeMap<u64, Link>>,
+    links: Mutex<BTreeMap<u64, Linked>>,
     tasks: Mutex<Vec<TaskHandle>>,
 }
 
+/// A link, and what ends it alone.
+struct Linked {
+    link: Link,
+    stop: CancellationToken,
+}
+
 impl Peers {
-    pub(crate) fn new(env: Env, cluster_id: u64, member: u64, stop: CancellationToken) -> Self {
-        let identity = Identity { cluster_id, member };
-        Self { env, identity, stop, links: Mutex::new(BTreeMap::new()), tasks: Mutex::new(Vec::new()) }
+    pub(crate) fn new(env: Env, identity: Identity, roster: Arc<Roster>, stop: CancellationToken) -> Self {
+        let (links, tasks) = (Mutex::default(), Mutex::default());
+        Self { env, identity, roster, stop, links, tasks }
     }
 
     pub(crate) fn identity(&self) -> Identity {
         self.identity
     }
 
+    pub(crate) fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
     /// The link to `peer`, started if it is new.
     pub(crate) fn link(&self, peer: u64, node: &PeerNode) -> Link {
         let mut links = self.links.lock();
-        if let Some(link) = links.get(&peer) {
-            link.set_node(node);
-            return link.clone();
+        if let Some(linked) = links.get(&peer) {
+            linked.link.set_node(node);
+            return linked.link.clone();
         }
-        let link = Link::new(self.env.clone(), self.identity, peer, node.clone());
-        let task = self.env.spawn.task("peer-link", Box::pin(link.clone().run(self.stop.clone())));
+        let link = Link::new(self.env.clone(), self.identity, Arc::clone(&self.roster), peer, node.clone());
+        let stop = self.stop.child_token();
+        let task = self.env.spawn.task("peer-link", Box::pin(link.clone().run(stop.clone())));
         self.tasks.lock().push(task);
-        links.insert(peer, link.clone());
+        links.insert(peer, Linked { link: link.clone(), stop });
         link
     }
 
     /// The link to `peer`, if one was ever started.
     pub(crate) fn get(&self, peer: u64) -> Option<Link> {
-        self.links.lock().get(&peer).cloned()
+        self.links.lock().get(&peer).map(|linked| linked.link.clone())
+    }
+
+    /// Tells peers that were removed so, and ends the links to them.
+    pub(crate) fn unlink_removed(&self) {
+        let mut links = self.links.lock();
+        let gone: Vec<u64> = links.keys().copied().filter(|peer| self.roster.is_removed(*peer)).collect();
+        for peer in gone {
+            let Some(Linked { link, stop }) = links.remove(&peer) else { continue };
+            tracing::info!(peer = format!("{peer:x}"), "the member was removed: no more connections to it");
+            let farewell = async move {
+                let reason = format!("member {peer:x} was removed from the cluster");
+                let refused = pb::Refused { reason, cause: pb::RefusedCause::Removed.into() };
+                // Whoever is not reached now hears it at its next greeting.
+                link.request(Body::Refused(refused), FAREWELL_LIMIT).await.ok();
+                stop.cancel();
+            };
+            self.tasks.lock().push(self.env.spawn.task("peer-farewell", Box::pin(farewell)));
+        }
     }
 
     /// Waits for the links' tasks; they end when `stop` is cancelled.
@@ -136,7 +168,15 @@ impl PeerNetwork {
     async fn next_result(&self, pending: &mut Pending) -> Result<AppendResult, RpcError> {
         let answer = within(&*self.link.env().clock, self.append_timeout, pending.answer()).await;
         match answer.unwrap_or(Err(LinkError::TimedOut)) {
-            Ok(Body::AppendResponse(response)) => rpc::append_response_from(response).map_err(failed),
+            Ok(Body::AppendResponse(response)) => {
+                let result = rpc::append_response_from(response).map_err(failed);
+                if let Ok(Ok(Some(matching))) = &result
+                    && matching.index > 0
+                {
+                    self.link.acknowledged();
+                }
+                result
+            }
             Ok(other) => Err(unexpected(&other)),
             Err(error) => Err(self.error(error, RPCTypes::AppendEntries, self.append_timeout)),
         }

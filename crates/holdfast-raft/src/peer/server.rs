@@ -11,11 +11,14 @@ use holdfast_proto::internal as pb;
 use openraft::raft::AppendEntriesRequest;
 use tokio::sync::mpsc;
 
-use super::hello::{HelloError, Identity};
+use super::discover;
+use super::hello::{HelloError, Identity, heed};
 use super::network::Peers;
-use super::snapshot;
+use super::snapshot::{self, Receiving};
 use crate::codec::rpc::{self, AppendResult, Body, decode_message, encode_message};
+use crate::digest;
 use crate::limits::{CONNECTIONS_MAX, FORWARDS_IN_FLIGHT, REQUESTS_IN_FLIGHT};
+use crate::membership::Changes;
 use crate::proposer::{self, Refusal};
 use crate::reads::Reads;
 use crate::shared::Shared;
@@ -29,6 +32,8 @@ pub(crate) struct PeerServer {
     pub(crate) peers: Arc<Peers>,
     pub(crate) raft: Raft,
     pub(crate) reads: Arc<Reads>,
+    pub(crate) changes: Changes,
+    pub(crate) receiving: Arc<Receiving>,
 }
 
 impl PeerServer {
@@ -64,7 +69,7 @@ impl PeerServer {
         let stop = self.shared.stop.clone();
         let work = async move {
             let clock = &*self.shared.env.clock;
-            match self.identity.welcome(clock, &mut duplex).await {
+            match self.identity.welcome(self.peers.roster(), clock, &mut duplex).await {
                 Ok(peer) => match lane {
                     Lane::Raft => {
                         // A peer that is back should not wait for our next try.
@@ -75,9 +80,12 @@ impl PeerServer {
                     }
                     Lane::Snapshot => {
                         let (env, storage) = (self.shared.env.clone(), self.shared.storage.clone());
-                        snapshot::serve(env, self.raft, storage, duplex).await;
+                        snapshot::serve(env, self.raft, storage, self.receiving, duplex).await;
                     }
                 },
+                Err(HelloError::Stranger) => {
+                    discover::answer(clock, &mut duplex, self.changes.members_response()).await;
+                }
                 Err(error @ (HelloError::Refused(_) | HelloError::NotHello)) => {
                     tracing::error!(%error, "a connection to the peer port was refused");
                 }
@@ -106,7 +114,9 @@ impl PeerServer {
                 frame = duplex.recv.recv(), if running.len() < REQUESTS_IN_FLIGHT => {
                     let Some(frame) = frame else { return };
                     match decode_message(frame) {
-                        Ok((request, body)) => running.push(Box::pin(self.answer(request, body, &forwards))),
+                        Ok((request, body)) => {
+                            running.push(Box::pin(self.answer(peer, request, body, &forwards)));
+                        }
                         Err(error) => {
                             tracing::error!(peer = format!("{peer:x}"), %error, "a malformed message from a peer");
                             return;
@@ -117,7 +127,12 @@ impl PeerServer {
         }
     }
 
-    async fn answer(&self, request: u64, body: Body, forwards: &AtomicUsize) -> Bytes {
+    async fn answer(&self, peer: u64, request: u64, body: Body, forwards: &AtomicUsize) -> Bytes {
+        if self.peers.roster().is_removed(peer) {
+            let reason = format!("member {peer:x} was removed from the cluster");
+            let refused = pb::Refused { reason, cause: pb::RefusedCause::Removed.into() };
+            return encode_message(request, Body::Refused(refused));
+        }
         let answer = match body {
             Body::AppendRequest(append) => rpc::append_response(self.append(append).await),
             Body::VoteRequest(vote) => rpc::vote_response(self.vote(vote).await),
@@ -127,7 +142,16 @@ impl PeerServer {
             }
             Body::ForwardRequest(forward) => Body::ForwardResponse(self.forward(forward, forwards).await),
             Body::ReadIndexRequest(_) => rpc::read_index_response(self.reads.index_for_peer().await),
-            other => Body::Refused(pb::Refused { reason: format!("not a request: {other:?}") }),
+            Body::ChangeMembersRequest(change) => {
+                Body::ChangeMembersResponse(self.changes.serve(change).await)
+            }
+            Body::DigestRequest(request) => Body::DigestResponse(digest::serve(&self.shared, request).await),
+            Body::Refused(refused) => {
+                // It did not like our greeting, which was the answer to its own.
+                heed(self.peers.roster(), &refused);
+                Body::Refused(pb::Refused::default())
+            }
+            other => Body::Refused(pb::Refused { reason: format!("not a request: {other:?}"), cause: 0 }),
         };
         encode_message(request, answer)
     }

@@ -4,11 +4,18 @@
 //! leader                         follower
 //!   Hello            ──────────►
 //!                    ◄──────────   Hello
-//!   SnapshotBegin, SnapshotChunk…, SnapshotEnd (length and CRC-32C of all chunks)
+//!   SnapshotBegin    ──────────►
+//!                    ◄──────────   SnapshotHave: how much of it is there already
+//!   SnapshotChunk…, SnapshotEnd (length and CRC-32C of all bytes)
 //!                    ◄──────────   SnapshotResponse, once installed
 //! ```
+//! A transfer that broke goes on where it was: the follower keeps what it has, under the snapshot's id, until a snapshot
+//! with another id comes or the process ends. Equal ids mean equal content, so another leader may go on with it.
+//! Each chunk is checked before it is written, and the whole before it is installed.
+//!
 //! Both ends block on files, so both run where that is allowed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +25,7 @@ use holdfast_proto::internal as pb;
 use holdfast_storage::{IncomingSnapshot, Snapshot, Storage};
 use openraft::errors::{ReplicationClosed, StreamingError};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
 use crate::codec::rpc::{self, Body, decode_message, encode_message};
@@ -67,24 +75,54 @@ async fn transfer(
     let env = link.env();
     let mut duplex = link.open(Lane::Snapshot).await?;
     put(env, &duplex, rpc::snapshot_begin(vote, meta, snapshot.id.clone(), snapshot.bytes)).await?;
-    let mut offset = 0;
-    let mut crc = 0;
+    let have = match receive(env, &mut duplex, SNAPSHOT_STEP_TIMEOUT).await? {
+        Body::SnapshotHave(have) => have,
+        Body::SnapshotResponse(response) => return rpc::snapshot_response_from(response),
+        other => return Err(format!("an answer of another kind: {other:?}")),
+    };
+    let (mut offset, mut crc) = match crc_of_first(snapshot, have.bytes)? {
+        Some(crc) if crc == have.crc32c => (have.bytes, crc),
+        Some(_) | None => (0, 0),
+    };
+    if offset > 0 {
+        tracing::info!(peer = format!("{:x}", link.peer()), from = offset, "the transfer goes on");
+    }
     while offset < snapshot.bytes {
-        let len = usize::try_from(snapshot.bytes - offset).unwrap_or(usize::MAX).min(FRAME_PAYLOAD_BYTES);
-        let mut data = vec![0; len];
-        snapshot
-            .file
-            .read_exact_at(&mut data, offset)
-            .map_err(|error| format!("reading the snapshot: {error}"))?;
+        let data = read_part(snapshot, offset, snapshot.bytes)?;
+        let (len, crc32c) = (data.len() as u64, crc32c::crc32c(&data));
         crc = crc32c::crc32c_append(crc, &data);
-        put(env, &duplex, Body::SnapshotChunk(pb::SnapshotChunk { offset, data: data.into() })).await?;
-        offset += len as u64;
+        let chunk = pb::SnapshotChunk { offset, data: data.into(), crc32c };
+        put(env, &duplex, Body::SnapshotChunk(chunk)).await?;
+        offset += len;
     }
     put(env, &duplex, Body::SnapshotEnd(pb::SnapshotEnd { bytes: offset, crc32c: crc })).await?;
     match receive(env, &mut duplex, install_limit(offset)).await? {
         Body::SnapshotResponse(response) => rpc::snapshot_response_from(response),
         other => Err(format!("an answer of another kind: {other:?}")),
     }
+}
+
+/// The part of the file from `offset` on, at most to `end`.
+fn read_part(snapshot: &Snapshot, offset: u64, end: u64) -> Result<Vec<u8>, String> {
+    let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(FRAME_PAYLOAD_BYTES);
+    let mut data = vec![0; len];
+    let read = snapshot.file.read_exact_at(&mut data, offset);
+    read.map_err(|error| format!("reading the snapshot: {error}"))?;
+    Ok(data)
+}
+
+/// The CRC-32C of the file's first bytes; `None` when it has fewer.
+fn crc_of_first(snapshot: &Snapshot, bytes: u64) -> Result<Option<u32>, String> {
+    if bytes > snapshot.bytes {
+        return Ok(None);
+    }
+    let (mut offset, mut crc) = (0, 0);
+    while offset < bytes {
+        let part = read_part(snapshot, offset, bytes)?;
+        crc = crc32c::crc32c_append(crc, &part);
+        offset += part.len() as u64;
+    }
+    Ok(Some(crc))
 }
 
 /// How long verifying and installing may take.
@@ -107,9 +145,41 @@ async fn receive(env: &Env, duplex: &mut Duplex, limit: Duration) -> Result<Body
     decode_message(frame).map(|(_, body)| body).map_err(|error| error.to_string())
 }
 
+/// What a member has received of a snapshot. One transfer at a time; a newer one ends the one before it, whose
+/// connection may be dead without anybody having noticed.
+#[derive(Default)]
+pub(crate) struct Receiving {
+    /// Locked by the transfer that is under way.
+    partial: tokio::sync::Mutex<Option<Partial>>,
+    /// Ends the transfer that is under way.
+    current: parking_lot::Mutex<CancellationToken>,
+}
+
+/// The beginning of a snapshot, kept when its transfer breaks.
+struct Partial {
+    id: String,
+    incoming: IncomingSnapshot,
+    crc: u32,
+}
+
+impl Receiving {
+    /// Ends the transfer before this one, if there is one. The token ends this one.
+    fn begin(&self) -> CancellationToken {
+        let token = CancellationToken::new();
+        std::mem::replace(&mut *self.current.lock(), token.clone()).cancel();
+        token
+    }
+}
+
 /// Receives, verifies and installs a snapshot on a connection that the leader opened, and answers.
-pub(crate) async fn serve(env: Env, raft: Raft, storage: Storage, mut duplex: Duplex) {
-    let outcome = take_in(&env, &raft, &storage, &mut duplex).await;
+pub(crate) async fn serve(
+    env: Env,
+    raft: Raft,
+    storage: Storage,
+    receiving: Arc<Receiving>,
+    mut duplex: Duplex,
+) {
+    let outcome = take_in(&env, &raft, &storage, &receiving, &mut duplex).await;
     if let Err(reason) = &outcome {
         tracing::warn!(reason, "a snapshot from the leader was not installed");
     }
@@ -120,15 +190,32 @@ pub(crate) async fn serve(env: Env, raft: Raft, storage: Storage, mut duplex: Du
     drop(within(&*env.clock, SNAPSHOT_STEP_TIMEOUT, duplex.recv.recv()).await);
 }
 
-async fn take_in(env: &Env, raft: &Raft, storage: &Storage, duplex: &mut Duplex) -> Result<RaftVote, String> {
+async fn take_in(
+    env: &Env,
+    raft: &Raft,
+    storage: &Storage,
+    receiving: &Receiving,
+    duplex: &mut Duplex,
+) -> Result<RaftVote, String> {
     let begin = match receive(env, duplex, SNAPSHOT_STEP_TIMEOUT).await? {
         Body::SnapshotBegin(begin) => begin,
         other => return Err(format!("expected the begin of a snapshot, got {other:?}")),
     };
     let (vote, meta) = rpc::snapshot_begin_from(&begin).map_err(|error| error.to_string())?;
-    tracing::info!(bytes = begin.bytes, id = begin.id, "receiving a snapshot");
-    let incoming = storage.receive_snapshot().map_err(|error| error.to_string())?;
-    let mut incoming = take_chunks(env, duplex, incoming, begin.bytes).await?;
+    let replaced = receiving.begin();
+    let mut partial = within(&*env.clock, SNAPSHOT_STEP_TIMEOUT, receiving.partial.lock())
+        .await
+        .ok_or("another transfer does not end")?;
+    let received = tokio::select! {
+        biased;
+        // What has been written stays for whoever goes on.
+        () = replaced.cancelled() => return Err("another transfer has begun".to_owned()),
+        received = take_bytes(env, storage, duplex, &begin, &mut partial) => received,
+    };
+    received?;
+    let whole = partial.take().ok_or("the snapshot is gone")?;
+    drop(partial);
+    let mut incoming = whole.incoming;
     // openraft takes a failed install for the end of this member; a snapshot that is bad on the leader is not that.
     incoming.verify().map_err(|error| error.to_string())?;
     let snapshot = openraft::storage::Snapshot { meta, snapshot: SnapshotData::Incoming(incoming) };
@@ -136,28 +223,54 @@ async fn take_in(env: &Env, raft: &Raft, storage: &Storage, duplex: &mut Duplex)
     Ok(response.vote)
 }
 
-async fn take_chunks(
+/// Receives what is missing of a snapshot. On an error, what arrived whole stays in `slot`.
+async fn take_bytes(
     env: &Env,
+    storage: &Storage,
     duplex: &mut Duplex,
-    mut incoming: IncomingSnapshot,
-    bytes: u64,
-) -> Result<IncomingSnapshot, String> {
-    let mut received = 0;
-    let mut crc = 0;
+    begin: &pb::SnapshotBegin,
+    slot: &mut Option<Partial>,
+) -> Result<(), String> {
+    if slot.as_ref().is_none_or(|partial| partial.id != begin.id) {
+        // The old file goes before the new one comes.
+        *slot = None;
+    }
+    let have = slot.as_ref().map_or((0, 0), |partial| (partial.incoming.bytes(), partial.crc));
+    tracing::info!(bytes = begin.bytes, id = begin.id, from = have.0, "receiving a snapshot");
+    put(env, duplex, Body::SnapshotHave(pb::SnapshotHave { bytes: have.0, crc32c: have.1 })).await?;
     loop {
         match receive(env, duplex, SNAPSHOT_STEP_TIMEOUT).await? {
-            Body::SnapshotChunk(chunk) if chunk.offset == received => {
-                crc = crc32c::crc32c_append(crc, &chunk.data);
-                incoming.write(&chunk.data).map_err(|error| error.to_string())?;
-                received += chunk.data.len() as u64;
+            Body::SnapshotChunk(chunk) => take_chunk(storage, &begin.id, &chunk, slot)?,
+            Body::SnapshotEnd(end) => {
+                let received =
+                    slot.as_ref().map_or((0, 0), |partial| (partial.incoming.bytes(), partial.crc));
+                if (end.bytes, end.crc32c) == received && end.bytes == begin.bytes {
+                    return Ok(());
+                }
+                *slot = None;
+                return Err(format!("the {} bytes received are not what was sent", received.0));
             }
-            Body::SnapshotEnd(end) if (end.bytes, end.crc32c, received) == (bytes, crc, bytes) => {
-                return Ok(incoming);
-            }
-            Body::SnapshotEnd(_) => {
-                return Err(format!("the {received} bytes received are not what was sent"));
-            }
-            other => return Err(format!("expected the snapshot from byte {received} on, got {other:?}")),
+            other => return Err(format!("expected more of the snapshot, got {other:?}")),
         }
     }
+}
+
+fn take_chunk(
+    storage: &Storage,
+    id: &str,
+    chunk: &pb::SnapshotChunk,
+    slot: &mut Option<Partial>,
+) -> Result<(), String> {
+    if chunk.offset == 0 {
+        *slot = None;
+        let incoming = storage.receive_snapshot().map_err(|error| error.to_string())?;
+        *slot = Some(Partial { id: id.to_owned(), incoming, crc: 0 });
+    }
+    let partial = slot.as_mut().ok_or("the snapshot does not begin at its begin")?;
+    if chunk.offset != partial.incoming.bytes() || crc32c::crc32c(&chunk.data) != chunk.crc32c {
+        return Err(format!("the bytes from {} on did not arrive as they were sent", chunk.offset));
+    }
+    partial.incoming.write(&chunk.data).map_err(|error| error.to_string())?;
+    partial.crc = crc32c::crc32c_append(partial.crc, &chunk.data);
+    Ok(())
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hello::{HelloError, Identity};
 use super::link::{Link, LinkError};
+use super::roster::{Departure, Roster};
 use crate::codec::rpc::{Body, decode_message, encode_message};
 use crate::types::PeerNode;
 
@@ -56,13 +57,18 @@ fn identity(member: u64) -> Identity {
     Identity { cluster_id: CLUSTER, member }
 }
 
+fn roster() -> Arc<Roster> {
+    Arc::new(Roster::new(None))
+}
+
 /// A link of member 1 to member 2, whose end is in the test's hands.
 async fn fixture() -> Fixture {
     let wires = Wires::default();
     let incoming = wires.listen("two").await.unwrap();
     let env = Env::real(tokio::runtime::Handle::current(), Arc::new(wires));
-    let node = PeerNode { peer_urls: vec!["one is gone".to_owned(), "two".to_owned()].into() };
-    let link = Link::new(env.clone(), identity(1), 2, node);
+    let node =
+        PeerNode { peer_urls: vec!["one is gone".to_owned(), "two".to_owned()].into(), votes_later: false };
+    let link = Link::new(env.clone(), identity(1), roster(), 2, node);
     let stop = CancellationToken::new();
     drop(env.spawn.task("link", Box::pin(link.clone().run(stop.clone()))));
     Fixture { env, link, incoming, stop }
@@ -71,7 +77,7 @@ async fn fixture() -> Fixture {
 impl Fixture {
     async fn accept(&mut self) -> Duplex {
         let mut duplex = self.incoming.recv().await.unwrap().duplex;
-        assert_eq!(identity(2).welcome(&*self.env.clock, &mut duplex).await.unwrap(), 1);
+        assert_eq!(identity(2).welcome(&roster(), &*self.env.clock, &mut duplex).await.unwrap(), 1);
         self.link.wait_connected(LIMIT).await.unwrap();
         duplex
     }
@@ -82,7 +88,7 @@ fn question() -> Body {
 }
 
 fn answer(reason: &str) -> Body {
-    Body::Refused(pb::Refused { reason: reason.to_owned() })
+    Body::Refused(pb::Refused { reason: reason.to_owned(), cause: 0 })
 }
 
 #[tokio::test]
@@ -129,7 +135,11 @@ async fn strangers_are_refused_with_the_reason() {
         let (to_client, from_server) = mpsc::channel(1);
         let mut ours = Duplex { send: to_server, recv: from_server };
         let mut theirs = Duplex { send: to_client, recv: from_client };
-        tokio::join!(from.introduce(clock, &mut ours, to), accepting.welcome(clock, &mut theirs))
+        let (ours_roster, theirs_roster) = (roster(), roster());
+        tokio::join!(
+            from.introduce(&ours_roster, clock, &mut ours, to),
+            accepting.welcome(&theirs_roster, clock, &mut theirs)
+        )
     };
     let (ours, theirs) = meet(identity(1), 2, identity(2)).await;
     assert!(ours.is_ok() && theirs.is_ok_and(|peer| peer == 1));
@@ -144,4 +154,27 @@ async fn strangers_are_refused_with_the_reason() {
         assert!(matches!(&theirs, Err(HelloError::Refused(why)) if why.contains(reason)), "{theirs:?}");
         assert!(matches!(&ours, Err(HelloError::RefusedByPeer(why)) if why.contains(reason)), "{ours:?}");
     }
+}
+
+#[tokio::test]
+async fn a_removed_peer_is_told_so_for_good() {
+    let env = Env::real(tokio::runtime::Handle::current(), Arc::new(Wires::default()));
+    let clock = &*env.clock;
+    let (to_server, from_client) = mpsc::channel(1);
+    let (to_client, from_server) = mpsc::channel(1);
+    let mut ours = Duplex { send: to_server, recv: from_server };
+    let mut theirs = Duplex { send: to_client, recv: from_client };
+    let (removed, knowing) = (roster(), roster());
+    knowing.set_removed(&[1].into());
+    let (greeted, welcomed) = tokio::join!(
+        identity(1).introduce(&removed, clock, &mut ours, 2),
+        identity(2).welcome(&knowing, clock, &mut theirs)
+    );
+    assert!(
+        matches!(&welcomed, Err(HelloError::Refused(why)) if why.contains("was removed")),
+        "{welcomed:?}"
+    );
+    assert!(matches!(&greeted, Err(HelloError::RefusedByPeer(_))), "{greeted:?}");
+    assert_eq!(*removed.departed().borrow(), Some(Departure::Removed));
+    assert_eq!(*knowing.departed().borrow(), None);
 }

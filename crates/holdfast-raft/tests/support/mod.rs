@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its world has failed")]
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -9,12 +10,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_env::net::FRAMES_MAX;
-use holdfast_env::{BoxFuture, Duplex, Env, Incoming, Lane, Net, NetError, RealSpawn, Spawn, TaskHandle};
+use holdfast_env::{
+    BoxFuture, Duplex, Env, Incoming, Lane, LogId, Net, NetError, RealSpawn, Spawn, TaskHandle,
+};
 use holdfast_log::{Log, LogConfig};
 use holdfast_mvcc::command::{Command, Op, Put, Range, ReadAt, SortOrder, SortTarget, Txn};
 use holdfast_mvcc::types::{KeyRange, MemberId, RangeEnd, Record, Revision};
 use holdfast_raft::{GrpcNet, GrpcNetConfig, Member, Node, NodeConfig, NodeError};
-use holdfast_storage::{Answer, EngineKind, EventSink, Storage, StorageConfig};
+use holdfast_storage::{Answer, DispatchBody, DispatchItem, EngineKind, EventSink, Storage, StorageConfig};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Longer than anything takes on a busy machine.
@@ -29,12 +33,71 @@ pub(crate) struct CutNet {
     inner: GrpcNet,
     cut: watch::Sender<bool>,
     deaf: Arc<Notify>,
+    pub(crate) transfers: Transfers,
+}
+
+/// What goes over the connections for snapshots that a member opens.
+#[derive(Clone, Default)]
+pub(crate) struct Transfers {
+    /// The next connections break after so many bytes each.
+    pub(crate) cuts: Arc<Mutex<VecDeque<u64>>>,
+    /// Of each connection: the offset of the first chunk, and the bytes of all chunks.
+    pub(crate) sent: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+impl Transfers {
+    /// The same connection, counted, until its cut.
+    fn over(&self, outer: Duplex) -> Duplex {
+        let (send, mut outbound) = mpsc::channel::<Bytes>(FRAMES_MAX);
+        let (inbound, recv) = mpsc::channel(FRAMES_MAX);
+        let (transfers, limit) = (self.clone(), self.cuts.lock().pop_front().unwrap_or(u64::MAX));
+        tokio::spawn(async move {
+            let Duplex { send: to, recv: mut from } = outer;
+            let mut place = None;
+            loop {
+                tokio::select! {
+                    frame = outbound.recv() => {
+                        let Some(frame) = frame else { return };
+                        if let Some((offset, bytes)) = chunk(&frame) {
+                            let mut sent = transfers.sent.lock();
+                            let place = *place.get_or_insert_with(|| {
+                                sent.push((offset, 0));
+                                sent.len() - 1
+                            });
+                            sent[place].1 += bytes;
+                            if sent[place].1 > limit {
+                                return;
+                            }
+                        }
+                        if to.send(frame).await.is_err() {
+                            return;
+                        }
+                    }
+                    frame = from.recv() => {
+                        let Some(frame) = frame else { return };
+                        if inbound.send(frame).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        Duplex { send, recv }
+    }
+}
+
+fn chunk(frame: &Bytes) -> Option<(u64, u64)> {
+    use holdfast_proto::internal::{PeerMessage, peer_message::Body};
+    match <PeerMessage as prost::Message>::decode(frame.clone()).unwrap().body {
+        Some(Body::SnapshotChunk(chunk)) => Some((chunk.offset, chunk.data.len() as u64)),
+        _ => None,
+    }
 }
 
 impl CutNet {
     fn new() -> Self {
         let inner = GrpcNet::new(tokio::runtime::Handle::current(), GrpcNetConfig::default());
-        Self { inner, cut: watch::Sender::new(false), deaf: Arc::default() }
+        Self { inner, cut: watch::Sender::new(false), deaf: Arc::default(), transfers: Transfers::default() }
     }
 
     /// Breaks all connections and lets none come about.
@@ -86,6 +149,7 @@ impl Net for CutNet {
                 return Err(NetError::Unreachable { address, reason: "cut".to_owned() });
             }
             let duplex = net.inner.connect(&address, lane).await?;
+            let duplex = if lane == Lane::Snapshot { net.transfers.over(duplex) } else { duplex };
             Ok(until_cut(duplex, net.cut.subscribe()))
         })
     }
@@ -185,7 +249,14 @@ fn free_urls(count: usize) -> Vec<String> {
     (0..count).map(|_| free()).collect()
 }
 
-fn id(place: usize) -> MemberId {
+/// Whether a member forms the cluster with the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Founding {
+    Yes,
+    No,
+}
+
+pub(crate) fn id(place: usize) -> MemberId {
     MemberId(place as u64 + 1)
 }
 
@@ -207,7 +278,7 @@ impl Cluster {
         let urls = free_urls(count);
         let mut cluster = Self { members: Vec::new(), urls, dir, dump_log_bytes, election_timeout };
         for place in 0..count {
-            let member = cluster.open(place).await;
+            let member = cluster.open(place, Founding::Yes).await;
             cluster.members.push(Some(member));
         }
         cluster
@@ -217,14 +288,15 @@ impl Cluster {
         self.dir.path().join(place.to_string())
     }
 
-    async fn open(&self, place: usize) -> Running {
+    async fn open(&self, place: usize, founding: Founding) -> Running {
         let net = CutNet::new();
         let runtime = tokio::runtime::Handle::current();
         let (halt, halted) = watch::channel(None);
         let spawn = HaltSpawn { inner: RealSpawn::new(runtime.clone()), halted: halt };
         let env = Env { spawn: Arc::new(spawn), ..Env::real(runtime, Arc::new(net.clone())) };
         let (log, storage) = open_stores(&env, &self.path(place)).await;
-        let initial_members = self.urls.iter().enumerate().map(|(place, url)| Member {
+        let founders = if founding == Founding::Yes { &self.urls[..] } else { &[] };
+        let initial_members = founders.iter().enumerate().map(|(place, url)| Member {
             id: id(place),
             peer_urls: vec![url.clone()],
             is_learner: false,
@@ -248,7 +320,37 @@ impl Cluster {
     /// Starts a member that is down, with what is on its disk.
     pub(crate) async fn restart(&mut self, place: usize) {
         assert!(self.members[place].is_none(), "only a member that is down can start");
-        self.members[place] = Some(self.open(place).await);
+        self.members[place] = Some(self.open(place, Founding::Yes).await);
+    }
+
+    /// The next member, not started yet.
+    pub(crate) fn newcomer(&mut self, is_learner: bool) -> Member {
+        self.urls.extend(free_urls(1));
+        self.members.push(None);
+        let place = self.urls.len() - 1;
+        Member { id: id(place), peer_urls: vec![self.urls[place].clone()], is_learner }
+    }
+
+    /// Starts a member that does not belong to those who form the cluster.
+    pub(crate) async fn start_newcomer(&mut self, place: usize) {
+        self.members[place] = Some(self.open(place, Founding::No).await);
+    }
+
+    /// Puts a value into a stopped member's state in the place of the log entry `at`, which it does not have yet.
+    pub(crate) async fn doctor(&self, place: usize, at: LogId, key: &str, value: &[u8]) {
+        assert!(self.members[place].is_none(), "only a member that is down can be doctored");
+        let env = Env::real(tokio::runtime::Handle::current(), Arc::new(CutNet::new()));
+        let (log, storage) = open_stores(&env, &self.path(place)).await;
+        let body = DispatchBody::Command { command: put_command(key, value), respond: None };
+        storage.dispatch(vec![DispatchItem { log_id: at, body }]).await.unwrap();
+        storage.shutdown().await;
+        log.shutdown().await;
+    }
+
+    /// Throws a stopped member's disk away.
+    pub(crate) fn wipe(&self, place: usize) {
+        assert!(self.members[place].is_none(), "only a member that is down can be wiped");
+        std::fs::remove_dir_all(self.path(place)).unwrap();
     }
 
     /// Stops a member in order.

@@ -18,6 +18,7 @@ pub use address::{MemberUrl, join};
 pub use error::ConfigError;
 use holdfast_env::Faults;
 use holdfast_env::sabotage::{self, KillAt};
+use holdfast_raft::ChangeRules;
 use holdfast_storage::EngineKind;
 
 use crate::limits;
@@ -41,10 +42,14 @@ pub struct Config {
     pub advertise_client_urls: Vec<MemberUrl>,
     /// The first members of the cluster, this one among them, ascending by name.
     pub initial_cluster: Vec<InitialMember>,
-    /// Whether a member without data may form the cluster.
+    /// What a member without data does.
     pub cluster_state: ClusterState,
     /// Tells clusters with equal URLs apart.
     pub cluster_token: String,
+    /// What changes of the membership must not do.
+    pub change_rules: ChangeRules,
+    /// The members are compared so often; `None` for never.
+    pub corrupt_check_time: Option<Duration>,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
     /// Silence of the leader before a campaign.
@@ -74,12 +79,12 @@ pub struct InitialMember {
     pub peer_urls: Vec<MemberUrl>,
 }
 
-/// Whether a member without data may form the cluster.
+/// What a member without data does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusterState {
-    /// It may.
+    /// It forms the cluster with the others.
     New,
-    /// It must have data.
+    /// It asks the others who it is; one with data is who its data says.
     Existing,
 }
 
@@ -166,6 +171,12 @@ impl Config {
                 ClusterStateFlag::Existing => ClusterState::Existing,
             },
             cluster_token: flags.initial_cluster_token.clone(),
+            change_rules: ChangeRules {
+                strict: flags.strict_reconfig_check,
+                learners_max: u32::try_from(flags.max_learners)
+                    .map_err(|_| value("max-learners", flags.max_learners, "it must not be negative"))?,
+            },
+            corrupt_check_time: Some(flags.corrupt_check_time).filter(|period| !period.is_zero()),
             heartbeat_interval: flags.heartbeat_interval,
             election_timeout: flags.election_timeout,
             limits: request_limits(flags)?,
@@ -176,6 +187,13 @@ impl Config {
             warnings,
             faults: faults(flags)?,
         })
+    }
+
+    /// Where the other members reach this one, ascending.
+    pub fn own_peer_urls(&self) -> Vec<String> {
+        let ours = self.initial_cluster.iter().find(|member| member.name == self.name);
+        let ours = ours.expect("a checked configuration contains its own member");
+        ours.peer_urls.iter().map(ToString::to_string).collect()
     }
 
     /// The time a request may take inside the server.

@@ -110,7 +110,20 @@ fn go_style_flags_work() {
             .unwrap();
     assert_eq!(server.server.name, "n1");
     assert_eq!(server.server.data_dir, Some(PathBuf::from("/x")));
-    assert_eq!(server.server.warnings.len(), 1, "{:?}", server.server.warnings);
+    assert!(server.server.warnings.is_empty(), "{:?}", server.server.warnings);
+    assert!(!server.server.strict_reconfig_check);
+}
+
+#[test]
+fn join_takes_the_flags_of_a_member_and_where_to_ask() {
+    let args = ["join", "--endpoints=h:1,http://i:2", "--name=x", "--replace"];
+    let joining = parse_with(&[("HOLDFAST_ENGINE", "redb")], &args).unwrap();
+    let Some(flags::CliCommand::Join(join)) = joining.command else { panic!("{joining:?}") };
+    assert_eq!(join.endpoints, "h:1,http://i:2");
+    assert!(join.replace && !join.learner);
+    assert_eq!((joining.server.name.as_str(), joining.server.engine), ("x", flags::EngineFlag::Redb));
+    assert!(parse_with(&[], &["join", "--name=x"]).is_err(), "nobody to ask");
+    assert!(parse_with(&[], &["--endpoints=h:1"]).is_err(), "only when joining");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl World {
     }
 
     fn lock(&self, identity: &Identity) -> Result<DataDir, DataDirError> {
-        DataDir::lock(&self.env, &self.path(), identity, ClusterState::New)
+        DataDir::lock(&self.env, &self.path(), identity)
     }
 
     /// A directory that belongs to `identity`.
@@ -83,7 +83,7 @@ impl World {
 }
 
 fn ours() -> Identity {
-    Identity { cluster_id: 0xc1, member_id: MemberId(0xa1), name: "n1".to_owned() }
+    Identity { cluster_id: 0xc1, member_id: MemberId(0xa1), name: "n1".to_owned(), origin: Origin::Founder }
 }
 
 #[test]
@@ -134,11 +134,11 @@ fn anothers_directory_is_refused() {
 #[test]
 fn a_newer_format_is_refused_whatever_follows() {
     let world = World::new();
-    world.write("IDENTITY", "holdfast data directory\nformat 2\nsomething new\n");
+    world.write("IDENTITY", "holdfast data directory\nformat 3\nsomething new\n");
     assert!(
         world
             .refusal(&ours())
-            .contains("it has format 2, this version reads up to 1: use the holdfast version")
+            .contains("it has format 3, this version reads up to 2: use the holdfast version")
     );
 }
 
@@ -185,13 +185,16 @@ fn what_a_cut_start_left_behind_does_no_harm() {
 }
 
 #[test]
-fn joining_with_nothing_is_refused() {
+fn a_member_that_was_added_is_known_by_its_directory_alone() {
+    let added = Identity { origin: Origin::Joined, ..ours() };
+    let text = encode_identity(&added);
+    assert!(text.contains("\nformat 2\n") && text.contains("\nname n1\njoined\nsum "), "{text}");
+    let world = World::made_by(&added);
+    assert_eq!(DataDir::owner(&world.env, &world.path()).unwrap(), Some(added));
+    assert_eq!(DataDir::owner(&world.env, &world.dir.path().join("other")).unwrap(), None);
     let world = World::new();
-    let refused =
-        DataDir::lock(&world.env, &world.path(), &ours(), ClusterState::Existing).map(|_| ()).unwrap_err();
-    assert!(matches!(refused, DataDirError::NothingToJoinWith { .. }));
-    assert!(!world.path().exists());
-    World::made_by(&ours()).lock(&ours()).unwrap();
+    world.write("IDENTITY", &text.replace("joined\n", ""));
+    assert!(world.refusal(&ours()).contains("checksum"));
 }
 
 #[test]

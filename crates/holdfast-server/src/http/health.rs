@@ -1,6 +1,6 @@
 //! Health checks, for load balancers, orchestrators and people.
 
-use holdfast_mvcc::command::{Range, ReadAt, SortOrder, SortTarget};
+use holdfast_mvcc::command::{AlarmKind, Range, ReadAt, SortOrder, SortTarget};
 use holdfast_mvcc::types::{KeyRange, RangeEnd, Revision};
 
 use crate::frontend::{Consistency, Frontend};
@@ -56,6 +56,9 @@ impl Check {
             Self::DataCorruption if frontend.is_poisoned() => {
                 Err("the stable store failed and could not be rebuilt: see the log".to_owned())
             }
+            Self::DataCorruption if has_alarm(frontend, AlarmKind::Corrupt) => {
+                Err("alarm activated: CORRUPT".to_owned())
+            }
             Self::DataCorruption => Ok(()),
             Self::SerializableRead => read(frontend, Consistency::Serializable).await,
             Self::LinearizableRead if !frontend.is_ready() => {
@@ -91,9 +94,17 @@ async fn read(frontend: &Frontend, consistency: Consistency) -> Result<(), Strin
     }
 }
 
+fn has_alarm(frontend: &Frontend, kind: AlarmKind) -> bool {
+    frontend.storage.alarms().iter().any(|alarm| alarm.kind == kind)
+}
+
 /// What is wrong with the member as a whole, in etcd's words for `/health`; `None` when nothing is.
 pub async fn overall(frontend: &Frontend, query: &Query) -> Option<String> {
-    if frontend.is_poisoned() && !query.excludes("CORRUPT") {
+    if has_alarm(frontend, AlarmKind::NoSpace) && !query.excludes("NOSPACE") {
+        return Some("ALARM NOSPACE".to_owned());
+    }
+    let is_corrupt = frontend.is_poisoned() || has_alarm(frontend, AlarmKind::Corrupt);
+    if is_corrupt && !query.excludes("CORRUPT") {
         return Some("ALARM CORRUPT".to_owned());
     }
     if frontend.node.health().leader.is_none() && !query.serializable {

@@ -1,11 +1,14 @@
-//! The Cluster service: who is in it.
+//! The Cluster service: who is in it, and changes of that. Served by any member; the leader decides.
 
 use std::sync::Arc;
 
+use holdfast_mvcc::types::MemberId;
 use holdfast_proto::etcdserverpb as pb;
+use holdfast_raft::{Member, MemberChange};
 use tonic::{Request, Response, Status};
 
-use crate::frontend::{Frontend, Service};
+use crate::config::MemberUrl;
+use crate::frontend::{Call, Frontend, Service};
 use crate::status::Failure;
 
 /// Serves [`pb::cluster_server::Cluster`].
@@ -19,11 +22,10 @@ impl ClusterService {
         Self { frontend }
     }
 
-    /// The members in the newest membership known here, with the names and URLs they have published.
-    fn members(&self) -> Vec<pb::Member> {
+    /// Members, with the names and URLs that they have published.
+    fn described(&self, members: Vec<Member>) -> Vec<pb::Member> {
         let published = self.frontend.storage.members();
         let attributes = |id| published.iter().find(|attributes| attributes.id == id);
-        let members = self.frontend.node.members();
         members
             .into_iter()
             .map(|member| pb::Member {
@@ -35,6 +37,33 @@ impl ClusterService {
             })
             .collect()
     }
+
+    /// Carries a change out; gives the header and the members after it.
+    async fn change(
+        &self,
+        change: &MemberChange,
+        call: Call,
+    ) -> Result<(Option<pb::ResponseHeader>, Vec<pb::Member>), Failure> {
+        let members = self.frontend.change_members(change, call).await?;
+        Ok((Some(self.frontend.header_without_revision()), self.described(members)))
+    }
+
+    async fn add(&self, inner: pb::MemberAddRequest, call: Call) -> Result<pb::MemberAddResponse, Failure> {
+        let peer_urls = peer_urls(&inner.peer_ur_ls)?;
+        let id = self.frontend.new_member_id(&peer_urls);
+        let member = Member { id, peer_urls, is_learner: inner.is_learner };
+        let (header, members) = self.change(&MemberChange::Add(member.clone()), call).await?;
+        let member = members.iter().find(|known| known.id == id.0).cloned();
+        Ok(pb::MemberAddResponse { header, member, members })
+    }
+}
+
+/// Peer URLs as a client gave them: at least one, each a scheme, a host and a port.
+fn peer_urls(given: &[String]) -> Result<Vec<String>, Failure> {
+    let parsed = given.iter().map(|url| MemberUrl::parse("peer-urls", url)).collect::<Result<Vec<_>, _>>();
+    let mut urls = parsed.map_err(|_| Failure::PeerUrls)?;
+    urls.sort();
+    if urls.is_empty() { Err(Failure::PeerUrls) } else { Ok(urls.iter().map(ToString::to_string).collect()) }
 }
 
 #[tonic::async_trait]
@@ -49,34 +78,53 @@ impl pb::cluster_server::Cluster for ClusterService {
             self.frontend.linearize(call).await?;
         }
         let header = Some(self.frontend.header_without_revision());
-        Ok(Response::new(pb::MemberListResponse { header, members: self.members() }))
+        Ok(Response::new(pb::MemberListResponse {
+            header,
+            members: self.described(self.frontend.node.members()),
+        }))
     }
 
+    #[tracing::instrument(name = "member_add", level = "debug", skip_all)]
     async fn member_add(
         &self,
-        _: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        Err(Failure::Unimplemented("MemberAdd").into())
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        Ok(Response::new(self.add(request.into_inner(), call).await?))
     }
 
+    #[tracing::instrument(name = "member_remove", level = "debug", skip_all)]
     async fn member_remove(
         &self,
-        _: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        Err(Failure::Unimplemented("MemberRemove").into())
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let change = MemberChange::Remove(MemberId(request.get_ref().id));
+        let (header, members) = self.change(&change, call).await?;
+        Ok(Response::new(pb::MemberRemoveResponse { header, members }))
     }
 
+    #[tracing::instrument(name = "member_update", level = "debug", skip_all)]
     async fn member_update(
         &self,
-        _: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(Failure::Unimplemented("MemberUpdate").into())
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let inner = request.get_ref();
+        let peer_urls = peer_urls(&inner.peer_ur_ls)?;
+        let change = MemberChange::Move { id: MemberId(inner.id), peer_urls };
+        let (header, members) = self.change(&change, call).await?;
+        Ok(Response::new(pb::MemberUpdateResponse { header, members }))
     }
 
+    #[tracing::instrument(name = "member_promote", level = "debug", skip_all)]
     async fn member_promote(
         &self,
-        _: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        Err(Failure::Unimplemented("MemberPromote").into())
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let change = MemberChange::Promote(MemberId(request.get_ref().id));
+        let (header, members) = self.change(&change, call).await?;
+        Ok(Response::new(pb::MemberPromoteResponse { header, members }))
     }
 }

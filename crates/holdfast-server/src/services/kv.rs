@@ -130,7 +130,7 @@ impl pb::kv_server::Kv for KvService {
     #[tracing::instrument(name = "range", level = "debug", skip_all)]
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let service = if request.get_ref().serializable { Service::Everyone } else { Service::Voters };
-        let call = self.frontend.admit(request.metadata(), service)?;
+        let call = self.frontend.admit_data(request.metadata(), service)?;
         let result = self.do_range(request.into_inner(), call).await;
         self.finish(RequestKind::Range, call, result)
     }
@@ -144,7 +144,7 @@ impl pb::kv_server::Kv for KvService {
 
     #[tracing::instrument(name = "put", level = "debug", skip_all)]
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
         let result = self.do_put(request.into_inner(), call).await;
         self.finish(RequestKind::Put, call, result)
     }
@@ -154,14 +154,14 @@ impl pb::kv_server::Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
         let result = self.do_delete_range(request.into_inner(), call).await;
         self.finish(RequestKind::DeleteRange, call, result)
     }
 
     #[tracing::instrument(name = "txn", level = "debug", skip_all)]
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
         let result = self.do_txn(request.into_inner(), call).await;
         self.finish(RequestKind::Txn, call, result)
     }
@@ -171,7 +171,7 @@ impl pb::kv_server::Kv for KvService {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
         let result = self.do_compact(request.into_inner(), call).await;
         self.finish(RequestKind::Compact, call, result)
     }

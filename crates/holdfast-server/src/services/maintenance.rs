@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use holdfast_mvcc::types::Revision;
+use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Response as Changed};
+use holdfast_mvcc::types::{MemberId, Revision};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::HistoryHash;
 use pb::alarm_request::AlarmAction;
@@ -35,6 +36,7 @@ impl MaintenanceService {
         if self.frontend.is_poisoned() {
             errors.push("holdfast: the stable store failed and could not be rebuilt".to_owned());
         }
+        errors.extend(self.frontend.storage.alarms().iter().map(worded));
         // Never 0, also not on a store without keys: clients take 0 for "unknown".
         let bytes = signed(storage.logical_bytes.max(1));
         pb::StatusResponse {
@@ -54,6 +56,33 @@ impl MaintenanceService {
         }
     }
 
+    async fn alarms(&self, request: pb::AlarmRequest, call: Call) -> Result<Vec<pb::AlarmMember>, Failure> {
+        let kind = match request.alarm() {
+            pb::AlarmType::None => None,
+            pb::AlarmType::Nospace => Some(AlarmKind::NoSpace),
+            pb::AlarmType::Corrupt => Some(AlarmKind::Corrupt),
+        };
+        // The member is taken as given, as in etcd.
+        let alarm = kind.map(|kind| Alarm { member: MemberId(request.member_id), kind });
+        let command = match (AlarmAction::try_from(request.action), alarm) {
+            (Ok(AlarmAction::Get), _) => {
+                // As in etcd, a list contains what was raised before.
+                self.frontend.linearize(call).await?;
+                let active = self.frontend.storage.alarms();
+                let wanted = active.iter().filter(|alarm| kind.is_none_or(|kind| alarm.kind == kind));
+                return Ok(wanted.map(described).collect());
+            }
+            (Ok(AlarmAction::Activate), Some(alarm)) => Command::RaiseAlarm(alarm),
+            (Ok(AlarmAction::Deactivate), Some(alarm)) => Command::ClearAlarm(alarm),
+            (Ok(AlarmAction::Activate | AlarmAction::Deactivate) | Err(_), _) => return Ok(Vec::new()),
+        };
+        let answer = self.frontend.propose(command, call).await?;
+        match answer.outcome.response? {
+            Changed::Alarm(alarm) => Ok(alarm.iter().map(described).collect()),
+            other => unreachable!("an alarm is answered as an alarm, not as {other:?}"),
+        }
+    }
+
     async fn hash_at(&self, revision: i64, call: Call) -> Result<HistoryHash, Failure> {
         let revision = u64::try_from(revision).ok().filter(|revision| *revision > 0).map(Revision::new);
         let _timer = self.frontend.metrics.hash_seconds.start_timer();
@@ -62,6 +91,26 @@ impl MaintenanceService {
         // Clients take 0 for "no hash". Equal histories still give equal hashes.
         hashed.hash = hashed.hash.max(1);
         Ok(hashed)
+    }
+}
+
+fn described(alarm: &Alarm) -> pb::AlarmMember {
+    let kind = match alarm.kind {
+        AlarmKind::NoSpace => pb::AlarmType::Nospace,
+        AlarmKind::Corrupt => pb::AlarmType::Corrupt,
+    };
+    pb::AlarmMember { member_id: alarm.member.0, alarm: kind.into() }
+}
+
+/// An alarm in the words of etcd's Status.
+fn worded(alarm: &Alarm) -> String {
+    let kind = match alarm.kind {
+        AlarmKind::NoSpace => "NOSPACE",
+        AlarmKind::Corrupt => "CORRUPT",
+    };
+    match alarm.member.0 {
+        0 => format!("alarm:{kind} "),
+        member => format!("memberID:{member} alarm:{kind} "),
     }
 }
 
@@ -98,18 +147,11 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         Ok(Response::new(pb::HashResponse { header, hash: hashed.hash }))
     }
 
-    /// There are no alarms yet, so a list of them is empty; `etcdctl endpoint health` asks for it.
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        self.frontend.admit(request.metadata(), Service::Voters)?;
-        match AlarmAction::try_from(request.get_ref().action) {
-            Ok(AlarmAction::Get) => {
-                let header = Some(self.frontend.header(self.frontend.current_revision()));
-                Ok(Response::new(pb::AlarmResponse { header, alarms: Vec::new() }))
-            }
-            Ok(AlarmAction::Activate | AlarmAction::Deactivate) | Err(_) => {
-                Err(Failure::Unimplemented("Alarm with another action than GET").into())
-            }
-        }
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let alarms = self.alarms(*request.get_ref(), call).await?;
+        let header = Some(self.frontend.header(self.frontend.current_revision()));
+        Ok(Response::new(pb::AlarmResponse { header, alarms }))
     }
 
     async fn defragment(
@@ -128,9 +170,13 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
 
     async fn move_leader(
         &self,
-        _: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        Err(Failure::Unimplemented("MoveLeader").into())
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let to = MemberId(request.get_ref().target_id);
+        self.frontend.transfer_leader(to, call).await?;
+        // etcd's answer has no header either.
+        Ok(Response::new(pb::MoveLeaderResponse::default()))
     }
 
     async fn downgrade(

@@ -66,7 +66,7 @@ impl StreamingService<pb::WatchRequest> for Watch {
     type Future = Ready<Result<Response<Responses>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<pb::WatchRequest>>) -> Self::Future {
-        let admitted = self.0.admit(request.metadata(), Service::Voters);
+        let admitted = self.0.admit_data(request.metadata(), Service::Voters);
         let leader = Frontend::leader_wanted(request.metadata());
         ready(match admitted {
             Ok(_) => Ok(Response::new(self.0.watches.open(request.into_inner(), leader))),

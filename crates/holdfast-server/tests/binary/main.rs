@@ -3,6 +3,7 @@
 
 mod board;
 mod member;
+mod recovery;
 
 use std::path::Path;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 
 mod common;
 mod http;
+mod members;
 mod metadata;
 mod single;
 mod starting;

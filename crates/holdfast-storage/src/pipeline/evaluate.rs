@@ -159,7 +159,9 @@ fn may_need_values(command: &Command) -> bool {
         Command::Put(put) => put.prev_kv || put.ignore_value,
         Command::DeleteRange(delete) => delete.prev_kv,
         Command::Txn(_) => true,
-        Command::Compact(_) | Command::PublishMember(_) => false,
+        Command::Compact(_) | Command::PublishMember(_) | Command::RaiseAlarm(_) | Command::ClearAlarm(_) => {
+            false
+        }
     }
 }
 

@@ -26,7 +26,12 @@ fn put(revision: u64, sub: u32, value_bytes: usize) -> Record {
 }
 
 fn head(revision: u64) -> Head {
-    Head { revision: Revision::new(revision), compact_revision: None, members: Vec::new() }
+    Head {
+        revision: Revision::new(revision),
+        compact_revision: None,
+        members: Vec::new(),
+        alarms: Vec::new(),
+    }
 }
 
 fn applied(index: u64) -> Applied {

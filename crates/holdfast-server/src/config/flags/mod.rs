@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use given::unknown_variables;
 use given::{Given, GivenError, Place};
@@ -36,7 +36,7 @@ use value::{Kind, duration};
 pub struct Cli {
     /// Something else than running a member.
     pub command: Option<CliCommand>,
-    /// The member's flags; the defaults with a command.
+    /// The member's flags; the defaults with a command other than `join`.
     pub server: ServerFlags,
 }
 
@@ -65,6 +65,8 @@ pub enum CliCommand {
     Demo(DemoFlags),
     /// Asks a member whether it is ready; exit code 0 if so, 1 if not
     Healthcheck(HealthcheckFlags),
+    /// Adds this machine to a running cluster and runs the member; takes all flags of a member. Run again, it goes on
+    Join(JoinFlags),
     /// Prints docs/flags.md, which lists every flag of etcd and what becomes of it here
     Flags,
 }
@@ -100,6 +102,21 @@ pub struct HealthcheckFlags {
     pub timeout: Duration,
 }
 
+/// Flags of `holdfast join`, beside those of a member.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct JoinFlags {
+    /// Client URLs of members of the cluster; comma-separated
+    #[arg(long, required = true, help_heading = "Joining")]
+    pub endpoints: String,
+    /// Join as a learner: receive everything, do not vote
+    #[arg(long, help_heading = "Joining")]
+    pub learner: bool,
+    /// Take the place of the member that had these peer URLs or this data directory: it is removed from the cluster, its
+    /// directory is moved aside, and this one joins under a new id
+    #[arg(long, help_heading = "Joining")]
+    pub replace: bool,
+}
+
 /// Parses a command line. `environment` looks up a variable.
 ///
 /// Errors: clap's own, with usage; also for `--help` and `--version`, which clap counts as errors.
@@ -107,8 +124,13 @@ pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Cli, clap::Error> {
+    let mut args: Vec<OsString> = args.into_iter().map(|arg| two_dashes(&arg)).collect();
+    if args.get(1).is_some_and(|arg| arg == "join") {
+        args.remove(1);
+        return parse_join(args, environment);
+    }
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(args.into_iter().map(|arg| two_dashes(&arg)))?;
+    let matches = command.try_get_matches_from_mut(args)?;
     let Commands { command: chosen } = Commands::from_arg_matches(&matches)?;
     let given = match chosen {
         Some(_) => Given::default(),
@@ -118,9 +140,26 @@ pub fn parse(
     Ok(Cli { command: chosen, server: ServerFlags::of(given) })
 }
 
+/// A command line of `holdfast join`, without the word itself.
+fn parse_join(
+    args: Vec<OsString>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Cli, clap::Error> {
+    let about = "Adds this machine to a running cluster and runs the member";
+    let mut command = with_member_flags(JoinFlags::augment_args(Command::new("holdfast join").about(about)));
+    let matches = command.try_get_matches_from_mut(args)?;
+    let join = JoinFlags::from_arg_matches(&matches)?;
+    let given =
+        given(&matches, environment).map_err(|message| command.error(ErrorKind::ValueValidation, message))?;
+    Ok(Cli { command: Some(CliCommand::Join(join)), server: ServerFlags::of(given) })
+}
+
 /// The command line as clap sees it.
 pub(super) fn command() -> Command {
-    let mut command = Commands::command().after_help(document::without_effect());
+    with_member_flags(Commands::command().after_help(document::without_effect()))
+}
+
+fn with_member_flags(mut command: Command) -> Command {
     for section in SECTIONS {
         for flag in section.flags {
             command = command.arg(arg(flag).help_heading(section.title));

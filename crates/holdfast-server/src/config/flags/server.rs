@@ -21,7 +21,7 @@ pub enum EngineFlag {
 pub enum ClusterStateFlag {
     /// Form the initial cluster, or start again as its member
     New,
-    /// Start again as a member of a running cluster
+    /// Join a running cluster, or start again as its member
     Existing,
 }
 
@@ -48,6 +48,9 @@ pub struct ServerFlags {
     pub initial_cluster: Option<String>,
     pub initial_cluster_state: ClusterStateFlag,
     pub initial_cluster_token: String,
+    pub strict_reconfig_check: bool,
+    pub max_learners: i64,
+    pub corrupt_check_time: Duration,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub max_request_bytes: u64,
@@ -92,6 +95,9 @@ impl ServerFlags {
                 _ => ClusterStateFlag::New,
             },
             initial_cluster_token: text("initial-cluster-token"),
+            strict_reconfig_check: given.is_on("strict-reconfig-check"),
+            max_learners: given.number("max-learners"),
+            corrupt_check_time: given.time("corrupt-check-time"),
             heartbeat_interval: given.time("heartbeat-interval"),
             election_timeout: given.time("election-timeout"),
             max_request_bytes: count("max-request-bytes"),

@@ -261,7 +261,9 @@ fn every_flag_of_a_real_etcd_is_known() {
         assert_eq!(flag.origin, Origin::Etcd, "--{name}");
         // Ours depends on another flag, or is not given in the text.
         let depends = ["data-dir", "advertise-client-urls", "initial-advertise-peer-urls", "initial-cluster"];
-        if !depends.contains(&name) && !default.is_empty() {
+        // There it is off: members are compared by hand.
+        let is_ours = flag.name == "corrupt-check-time";
+        if !depends.contains(&name) && !is_ours && !default.is_empty() {
             assert_eq!(flag.kind.read(flag.default), flag.kind.read(default), "the default of --{name}");
         }
         known += 1;

@@ -64,12 +64,6 @@ pub(super) const CONSENSUS: Section = Section {
         flag("pre-vote", Switch, "true")
             .without_effect(There("asks before a campaign whether it can be won"), Here("that is always on"))
             .silent(&["true"]),
-        flag("strict-reconfig-check", Switch, "true")
-            .without_effect(
-                There("refuses changes of membership that would lose the quorum"),
-                Here("that is always on"),
-            )
-            .silent(&["true"]),
         flag("raft-read-timeout", Duration, "5s").without_effect(
             There("drops a peer that is silent for so long"),
             Here("the time follows from --election-timeout"),
@@ -139,10 +133,9 @@ pub(super) const CHECKS: Section = Section {
         flag("experimental-initial-corrupt-check", Switch, "false")
             .without_effect(There("compares members before it serves"), COMPARED_BY_HAND)
             .silent(&["false"]),
-        flag("corrupt-check-time", Duration, "0s")
-            .also(&["experimental-corrupt-check-time"])
-            .without_effect(There("compares members so often"), COMPARED_BY_HAND)
-            .silent(&["0", "0s"]),
+        flag("corrupt-check-time", Duration, "5m").also(&["experimental-corrupt-check-time"]).serves(
+            "Compare the members' data so often, and raise an alarm for one that differs; 0s for never (etcd's default)",
+        ),
         flag("experimental-compact-hash-check-enabled", Switch, "false")
             .without_effect(There("compares members at compactions"), COMPARED_BY_HAND)
             .silent(&["false"]),

@@ -53,13 +53,15 @@ pub(super) const CLUSTER: Section = Section {
         flag("initial-cluster", Text, "")
             .serves("All first members, name=url, comma-separated [default: this member alone]"),
         flag("initial-cluster-state", Choice(&["new", "existing"]), "new")
-            .serves("Whether the cluster is formed by this start"),
+            .serves("new forms the cluster; existing joins one that runs and has this member added already"),
         flag("initial-cluster-token", Text, "etcd-cluster").serves("Tells clusters with equal URLs apart"),
         flag("heartbeat-interval", Millis, "100").serves("Time between heartbeats, in milliseconds"),
         flag("election-timeout", Millis, "1000")
             .serves("Silence of the leader before a campaign, in milliseconds"),
-        flag("max-learners", Number, "1")
-            .without_effect(There("bounds the learners of a cluster"), Here("membership does not change yet")),
+        flag("max-learners", Number, "1").serves("Most learners that may be in the cluster"),
+        flag("strict-reconfig-check", Switch, "true").serves(
+            "Refuse changes of the membership that would leave no quorum of started and connected members",
+        ),
     ],
 };
 
