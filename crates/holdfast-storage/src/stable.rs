@@ -293,6 +293,11 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Writes what is left, without a position: more will follow.
+    pub(crate) fn pause(self) -> Result<(), StoreError> {
+        if self.batch.ops() == 0 { Ok(()) } else { self.stable.engine.apply(self.batch) }
+    }
+
     /// Writes what is left together with the position.
     pub(crate) fn finish(mut self, head: &Head, applied: &Applied) -> Result<(), StoreError> {
         let head = codec::encode(&StoredHead::from(head));

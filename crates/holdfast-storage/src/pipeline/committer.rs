@@ -1,5 +1,5 @@
 //! The committer: the only writer of the stable store. Takes contiguous prefixes of the visible log and stores each
-//! with one position; dumps while nothing is written; scrubs when there is nothing else to do.
+//! with one position; dumps while nothing is written; scrubs and regenerates when there is nothing else to do.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::backlog::ReadySlice;
 use super::control::{CommitPosition, Control, Fence, step};
+use super::regenerate::Regeneration;
 use super::scrub::Scrub;
 use super::shared::Shared;
 use crate::error::StoreError;
@@ -31,6 +32,7 @@ pub(crate) struct Committer {
     /// The records of the last run while it is small: the next commit extends it.
     tail: Vec<Arc<Stored>>,
     scrub: Scrub,
+    regeneration: Regeneration,
     /// Bytes committed since the last flush.
     unflushed: usize,
     /// From the end of a dump until the overlay is stored.
@@ -43,6 +45,7 @@ enum Work {
     Commit,
     Fence(Fence),
     Scrub,
+    Regenerate,
     End,
 }
 
@@ -61,6 +64,7 @@ impl Committer {
             committed,
             tail: Vec::new(),
             scrub: Scrub::default(),
+            regeneration: Regeneration::default(),
             unflushed: 0,
             merges: false,
             pressed: None,
@@ -87,7 +91,13 @@ impl Committer {
                 Work::Fence(fence) => self.on_fence(fence).await?,
                 Work::Scrub => {
                     self.tail.clear();
+                    self.regeneration.abandon();
                     self.scrub.slice(&self.shared, &self.generation)?;
+                    self.measure();
+                    super::breathe().await;
+                }
+                Work::Regenerate => {
+                    self.regenerate().await?;
                     super::breathe().await;
                 }
                 Work::End => return self.flush(),
@@ -137,6 +147,9 @@ impl Committer {
                 return Work::End;
             }
             if !Scrub::is_wanted(&self.shared) {
+                if self.regeneration.is_wanted(&self.shared, &self.generation) {
+                    return Work::Regenerate;
+                }
                 self.shared.backlog.changed().await;
                 continue;
             }
@@ -178,10 +191,31 @@ impl Committer {
         }
         self.shared.memtable_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.shared.space.notify_one();
-        let disk_bytes = self.generation.stable().disk_bytes();
-        self.shared.disk_bytes.store(disk_bytes, Ordering::Relaxed);
+        self.measure();
         self.unflushed += bytes;
         if self.unflushed >= FLUSH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn measure(&self) {
+        let disk_bytes = self.generation.stable().disk_bytes();
+        self.shared.disk_bytes.store(disk_bytes, Ordering::Relaxed);
+    }
+
+    /// Copies a piece into the next generation, and goes on with that one once it is whole.
+    async fn regenerate(&mut self) -> Result<(), StoreError> {
+        let next = self.regeneration.slice(&self.shared, &self.generation, &self.committed)?;
+        let Some(next) = next else { return Ok(()) };
+        self.tail = Vec::new();
+        self.unflushed = 0;
+        self.generation = Arc::clone(&next);
+        self.shared.positions.lock().durable = self.committed.applied.log_id;
+        let (resume, resumed) = oneshot::channel();
+        if self.control.send(Control::Regenerated { generation: next, resume }).await.is_ok() {
+            // Fired or dropped: readers use the new one, or there is nobody any more.
+            drop(resumed.await);
+        }
+        self.measure();
+        Ok(())
     }
 
     /// The new runs; the first one repeats the tail of the last commit when that was small.
@@ -252,6 +286,7 @@ impl Committer {
                     let old = std::mem::replace(&mut self.generation, generation);
                     self.tail = Vec::new();
                     self.scrub = Scrub::default();
+                    self.regeneration = Regeneration::default();
                     self.shared.env.faults.hit(Failpoint::InstallCleanup);
                     drop(old);
                 }

@@ -397,6 +397,14 @@ impl Dispatcher {
                 self.switch(resume);
                 Ok(())
             }
+            Control::Regenerated { generation, resume } => {
+                let old = self.shared.view.load_full();
+                self.shared.view.store(Arc::new(View { generation, ..View::clone(&old) }));
+                // It goes when the last reader of it has left.
+                old.generation.make_obsolete();
+                resume.send(()).unwrap_or_default();
+                Ok(())
+            }
             Control::StoreFailed(reason) => {
                 self.poison(&reason);
                 Ok(())

@@ -29,6 +29,7 @@ pub(crate) mod dispatcher;
 pub(crate) mod dump_control;
 mod evaluate;
 pub(crate) mod phase;
+mod regenerate;
 pub(crate) mod scrub;
 pub(crate) mod sequencer;
 pub(crate) mod shared;
