@@ -1,5 +1,5 @@
 //! The committer: the only writer of the stable store. Takes contiguous prefixes of the visible log and stores each
-//! with one position; dumps while nothing is written; scrubs and regenerates when there is nothing else to do.
+//! with one position; dumps while nothing is written; scrubs, regenerates and checks the snapshot when there is nothing else to do.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +9,7 @@ use holdfast_mvcc::types::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use super::backlog::ReadySlice;
+use super::check::SnapshotCheck;
 use super::control::{CommitPosition, Control, Fence, step};
 use super::regenerate::Regeneration;
 use super::scrub::Scrub;
@@ -33,6 +34,7 @@ pub(crate) struct Committer {
     tail: Vec<Arc<Stored>>,
     scrub: Scrub,
     regeneration: Regeneration,
+    check: SnapshotCheck,
     /// Bytes committed since the last flush.
     unflushed: usize,
     /// From the end of a dump until the overlay is stored.
@@ -46,6 +48,7 @@ enum Work {
     Fence(Fence),
     Scrub,
     Regenerate,
+    Check,
     End,
 }
 
@@ -57,8 +60,10 @@ impl Committer {
         committed: CommitPosition,
     ) -> Self {
         let generation = Arc::clone(&shared.view.load().generation);
+        let check = SnapshotCheck::after(&*shared.env.clock);
         Self {
             shared,
+            check,
             control,
             generation,
             committed,
@@ -98,6 +103,10 @@ impl Committer {
                 }
                 Work::Regenerate => {
                     self.regenerate().await?;
+                    super::breathe().await;
+                }
+                Work::Check => {
+                    self.check.slice(&self.shared);
                     super::breathe().await;
                 }
                 Work::End => return self.flush(),
@@ -150,7 +159,10 @@ impl Committer {
                 if self.regeneration.is_wanted(&self.shared, &self.generation) {
                     return Work::Regenerate;
                 }
-                self.shared.backlog.changed().await;
+                if self.check.is_due(&*self.shared.env.clock) {
+                    return Work::Check;
+                }
+                self.idle().await;
                 continue;
             }
             if Scrub::is_allowed(&self.shared) {
@@ -163,6 +175,20 @@ impl Committer {
                 () = self.shared.backlog.changed() => {}
                 () = timer => {}
             }
+        }
+    }
+
+    /// Waits until something comes, or the check of the snapshot is due.
+    async fn idle(&self) {
+        let Some(rest) = self.check.rest(&*self.shared.env.clock) else {
+            return self.shared.backlog.changed().await;
+        };
+        let timer = self.shared.env.clock.sleep(rest);
+        // Both arms are cancel-safe: a lost timer is started anew, a wake-up stays noted.
+        tokio::select! {
+            biased;
+            () = self.shared.backlog.changed() => {}
+            () = timer => {}
         }
     }
 

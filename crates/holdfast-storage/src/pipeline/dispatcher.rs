@@ -322,6 +322,7 @@ impl Dispatcher {
         let last = self.applied.log_id;
         if let Some(snapshot) = self.shared.snapshots.current()
             && snapshot.applied.log_id == last
+            && self.shared.snapshots.is_checked(&snapshot.id)
         {
             tracing::debug!(snapshot = snapshot.id, "the newest snapshot is as new as the state");
             tell(waiters, &Ok(snapshot));

@@ -23,6 +23,7 @@
 //! Every loop is a future that blocks on nothing but the engine and the disk.
 
 pub(crate) mod backlog;
+mod check;
 pub(crate) mod committer;
 pub(crate) mod control;
 pub(crate) mod dispatcher;
