@@ -105,6 +105,9 @@ pub(crate) const SCRUB_RETRY: Duration = Duration::from_millis(50);
 /// left alone: the engines take some MiB for nothing at all.
 pub(crate) const REGENERATE_BYTES_MIN: u64 = 32 << 20;
 
+/// Records that a start puts back into the index at a time, sorted by key: 6 MiB of them.
+pub(crate) const RESTORE_RECORDS: usize = 64 << 10;
+
 /// How long after a start the snapshot that was found is read through: a member that is back has better things to do
 /// at first.
 pub(crate) const CHECK_AFTER: Duration = Duration::from_secs(30);

@@ -27,7 +27,7 @@ use crate::error::{StorageError, StoreError};
 use crate::figures::Collector;
 use crate::gate::Gate;
 use crate::generation::{Generation, Generations};
-use crate::limits::{CONTROL_MAX, QUEUE_MESSAGES_MAX, SLICES_IN_FLIGHT_MAX};
+use crate::limits::{CONTROL_MAX, QUEUE_MESSAGES_MAX, RESTORE_RECORDS, SLICES_IN_FLIGHT_MAX};
 use crate::memtable::Memtable;
 use crate::pack::metas;
 use crate::pipeline::backlog::Backlog;
@@ -188,17 +188,21 @@ fn load_index(generation: &Generation) -> Result<Index, StoreError> {
     let revision = head.revision;
     let mut state = State::with_head(head);
     let mut from = RecordId::default();
+    let mut records = Vec::new();
     loop {
         let page = stable.meta_packs(from)?;
         let Some((last, _)) = page.last() else { break };
         from = following(*last);
         for (_, pack) in &page {
             // What an interrupted commit has left above the head is trimmed below.
-            for meta in metas(pack)?.iter().filter(|meta| meta.id.revision <= revision) {
-                state.restore(meta);
+            records.extend(metas(pack)?.into_iter().filter(|meta| meta.id.revision <= revision));
+            if records.len() >= RESTORE_RECORDS {
+                state.restore_all(&records);
+                records.clear();
             }
         }
     }
+    state.restore_all(&records);
     // Last, because it is the first thing that writes.
     stable.trim(revision)?;
     Ok((state, applied, stable.scrubbed()?))
