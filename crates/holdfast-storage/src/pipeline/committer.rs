@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::backlog::ReadySlice;
 use super::check::SnapshotCheck;
 use super::control::{CommitPosition, Control, Fence, step};
-use super::regenerate::Regeneration;
+use super::regenerate::{Outgoing, Regeneration};
 use super::scrub::Scrub;
 use super::shared::Shared;
 use crate::error::StoreError;
@@ -34,6 +34,7 @@ pub(crate) struct Committer {
     tail: Vec<Arc<Stored>>,
     scrub: Scrub,
     regeneration: Regeneration,
+    outgoing: Option<Outgoing>,
     check: SnapshotCheck,
     /// Bytes committed since the last flush.
     unflushed: usize,
@@ -70,6 +71,7 @@ impl Committer {
             tail: Vec::new(),
             scrub: Scrub::default(),
             regeneration: Regeneration::default(),
+            outgoing: None,
             unflushed: 0,
             merges: false,
             pressed: None,
@@ -209,6 +211,7 @@ impl Committer {
         if self.merges {
             faults.hit(Failpoint::MergeMid);
         }
+        self.outgoing.take_if(|outgoing| outgoing.commit(&runs, &position));
         self.shared.positions.lock().stable = position.applied.log_id;
         self.shared.view.load().ring.stored(position.head.revision);
         self.committed = position;
@@ -233,13 +236,14 @@ impl Committer {
         let Some(next) = next else { return Ok(()) };
         self.tail = Vec::new();
         self.unflushed = 0;
-        self.generation = Arc::clone(&next);
+        let before = std::mem::replace(&mut self.generation, Arc::clone(&next));
         self.shared.positions.lock().durable = self.committed.applied.log_id;
         let (resume, resumed) = oneshot::channel();
         if self.control.send(Control::Regenerated { generation: next, resume }).await.is_ok() {
             // Fired or dropped: readers use the new one, or there is nobody any more.
             drop(resumed.await);
         }
+        self.outgoing = Some(Outgoing::new(&self.shared, before));
         self.measure();
         Ok(())
     }
@@ -313,6 +317,7 @@ impl Committer {
                     self.tail = Vec::new();
                     self.scrub = Scrub::default();
                     self.regeneration = Regeneration::default();
+                    self.outgoing = None;
                     self.shared.env.faults.hit(Failpoint::InstallCleanup);
                     drop(old);
                 }

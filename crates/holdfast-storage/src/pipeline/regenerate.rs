@@ -8,17 +8,22 @@
 //! two stores hold the same. A commit may make the last run longer, and nothing but the scrub changes any other: each
 //! slice begins by copying the last run of the one before again, and a compaction that is to be scrubbed ends the
 //! attempt. Until `CURRENT` names the new generation, a crash leaves a directory that the next start removes.
+//!
+//! Readers that were let in before the switch go on in the old generation, and may see what is visible and was not
+//! committed at that moment. When it is, it leaves memtable and ring: so it is committed to both generations
+//! ([`Outgoing`]), until the old one holds all that such a reader may see.
 
 use std::sync::Arc;
 
-use holdfast_env::Monotonic;
-use holdfast_mvcc::types::RecordId;
+use holdfast_env::{Faults, Monotonic};
+use holdfast_mvcc::types::{RecordId, Revision};
 
 use super::control::CommitPosition;
 use super::shared::Shared;
 use crate::error::{StorageError, StoreError};
 use crate::generation::Generation;
 use crate::limits::{FLUSH_BYTES, REGENERATE_BYTES_MIN, REGENERATE_RETRY};
+use crate::pack::Run;
 use crate::stable::{PageMax, Writer};
 
 /// What the committer knows of regenerations.
@@ -38,6 +43,31 @@ struct Copy {
     from: RecordId,
     /// Bytes written since the last flush.
     unflushed: usize,
+}
+
+/// The generation before, for the readers that are still in it.
+pub(crate) struct Outgoing {
+    generation: Arc<Generation>,
+    /// What they may see.
+    through: Revision,
+}
+
+impl Outgoing {
+    /// After readers were given the next generation.
+    pub(crate) fn new(shared: &Shared, generation: Arc<Generation>) -> Self {
+        Self { generation, through: shared.view.load().gate.revision() }
+    }
+
+    /// Commits what was committed to the next generation; true when nothing more is needed.
+    pub(crate) fn commit(&self, runs: &[Run], position: &CommitPosition) -> bool {
+        let CommitPosition { head, applied } = position;
+        if let Err(error) = self.generation.stable().commit(runs, head, applied, &Faults::default()) {
+            // It costs the readers that are still in there an error, and nobody else anything.
+            tracing::warn!(%error, "the generation before cannot be written any more");
+            return true;
+        }
+        position.head.revision >= self.through
+    }
 }
 
 /// Why a slice could not be done.
@@ -128,8 +158,9 @@ impl Regeneration {
             stable.set_scrubbed(scrubbed).map_err(|error| copy.failed(error))?;
         }
         stable.flush().map_err(|error| copy.failed(error))?;
-        shared.generations.switch_to(copy.target.number()).map_err(Failure::Target)?;
+        // Kept whatever comes of the switch: when it fails, nobody knows which one `CURRENT` names.
         copy.target.keep();
+        shared.generations.switch_to(copy.target.number()).map_err(Failure::Target)?;
         self.reached = stable.disk_bytes();
         tracing::info!(
             generation = copy.target.number(),

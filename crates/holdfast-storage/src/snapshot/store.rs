@@ -214,13 +214,15 @@ impl SnapshotStore {
     /// Makes a snapshot the current one when it is the newest, and removes the file of the other. Who has the other
     /// open can go on reading.
     pub(crate) fn publish(&self, snapshot: Snapshot) {
-        // It replaces what was not read through yet, or is the same content verified.
-        self.unchecked.lock().take();
         let mut current = self.current.lock();
         let other = match &*current {
             Some(old) if old.applied.log_id > snapshot.applied.log_id => Some(snapshot.id),
-            Some(old) if old.id == snapshot.id => None,
-            _ => current.replace(snapshot).map(|old| old.id),
+            same_or_older => {
+                // What was not read through yet is replaced, or is the same content and now verified.
+                *self.unchecked.lock() = None;
+                let is_same = same_or_older.as_ref().is_some_and(|old| old.id == snapshot.id);
+                if is_same { None } else { current.replace(snapshot).map(|old| old.id) }
+            }
         };
         drop(current);
         if let Some(other) = other {
