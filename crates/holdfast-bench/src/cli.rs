@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Compare(Box<CompareFlags>),
     /// Load servers that run already
     Load(LoadFlags),
+    /// Load systems side by side and print what they take of disk and memory, and how fast a member is back
+    Footprint(Box<FootprintFlags>),
     /// Serve etcd's KV from nothing, until standard input is closed: the ceiling of any server on this stack
     Ceiling(CeilingFlags),
 }
@@ -176,6 +178,68 @@ pub(crate) struct CompareFlags {
     /// Write a picture of each figure into this directory
     #[arg(long)]
     pub(crate) svg: Option<PathBuf>,
+}
+
+/// What the values of a footprint are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Values {
+    /// Bytes that cannot be compressed
+    Random,
+    /// Objects in JSON, as configuration and service discovery keep them: names repeat, identities do not
+    Json,
+}
+
+/// Flags of the footprint.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct FootprintFlags {
+    /// Members of each system
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub(crate) members: u32,
+    /// Revisions to write
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) revisions: u64,
+    /// Different keys, each of which is written at least once
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keys: u64,
+    /// What values are made of
+    #[arg(long, value_enum, default_value = "random")]
+    pub(crate) values: Values,
+    /// Bytes of a value; no two values are alike
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) value_bytes: u32,
+    /// Puts under way at a time
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) clients: u32,
+    /// Connections they share, spread over all members
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) connections: u32,
+    /// Stretches that the load is cut into; the systems take turns
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) stretches: u32,
+    /// How often a member is killed and started again
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) restarts: u32,
+    /// How long after the compaction to the head the sizes are read
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) after_compaction: Duration,
+    /// Systems, comma-separated
+    #[arg(long = "system", value_enum, value_delimiter = ',', default_values = ["holdfast", "etcd"])]
+    pub(crate) systems: Vec<System>,
+    /// The program holdfast [default: the release build beside this program]
+    #[arg(long, env = "HOLDFAST_BIN")]
+    pub(crate) holdfast: Option<PathBuf>,
+    /// More flags for holdfast, comma-separated, such as --engine=redb
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    pub(crate) holdfast_flag: Vec<String>,
+    /// The program etcd
+    #[arg(long, env = "ETCD_BIN", default_value = "target/peers/etcd")]
+    pub(crate) etcd: PathBuf,
+    /// Where the servers' directories are made, all on one disk
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    pub(crate) data_parent: PathBuf,
+    /// Write all figures to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
 }
 
 /// Flags of a load on running servers.

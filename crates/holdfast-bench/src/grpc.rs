@@ -28,6 +28,7 @@ pub(crate) struct Rpc(pub(crate) &'static str);
 
 pub(crate) const PUT: Rpc = Rpc("/etcdserverpb.KV/Put");
 pub(crate) const RANGE: Rpc = Rpc("/etcdserverpb.KV/Range");
+pub(crate) const COMPACT: Rpc = Rpc("/etcdserverpb.KV/Compact");
 pub(crate) const TXN: Rpc = Rpc("/etcdserverpb.KV/Txn");
 pub(crate) const WATCH: Rpc = Rpc("/etcdserverpb.Watch/Watch");
 

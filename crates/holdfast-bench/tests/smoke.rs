@@ -108,3 +108,10 @@ fn an_interrupted_comparison_leaves_nothing_behind() {
     assert_eq!(line, "holdfast-bench: interrupted\n");
     assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0, "directories of servers are left");
 }
+
+#[test]
+fn a_footprint_of_nothing_is_refused() {
+    let output = bench(&["footprint", "--system=ceiling"]);
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("the empty server stores nothing"), "{}", text(&output.stderr));
+}

@@ -1,4 +1,5 @@
-//! Starts dumps when the log has grown enough, and lets the log go behind a finished one.
+//! Starts dumps when the log has grown enough, or when a compaction has left the snapshot much larger than what is
+//! retained, and lets the log go behind a finished one.
 
 use std::sync::Arc;
 
@@ -17,12 +18,16 @@ const KEPT_SHARE: u64 = 2;
 
 /// Runs until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>, raft: Raft) {
+    let mut scrubs = shared.storage.scrubs();
     loop {
-        tokio::select! {
+        // All arms are cancel-safe: they only watch.
+        let is_smaller = tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
-            () = shared.dump_hint.notified() => {}
-        }
+            () = shared.dump_hint.notified() => false,
+            // The storage ends with us.
+            Ok(()) = scrubs.changed() => is_snapshot_outgrown(&shared),
+        };
         let (purgeable, wants_dump) = {
             let mut log_size = shared.log_size.lock();
             let bytes = shared.config.dump_log_bytes;
@@ -33,11 +38,18 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Raft) {
             // Fails only when openraft has stopped, and then so do we.
             raft.trigger().purge_log(index).await.ok();
         }
-        if wants_dump {
+        if wants_dump || is_smaller {
             // Nothing happens when one is running already.
             raft.trigger().snapshot().await.ok();
         }
     }
+}
+
+/// True when the newest snapshot is more than twice what a dump now would write at most, with a dump's least log on top:
+/// then writing it again gives back more than it costs. Happens at the end of a scrub, so at most once for a compaction.
+fn is_snapshot_outgrown(shared: &Shared) -> bool {
+    let snapshot = shared.storage.current_snapshot().map_or(0, |snapshot| snapshot.bytes);
+    snapshot > 2 * shared.storage.status().logical_bytes + shared.config.dump_log_bytes
 }
 
 /// The sizes at a start. What lies between the last snapshot and the applied entry is estimated from its first part,

@@ -5,6 +5,7 @@ mod support;
 
 use std::time::Duration;
 
+use holdfast_mvcc::command::{Command, Compact};
 use holdfast_mvcc::validate::TXN_DEPTH_MAX;
 use holdfast_raft::NodeError;
 use support::{Cluster, PATIENCE, eventually, get, nested, put};
@@ -205,6 +206,36 @@ async fn a_single_member_is_its_own_cluster() {
     cluster.restart(0).await;
     cluster.member(0).node.linearize(PATIENCE).await.unwrap();
     assert_eq!(get(&cluster.member(0).storage, "k").as_deref(), Some("v"));
+    cluster.stop_all().await;
+}
+
+/// After a compaction the snapshot is written anew by itself when it holds much that is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_shrinks_after_a_compaction() {
+    let mut cluster = Cluster::start(1, 6 << 20).await;
+    let node = &cluster.member(0).node;
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        state.to_be_bytes()[0]
+    };
+    for _ in 0..16 {
+        let value: Vec<u8> = (0..500_000).map(|_| noise()).collect();
+        put(node, "k", &value, PATIENCE).await.unwrap();
+    }
+    let storage = &cluster.member(0).storage;
+    let bytes = || storage.current_snapshot().map_or(0, |snapshot| snapshot.bytes);
+    // A dump that began by itself has only a part, and is over before another begins.
+    let all_dumped = async {
+        while bytes() < 7_900_000 {
+            node.trigger_dump().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all_dumped).await.expect("a snapshot of all");
+    let compaction = Command::Compact(Compact { revision: 17 });
+    node.propose(compaction, PATIENCE).await.unwrap();
+    eventually("a small snapshot", || (bytes() < 600_000).then_some(())).await;
     cluster.stop_all().await;
 }
 

@@ -70,14 +70,16 @@ pub const MEMORY_BYTES_MIN: usize = 16 * 1024 * 1024;
 /// Log bytes since the last snapshot that start a dump; `--dump-log-bytes`.
 pub const DUMP_LOG_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Size of one log segment; `--segment-bytes`.
-pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Size of one log segment; `--segment-bytes`. Segments are filled ahead of their use and kept for their next one, so
+/// a few of them are on disk beside what the log holds.
+pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The range of `--segment-bytes`: the lower bound holds the largest batch of entries with room to spare.
 pub const SEGMENT_BYTES_BOUNDS: (u64, u64) = (4 * 1024 * 1024, 1024 * 1024 * 1024);
 
-/// Bytes of the log's tail kept in memory for peers that are a little behind.
-pub const LOG_CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Of the memory budget, this part is for the log's tail, which peers that are a little behind read: some seconds of
+/// writes at full speed with the default budget.
+pub const LOG_CACHE_SHARE: usize = 32;
 
 /// Bytes of proposals that may wait; the next is refused with "too many requests".
 pub const PROPOSAL_BYTES_MAX: usize = 64 * 1024 * 1024;

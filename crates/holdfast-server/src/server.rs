@@ -305,7 +305,7 @@ impl Greeting {
 fn log_config(config: &Config, data_dir: &DataDir) -> LogConfig {
     LogConfig {
         segment_bytes: config.engine.segment_bytes,
-        cache_bytes_max: limits::LOG_CACHE_BYTES_MAX,
+        cache_bytes_max: config.engine.memory_bytes / limits::LOG_CACHE_SHARE,
         ..LogConfig::new(data_dir.log_dir())
     }
 }

@@ -25,9 +25,10 @@ pub struct StorageConfig {
     pub engine: EngineKind,
     /// How many write workers; default min(cores, 8).
     pub workers: usize,
-    /// The memory budget for values (memtables and cache) in bytes; default 512 MiB. Half of it is for what is not
-    /// yet in the stable store, a quarter for our cache of values, an eighth for the engine's own, an eighth (at most 32 MiB) for the newest
-    /// changes, which watches read.
+    /// The memory budget for values in bytes; default 512 MiB. Half of it may be needed for what is not yet in the
+    /// stable store, most of it only while a dump runs. What is held all the time is small beside it: a sixteenth for
+    /// our cache of values, a thirty-second each for the engine's own and (at most 32 MiB) for the newest changes, which
+    /// watches read. The rest is for queues, and for what an allocator takes beside all that.
     pub memory_bytes: usize,
 }
 
@@ -46,14 +47,14 @@ impl StorageConfig {
     }
     /// Bytes of cached values.
     pub(crate) fn cache_bytes(&self) -> usize {
-        self.memory_bytes / 4
+        self.memory_bytes / 16
     }
     /// Bytes of the newest changes, beside those that are not yet in the stable store.
     pub(crate) fn ring_bytes(&self) -> usize {
-        (self.memory_bytes / 8).min(RING_BYTES_MAX)
+        (self.memory_bytes / 32).min(RING_BYTES_MAX)
     }
     /// Bytes for the engine's own cache; below 1 MiB sled cannot work.
     pub(crate) fn engine_cache_bytes(&self) -> usize {
-        (self.memory_bytes / 8).max(1 << 20)
+        (self.memory_bytes / 32).max(1 << 20)
     }
 }

@@ -26,6 +26,7 @@
 //! - The newest snapshot is durable and verified, and not ahead of what the store had flushed when it was written.
 //! - All changes of a revision become visible together, in order; the visible revision never steps back.
 //! - While DUMPING, from "drained" to "finish", nothing is written to the engine.
+//! - A generation is replaced by its copy only between two commits, when both hold the same, durably.
 //! - Who is let in to read at a revision finds it, whole, until it leaves.
 //! - Queues are bounded: in bytes where entries are, in number elsewhere.
 //!

@@ -101,5 +101,19 @@ pub(crate) const SCRUB_PACKS_MAX: usize = 12;
 /// How long the scrub waits when a reader is in its way.
 pub(crate) const SCRUB_RETRY: Duration = Duration::from_millis(50);
 
+/// A stable store whose files exceed twice the logical bytes by this much is copied into new files. Small stores are
+/// left alone: the engines take some MiB for nothing at all.
+pub(crate) const REGENERATE_BYTES_MIN: u64 = 32 << 20;
+
+/// Records that a start puts back into the index at a time, sorted by key: 6 MiB of them.
+pub(crate) const RESTORE_RECORDS: usize = 64 << 10;
+
+/// How long after a start the snapshot that was found is read through: a member that is back has better things to do
+/// at first.
+pub(crate) const CHECK_AFTER: Duration = Duration::from_secs(30);
+
+/// How long after a failed attempt, mostly for want of space, the next one waits.
+pub(crate) const REGENERATE_RETRY: Duration = Duration::from_secs(60);
+
 const _: () = assert!(COMMIT_BYTES_MAX + PACK_BYTES * 4 <= BATCH_BYTES_MAX);
 const _: () = assert!((SCRUB_PACKS_MAX + 1) * 2 * PACK_BYTES <= BATCH_BYTES_MAX);

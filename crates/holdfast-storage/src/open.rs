@@ -1,6 +1,6 @@
 //! Opening: from what is on disk to a running pipeline.
 //!
-//! 1. Verify the newest snapshot.
+//! 1. Look at the newest snapshot; verify it when step 3 needs it.
 //! 2. Open the current generation and load its position and index. When that shows damage, or damage was found while
 //!    the member ran, set it aside. Clean up what is left of old snapshots.
 //! 3. When there is none, or the snapshot is ahead of it (an install was interrupted, or the engine is in memory),
@@ -11,10 +11,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use holdfast_env::disk::create_dir_synced;
-use holdfast_env::{Env, TaskHandle};
+use holdfast_env::{Clock, Env, Monotonic, TaskHandle};
 use holdfast_mvcc::State;
 use holdfast_mvcc::types::{RecordId, Revision};
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +27,7 @@ use crate::error::{StorageError, StoreError};
 use crate::figures::Collector;
 use crate::gate::Gate;
 use crate::generation::{Generation, Generations};
-use crate::limits::{CONTROL_MAX, QUEUE_MESSAGES_MAX, SLICES_IN_FLIGHT_MAX};
+use crate::limits::{CONTROL_MAX, QUEUE_MESSAGES_MAX, RESTORE_RECORDS, SLICES_IN_FLIGHT_MAX};
 use crate::memtable::Memtable;
 use crate::pack::metas;
 use crate::pipeline::backlog::Backlog;
@@ -66,6 +67,32 @@ pub(crate) struct Running {
     pub(crate) tasks: Vec<TaskHandle>,
 }
 
+/// How long each part of a start took, for its log line.
+struct Phases {
+    clock: Arc<dyn Clock>,
+    last: Monotonic,
+    took: Vec<(&'static str, Duration)>,
+}
+
+impl Phases {
+    fn begin(env: &Env) -> Self {
+        let clock = Arc::clone(&env.clock);
+        let last = clock.now();
+        Self { clock, last, took: Vec::new() }
+    }
+
+    fn ended(&mut self, name: &'static str) {
+        let now = self.clock.now();
+        self.took.push((name, now.since(self.last)));
+        self.last = now;
+    }
+
+    fn tell(&self, loaded: &Loaded) {
+        let revision = loaded.state.head().revision.get();
+        tracing::info!(revision, keys = loaded.state.keys(), took = ?self.took, "the store is open");
+    }
+}
+
 /// Steps 1 to 3. Blocks on files.
 pub(crate) fn load(
     env: &Env,
@@ -74,17 +101,22 @@ pub(crate) fn load(
 ) -> Result<Opened, StorageError> {
     create_dir_synced(&*env.disk, &config.dir).map_err(StorageError::io(&config.dir, "create"))?;
     // Up to the clean-up this only looks: what a newer release has left must stay as it is.
+    let mut phases = Phases::begin(env);
     let (snapshots, left_over) = SnapshotStore::open(env, config.dir.join("snapshots"))?;
+    phases.ended("snapshot");
     let generations = Generations::new(&env.disk, config, engines);
     let current = generations.current()?;
     let loaded = match current {
-        Some(number) => load_generation(&generations, number)?,
+        Some(number) => load_generation(&generations, number, &mut phases)?,
         None => None,
     };
     snapshots.clean_up(left_over)?;
     let behind = |loaded: &Loaded| {
         snapshots.current().is_some_and(|snapshot| snapshot.applied.log_id > loaded.applied.log_id)
     };
+    if loaded.as_ref().is_none_or(behind) {
+        snapshots.check_now()?;
+    }
     let loaded = match loaded {
         Some(loaded) if !behind(&loaded) => loaded,
         stale => {
@@ -93,11 +125,17 @@ pub(crate) fn load(
         }
     };
     generations.remove_others(loaded.generation.number())?;
+    phases.ended("the rest");
+    phases.tell(&loaded);
     Ok((snapshots, generations, loaded))
 }
 
 /// The current generation with its index; `None` when it is damaged, which sets it aside.
-fn load_generation(generations: &Generations, number: u64) -> Result<Option<Loaded>, StorageError> {
+fn load_generation(
+    generations: &Generations,
+    number: u64,
+    phases: &mut Phases,
+) -> Result<Option<Loaded>, StorageError> {
     if !generations.exists(number)? {
         tracing::error!(
             number,
@@ -114,10 +152,13 @@ fn load_generation(generations: &Generations, number: u64) -> Result<Option<Load
         return Ok(None);
     }
     let opened = generations.open(number).and_then(|generation| {
+        phases.ended("engine");
         let index = load_index(&generation)?;
+        phases.ended("index");
         // What we read may be in the system's cache only, after a process that was killed. From here on the position
         // counts as durable, and the log may be purged up to it: so it has to be on disk first.
         generation.stable().flush()?;
+        phases.ended("flush");
         Ok((generation, index))
     });
     match opened {
@@ -147,17 +188,21 @@ fn load_index(generation: &Generation) -> Result<Index, StoreError> {
     let revision = head.revision;
     let mut state = State::with_head(head);
     let mut from = RecordId::default();
+    let mut records = Vec::new();
     loop {
         let page = stable.meta_packs(from)?;
         let Some((last, _)) = page.last() else { break };
         from = following(*last);
         for (_, pack) in &page {
             // What an interrupted commit has left above the head is trimmed below.
-            for meta in metas(pack)?.iter().filter(|meta| meta.id.revision <= revision) {
-                state.restore(meta);
+            records.extend(metas(pack)?.into_iter().filter(|meta| meta.id.revision <= revision));
+            if records.len() >= RESTORE_RECORDS {
+                state.restore_all(&records);
+                records.clear();
             }
         }
     }
+    state.restore_all(&records);
     // Last, because it is the first thing that writes.
     stable.trim(revision)?;
     Ok((state, applied, stable.scrubbed()?))

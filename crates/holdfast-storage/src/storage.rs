@@ -240,6 +240,12 @@ impl Storage {
         }
     }
 
+    /// The compact revision behind which this member's index and stable store hold nothing unreadable any more; changes
+    /// at the end of each scrub. 0 when nothing was ever scrubbed.
+    pub fn scrubs(&self) -> watch::Receiver<u64> {
+        self.shared().scrubbed.subscribe()
+    }
+
     /// Starts a dump as of everything dispatched so far; the first future resolves when the state is sealed (writes
     /// go on), the second when the snapshot is verified and durable. A running dump is joined when nothing was
     /// dispatched since it began; else one more dump follows it, for all who ask meanwhile.

@@ -158,7 +158,7 @@ const ALL: ChangesMax = ChangesMax { revisions: usize::MAX, bytes: usize::MAX };
 async fn changes_near_the_head_read_nothing_from_the_store() {
     let dir = tempfile::tempdir().unwrap();
     // A ring of 64 KiB, next to no cache.
-    let small = StorageConfig { memory_bytes: 512 << 10, ..config(dir.path(), EngineKind::Memory) };
+    let small = StorageConfig { memory_bytes: 2 << 20, ..config(dir.path(), EngineKind::Memory) };
     let (mut member, engines) = open(&env(), small).await;
     let value = "x".repeat(500);
     for _ in 0..20 {
@@ -249,5 +249,60 @@ async fn a_trickle_of_writes_does_not_leave_a_pack_each() {
         assert_eq!(engine.scan(kind, 100, 1 << 20).unwrap().len(), 1);
     }
     assert_eq!(member.all().len(), 1);
+    member.close().await;
+}
+
+/// 30,000 characters that do not compress to much.
+fn noise(seed: u64) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b' ' + u8::try_from(state >> 40 & 63).unwrap())
+    };
+    (0..30_000).map(|_| next()).collect()
+}
+
+/// What was visible and not committed when the generation was replaced is found by who was let in before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_in_a_replaced_generation_miss_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = StorageConfig { memory_bytes: 1 << 20, ..config(dir.path(), EngineKind::Redb) };
+    let mut member = Member::open_with(small).await;
+    for round in 0..16 {
+        member.run((0..100).map(|n| put(&format!("k{n}"), &noise(round * 100 + n))).collect()).await;
+    }
+    member.run(vec![compact(1601)]).await;
+    let storage = member.storage.clone();
+    let shared = storage.shared();
+    let mut held = std::collections::VecDeque::new();
+    for n in 0.. {
+        assert!(n < 20_000, "it is not replaced: {:?}", storage.status());
+        member.run(vec![put(&format!("live/{n}"), &n.to_string())]).await;
+        let entered = crate::read::enter(shared, |gate| Ok(gate.enter_window())).unwrap();
+        if entered.view.generation.number() > 1 {
+            break;
+        }
+        held.push_back((n, entered));
+        if held.len() > 30 {
+            held.pop_front();
+        }
+        // The copy goes on when there is nothing to commit.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    // More than memtables, ring and cache hold.
+    for round in 0..4 {
+        member.run((0..50).map(|n| put(&format!("k{n}"), &noise(round * 50 + n))).collect()).await;
+    }
+    member.drained().await;
+    assert!(!held.is_empty());
+    for (n, entered) in held {
+        let key = format!("live/{n}");
+        let chunk = entered.view.state.read().chunk(&key_range(&key), None, entered.pin.window.newest, 1);
+        let mut values = crate::view::ValueReader::new(&entered.view, &shared.cache);
+        let found = values.put(key.as_bytes(), chunk.keys[0].id).unwrap();
+        assert_eq!(found.value, n.to_string(), "{key}");
+    }
     member.close().await;
 }

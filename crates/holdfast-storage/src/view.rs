@@ -38,12 +38,16 @@ pub(crate) struct Cache {
     puts: quick_cache::sync::Cache<RecordId, PutRecord, Weight, BuildHasherDefault<FixedHasher>>,
 }
 
+/// What a cached put costs beside its value: its numbers, its place in the cache, and the allocation that its value has
+/// to itself.
+const PUT_BYTES: u64 = 192;
+
 #[derive(Debug, Clone)]
 struct Weight;
 
 impl quick_cache::Weighter<RecordId, PutRecord> for Weight {
     fn weight(&self, _: &RecordId, put: &PutRecord) -> u64 {
-        put.value.len() as u64 + 128
+        put.value.len() as u64 + PUT_BYTES
     }
 }
 

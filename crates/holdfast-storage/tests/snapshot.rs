@@ -5,8 +5,10 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::*;
+use holdfast_env::{BoxFuture, Clock, Env, Monotonic, UnixMillis};
 use holdfast_mvcc::command::*;
 use holdfast_mvcc::types::Revision;
 use holdfast_storage::*;
@@ -237,8 +239,9 @@ async fn a_bad_snapshot_is_set_aside_at_start() {
         std::fs::write(snapshots.join("recv-7.tmp"), b"half").unwrap();
         let path = files(&snapshots, "snap").remove(0);
         let mut bytes = std::fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
+        // In the footer, which every start reads.
+        let end = bytes.len() - 20;
+        bytes[end] ^= 1;
         std::fs::write(&path, bytes).unwrap();
         let member = Member::open(dir.path(), engine).await;
         assert!(member.storage.current_snapshot().is_none(), "{engine:?}");
@@ -247,6 +250,76 @@ async fn a_bad_snapshot_is_set_aside_at_start() {
         let expected = if engine == EngineKind::Memory { None } else { Some(log_id(50)) };
         assert_eq!(member.storage.applied().log_id, expected, "{engine:?}");
         member.close().await;
+    }
+}
+
+/// A start that does not need the content does not read it: rot is found a while later, and before any use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_rots_inside_is_found_before_it_is_used() {
+    for engine in ENGINES {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = dir.path().join("snapshots");
+        let mut member = Member::open(dir.path(), engine).await;
+        member.run(some_commands(50)).await;
+        member.dump().await;
+        let image = member.image();
+        member.close().await;
+        let path = files(&snapshots, "snap").remove(0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let hurried = Env { clock: Arc::new(Hurried(env().clock)), ..env() };
+        let member = Member::open_in(&hurried, config(dir.path(), engine)).await;
+        if engine == EngineKind::Memory {
+            assert_eq!(member.storage.applied().log_id, None, "it cannot be used");
+        } else {
+            assert_eq!(member.image(), image, "{engine:?}");
+        }
+        member.until("it is found", |status| status.snapshot.is_none()).await;
+        assert_eq!(files(&snapshots, "bad").len(), 1, "{engine:?}");
+        assert!(files(&snapshots, "snap").is_empty(), "{engine:?}");
+        member.close().await;
+    }
+}
+
+/// And a dump that would only repeat it is made all the same, and replaces it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_dump_is_spared_for_a_snapshot_that_was_not_read() {
+    for engine in [EngineKind::Sled, EngineKind::Redb] {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = dir.path().join("snapshots");
+        let mut member = Member::open(dir.path(), engine).await;
+        member.run(some_commands(50)).await;
+        let good = member.dump().await;
+        member.close().await;
+        let path = files(&snapshots, "snap").remove(0);
+        let whole = std::fs::read(&path).unwrap();
+        let mut bytes = whole.clone();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let member = Member::open(dir.path(), engine).await;
+        assert_eq!(member.dump().await.id, good.id, "{engine:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), whole, "{engine:?}");
+        member.close().await;
+    }
+}
+
+/// A clock on which all goes a hundred times as fast.
+struct Hurried(Arc<dyn Clock>);
+
+const HURRY: u32 = 100;
+
+impl Clock for Hurried {
+    fn now(&self) -> Monotonic {
+        Monotonic::from_start(self.0.now().since_start() * HURRY)
+    }
+    fn wall(&self) -> UnixMillis {
+        self.0.wall()
+    }
+    fn sleep(&self, duration: std::time::Duration) -> BoxFuture<'static, ()> {
+        self.0.sleep(duration / HURRY)
     }
 }
 

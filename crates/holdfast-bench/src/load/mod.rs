@@ -9,16 +9,18 @@ pub(crate) mod operation;
 pub(crate) mod pace;
 mod scan;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use holdfast_proto::etcdserverpb::RangeRequest;
+use holdfast_proto::etcdserverpb::{PutRequest, RangeRequest};
 use tokio::task::JoinSet;
 
+use crate::cli::Values;
 use crate::error::Error;
-use crate::grpc::{Connection, Driver, Frame, RANGE, Reading};
+use crate::grpc::{Connection, Driver, Frame, PUT, RANGE, Reading};
 use crate::latency::Latencies;
-use keys::{KeyNumber, KeySpace};
+use keys::{KeyNumber, KeySpace, Random};
 use operation::{Client, Operation};
 use pace::Pace;
 
@@ -160,6 +162,75 @@ pub(crate) async fn preload(space: &KeySpace, connections: &Connections) -> Resu
         done.map_err(|_| Error::Interrupted)??;
     }
     Ok(())
+}
+
+/// Some of the puts that make up a store: the first ones write every key once, the others random keys. Values are all
+/// different.
+#[derive(Debug, Clone)]
+pub(crate) struct Stretch {
+    /// Which puts, counted from the first.
+    pub(crate) puts: std::ops::Range<u64>,
+    /// Keys of the store.
+    pub(crate) keys: u64,
+    /// What values are made of.
+    pub(crate) values: Values,
+    /// Size of a value.
+    pub(crate) value_bytes: usize,
+    /// Puts under way at a time.
+    pub(crate) clients: u32,
+}
+
+/// Writes a stretch to its end.
+pub(crate) async fn fill(stretch: &Stretch, connections: &Connections) -> Result<(), Error> {
+    let next = Arc::new(AtomicU64::new(stretch.puts.start));
+    let mut clients = JoinSet::new();
+    for number in 0..u64::from(stretch.clients) {
+        let mut put = connections.of(number).caller(PUT);
+        let (next, stretch) = (Arc::clone(&next), stretch.clone());
+        clients.spawn(async move {
+            loop {
+                let ordinal = next.fetch_add(1, Ordering::Relaxed);
+                if ordinal >= stretch.puts.end {
+                    return Ok::<(), Error>(());
+                }
+                put.call(Frame::of(&nth_put(ordinal, &stretch))).await?;
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.map_err(|_| Error::Interrupted)??;
+    }
+    Ok(())
+}
+
+fn nth_put(ordinal: u64, stretch: &Stretch) -> PutRequest {
+    let mut random = Random::seeded(ordinal.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    let number = if ordinal < stretch.keys { ordinal } else { random.below(stretch.keys) };
+    let mut value = Vec::with_capacity(stretch.value_bytes + 256);
+    while value.len() < stretch.value_bytes {
+        match stretch.values {
+            Values::Random => value.extend_from_slice(&random.next().to_le_bytes()),
+            Values::Json => value.extend_from_slice(object(&mut random).as_bytes()),
+        }
+    }
+    value.truncate(stretch.value_bytes);
+    PutRequest { key: KeySpace::key(KeyNumber(number)), value: value.into(), ..PutRequest::default() }
+}
+
+/// One endpoint of a service, of about 250 bytes, of which a quarter is its own.
+fn object(random: &mut Random) -> String {
+    let (id, address, number) = (random.next(), random.next(), random.below(1000));
+    let [a, b, c, d, port @ ..] = address.to_le_bytes();
+    let port = u16::from_le_bytes([port[0], port[1]]);
+    format!(
+        "{{\"kind\":\"Endpoint\",\"service\":\"service-{number}\",\"uid\":\"{id:016x}\",\"address\":\"{a}.{b}.{c}.{d}:{port}\",\
+         \"ready\":true,\"zone\":\"zone-{}\",\"labels\":{{\"app\":\"service-{number}\",\"tier\":\"backend\"}},\
+         \"updated\":\"2026-11-25T{:02}:{:02}:{:02}Z\"}}",
+        number % 3,
+        id % 24,
+        id / 24 % 60,
+        id / 1440 % 60
+    )
 }
 
 /// Opens `count` connections one after the other and reads once over each; they stay open as long as the result lives.

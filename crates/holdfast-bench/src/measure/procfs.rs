@@ -52,6 +52,12 @@ impl ProcessUsage {
     }
 }
 
+/// Lets the peak of a process's memory count from now on.
+pub(crate) fn forget_peak(pid: Pid) -> Result<(), Error> {
+    let path = Path::new("/proc").join(pid.0.to_string()).join("clear_refs");
+    std::fs::write(&path, "5").map_err(Error::io(format!("write {}", path.display())))
+}
+
 /// utime and stime of `/proc/PID/stat`: fields 14 and 15, counted behind the name, which may hold anything.
 fn cpu(stat: &str) -> Option<Duration> {
     let (_, behind_name) = stat.rsplit_once(") ")?;

@@ -1,6 +1,7 @@
 //! Members of one system as child processes, each with a fresh directory; all of it goes when the value is dropped.
 
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub(crate) struct Cluster {
     /// Which system it is of.
     pub(crate) system: System,
+    program: PathBuf,
     members: Vec<Member>,
     // Behind the processes, which write to it until they are gone.
     directory: TempDir,
@@ -31,6 +33,7 @@ struct Member {
     name: String,
     client_port: u16,
     peer_port: u16,
+    arguments: Vec<OsString>,
     log: PathBuf,
     child: Child,
 }
@@ -83,10 +86,12 @@ impl Cluster {
                 command.args(["--initial-cluster", &peers, "--initial-cluster-state", "new"]);
                 command.args(["--initial-cluster-token", "holdfast-bench"]).args(&flags);
             }
+            let arguments: Vec<OsString> = command.get_args().map(OsStr::to_owned).collect();
             let child = spawn(command, &log)?;
-            members.push(Member { name, client_port: *client_port, peer_port: *peer_port, log, child });
+            let (client_port, peer_port) = (*client_port, *peer_port);
+            members.push(Member { name, client_port, peer_port, arguments, log, child });
         }
-        let mut cluster = Self { system, members, directory };
+        let mut cluster = Self { system, program, members, directory };
         cluster.wait_until_serving().await?;
         Ok(cluster)
     }
@@ -104,6 +109,22 @@ impl Cluster {
     /// The members' processes.
     pub(crate) fn pids(&self) -> Vec<Pid> {
         self.members.iter().map(|member| Pid(member.child.id())).collect()
+    }
+
+    /// Each member's data directory.
+    pub(crate) fn data_directories(&self) -> Vec<PathBuf> {
+        self.members.iter().map(|member| self.directory.path().join(&member.name)).collect()
+    }
+
+    /// Kills a member with SIGKILL and starts it again on its data. Does not wait until it serves.
+    pub(crate) fn kill_and_restart(&mut self, number: usize) -> Result<(), Error> {
+        let member = &mut self.members[number];
+        let kill = member.child.kill().and_then(|()| member.child.wait());
+        kill.map_err(Error::io(format!("kill {}", member.name)))?;
+        let mut command = Command::new(&self.program);
+        command.args(&member.arguments);
+        member.child = spawn(command, &member.log)?;
+        Ok(())
     }
 
     /// An error when a member has ended.
@@ -164,11 +185,16 @@ fn url(port: u16) -> String {
 /// Without our environment, whose HOLDFAST_* and ETCD_* variables are meant for others. Standard input stays open and
 /// silent as long as we live: ours and the empty server end with it.
 fn spawn(mut command: Command, log: &Path) -> Result<Child, Error> {
-    let output = File::create(log).map_err(Error::io(format!("write {}", log.display())))?;
+    let output = append(log).map_err(Error::io(format!("write {}", log.display())))?;
     let errors = output.try_clone().map_err(Error::io("share a log file"))?;
     let program = command.get_program().display().to_string();
     let command = command.env_clear().stdin(Stdio::piped()).stdout(output).stderr(errors);
     command.spawn().map_err(Error::io(format!("start {program}")))
+}
+
+/// Behind what an earlier start has written.
+fn append(log: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(log)
 }
 
 async fn serves(endpoint: &str) -> bool {

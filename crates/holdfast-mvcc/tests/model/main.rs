@@ -192,7 +192,14 @@ impl Run {
             }
         }
         self.rebuilt = State::with_head(self.messy.head().clone());
-        kept.iter().rev().for_each(|record| self.rebuilt.restore(record));
+        kept.reverse();
+        for some in kept.chunks(1 + dice.below(40) as usize) {
+            if dice.once_in(2) {
+                self.rebuilt.restore_all(some);
+            } else {
+                some.iter().for_each(|record| self.rebuilt.restore(record));
+            }
+        }
     }
 
     fn check_states(&mut self) {

@@ -1,5 +1,5 @@
 //! The committer: the only writer of the stable store. Takes contiguous prefixes of the visible log and stores each
-//! with one position; dumps while nothing is written; scrubs when there is nothing else to do.
+//! with one position; dumps while nothing is written; scrubs, regenerates and checks the snapshot when there is nothing else to do.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,9 @@ use holdfast_mvcc::types::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use super::backlog::ReadySlice;
+use super::check::SnapshotCheck;
 use super::control::{CommitPosition, Control, Fence, step};
+use super::regenerate::{Outgoing, Regeneration};
 use super::scrub::Scrub;
 use super::shared::Shared;
 use crate::error::StoreError;
@@ -31,6 +33,9 @@ pub(crate) struct Committer {
     /// The records of the last run while it is small: the next commit extends it.
     tail: Vec<Arc<Stored>>,
     scrub: Scrub,
+    regeneration: Regeneration,
+    outgoing: Option<Outgoing>,
+    check: SnapshotCheck,
     /// Bytes committed since the last flush.
     unflushed: usize,
     /// From the end of a dump until the overlay is stored.
@@ -43,6 +48,8 @@ enum Work {
     Commit,
     Fence(Fence),
     Scrub,
+    Regenerate,
+    Check,
     End,
 }
 
@@ -54,13 +61,17 @@ impl Committer {
         committed: CommitPosition,
     ) -> Self {
         let generation = Arc::clone(&shared.view.load().generation);
+        let check = SnapshotCheck::after(&*shared.env.clock);
         Self {
             shared,
+            check,
             control,
             generation,
             committed,
             tail: Vec::new(),
             scrub: Scrub::default(),
+            regeneration: Regeneration::default(),
+            outgoing: None,
             unflushed: 0,
             merges: false,
             pressed: None,
@@ -87,7 +98,17 @@ impl Committer {
                 Work::Fence(fence) => self.on_fence(fence).await?,
                 Work::Scrub => {
                     self.tail.clear();
+                    self.regeneration.abandon();
                     self.scrub.slice(&self.shared, &self.generation)?;
+                    self.measure();
+                    super::breathe().await;
+                }
+                Work::Regenerate => {
+                    self.regenerate().await?;
+                    super::breathe().await;
+                }
+                Work::Check => {
+                    self.check.slice(&self.shared);
                     super::breathe().await;
                 }
                 Work::End => return self.flush(),
@@ -137,7 +158,13 @@ impl Committer {
                 return Work::End;
             }
             if !Scrub::is_wanted(&self.shared) {
-                self.shared.backlog.changed().await;
+                if self.regeneration.is_wanted(&self.shared, &self.generation) {
+                    return Work::Regenerate;
+                }
+                if self.check.is_due(&*self.shared.env.clock) {
+                    return Work::Check;
+                }
+                self.idle().await;
                 continue;
             }
             if Scrub::is_allowed(&self.shared) {
@@ -150,6 +177,20 @@ impl Committer {
                 () = self.shared.backlog.changed() => {}
                 () = timer => {}
             }
+        }
+    }
+
+    /// Waits until something comes, or the check of the snapshot is due.
+    async fn idle(&self) {
+        let Some(rest) = self.check.rest(&*self.shared.env.clock) else {
+            return self.shared.backlog.changed().await;
+        };
+        let timer = self.shared.env.clock.sleep(rest);
+        // Both arms are cancel-safe: a lost timer is started anew, a wake-up stays noted.
+        tokio::select! {
+            biased;
+            () = self.shared.backlog.changed() => {}
+            () = timer => {}
         }
     }
 
@@ -170,6 +211,7 @@ impl Committer {
         if self.merges {
             faults.hit(Failpoint::MergeMid);
         }
+        self.outgoing.take_if(|outgoing| outgoing.commit(&runs, &position));
         self.shared.positions.lock().stable = position.applied.log_id;
         self.shared.view.load().ring.stored(position.head.revision);
         self.committed = position;
@@ -178,10 +220,32 @@ impl Committer {
         }
         self.shared.memtable_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.shared.space.notify_one();
-        let disk_bytes = self.generation.stable().disk_bytes();
-        self.shared.disk_bytes.store(disk_bytes, Ordering::Relaxed);
+        self.measure();
         self.unflushed += bytes;
         if self.unflushed >= FLUSH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn measure(&self) {
+        let disk_bytes = self.generation.stable().disk_bytes();
+        self.shared.disk_bytes.store(disk_bytes, Ordering::Relaxed);
+    }
+
+    /// Copies a piece into the next generation, and goes on with that one once it is whole.
+    async fn regenerate(&mut self) -> Result<(), StoreError> {
+        let next = self.regeneration.slice(&self.shared, &self.generation, &self.committed)?;
+        let Some(next) = next else { return Ok(()) };
+        self.tail = Vec::new();
+        self.unflushed = 0;
+        let before = std::mem::replace(&mut self.generation, Arc::clone(&next));
+        self.shared.positions.lock().durable = self.committed.applied.log_id;
+        let (resume, resumed) = oneshot::channel();
+        if self.control.send(Control::Regenerated { generation: next, resume }).await.is_ok() {
+            // Fired or dropped: readers use the new one, or there is nobody any more.
+            drop(resumed.await);
+        }
+        self.outgoing = Some(Outgoing::new(&self.shared, before));
+        self.measure();
+        Ok(())
     }
 
     /// The new runs; the first one repeats the tail of the last commit when that was small.
@@ -252,6 +316,8 @@ impl Committer {
                     let old = std::mem::replace(&mut self.generation, generation);
                     self.tail = Vec::new();
                     self.scrub = Scrub::default();
+                    self.regeneration = Regeneration::default();
+                    self.outgoing = None;
                     self.shared.env.faults.hit(Failpoint::InstallCleanup);
                     drop(old);
                 }

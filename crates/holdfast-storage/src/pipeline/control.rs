@@ -66,6 +66,13 @@ pub(crate) enum Control {
         /// Gets the new generation.
         resume: oneshot::Sender<Arc<Generation>>,
     },
+    /// The stable store was copied into another generation, which readers are to use from here on.
+    Regenerated {
+        /// It holds what the one before does, durably, and is the current one on disk.
+        generation: Arc<Generation>,
+        /// Lets the committer write again; fired or dropped.
+        resume: oneshot::Sender<()>,
+    },
     /// The stable store failed.
     StoreFailed(String),
     /// Take what is queued, then end.

@@ -322,6 +322,7 @@ impl Dispatcher {
         let last = self.applied.log_id;
         if let Some(snapshot) = self.shared.snapshots.current()
             && snapshot.applied.log_id == last
+            && self.shared.snapshots.is_checked(&snapshot.id)
         {
             tracing::debug!(snapshot = snapshot.id, "the newest snapshot is as new as the state");
             tell(waiters, &Ok(snapshot));
@@ -395,6 +396,14 @@ impl Dispatcher {
             Control::Install { prepared, done } => self.on_install(prepared, done).await,
             Control::Quiesced { resume } => {
                 self.switch(resume);
+                Ok(())
+            }
+            Control::Regenerated { generation, resume } => {
+                let old = self.shared.view.load_full();
+                self.shared.view.store(Arc::new(View { generation, ..View::clone(&old) }));
+                // It goes when the last reader of it has left.
+                old.generation.make_obsolete();
+                resume.send(()).unwrap_or_default();
                 Ok(())
             }
             Control::StoreFailed(reason) => {

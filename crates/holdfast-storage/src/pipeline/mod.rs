@@ -23,12 +23,14 @@
 //! Every loop is a future that blocks on nothing but the engine and the disk.
 
 pub(crate) mod backlog;
+mod check;
 pub(crate) mod committer;
 pub(crate) mod control;
 pub(crate) mod dispatcher;
 pub(crate) mod dump_control;
 mod evaluate;
 pub(crate) mod phase;
+mod regenerate;
 pub(crate) mod scrub;
 pub(crate) mod sequencer;
 pub(crate) mod shared;

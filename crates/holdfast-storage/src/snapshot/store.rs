@@ -1,6 +1,14 @@
 //! The directory of snapshots: one verified snapshot, plus those that somebody still reads.
 //!
 //! Only renamed files count: `*.tmp` is removed at start. A file that does not verify is renamed to `*.bad`.
+//!
+//! # What is read at a start
+//! A snapshot was read back and verified in full before it was published, and the log was purged only behind it. So a
+//! start that does not need its content checks header, length and footer alone: those tell a file of another release,
+//! and one that was cut, and name its position. What can have changed since is the content, by rot, and that is found
+//! before it does harm: whoever builds a store from it verifies it first ([`SnapshotStore::check_now`]), a member that
+//! receives it verifies it again, no dump is spared because it is there, and the committer reads it through in pieces
+//! when it has nothing else to do ([`SnapshotStore::unchecked`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +18,7 @@ use holdfast_env::disk::create_dir_synced;
 use holdfast_env::{Disk, DiskFile, Env, Failpoint, Faults, OpenMode};
 use parking_lot::Mutex;
 
-use super::format::Reader;
+use super::format::{Reader, Verification};
 use crate::error::StorageError;
 use crate::types::Snapshot;
 
@@ -21,6 +29,8 @@ pub(crate) struct SnapshotStore {
     dir: PathBuf,
     /// Written by the committer (dump) and the dispatcher (install).
     current: Mutex<Option<Snapshot>>,
+    /// The id of a snapshot that this process has not read through. Written by the start and the committer.
+    unchecked: Mutex<Option<String>>,
     tmp: AtomicU64,
     /// True once a file that was a snapshot was found damaged: the log may have been purged up to it.
     lost: AtomicBool,
@@ -34,7 +44,7 @@ pub(crate) struct LeftOver {
 }
 
 impl SnapshotStore {
-    /// Opens the directory and verifies the newest snapshot. Changes nothing: the rest waits for
+    /// Opens the directory and looks at the snapshot; of several all are verified. Changes nothing: the rest waits for
     /// [`SnapshotStore::clean_up`], until it is known that nothing here is of a newer release.
     pub(crate) fn open(env: &Env, dir: PathBuf) -> Result<(Self, LeftOver), StorageError> {
         let disk = &env.disk;
@@ -44,25 +54,32 @@ impl SnapshotStore {
             faults: env.faults.clone(),
             dir,
             current: Mutex::new(None),
+            unchecked: Mutex::new(None),
             tmp: AtomicU64::new(0),
             lost: AtomicBool::new(false),
         };
-        let (mut found, mut left_over) = (Vec::new(), LeftOver::default());
+        let (mut names, mut found, mut left_over) = (Vec::new(), Vec::new(), LeftOver::default());
         for path in disk.read_dir(&store.dir).map_err(StorageError::io(&store.dir, "list"))? {
             match path.extension().and_then(|e| e.to_str()) {
                 Some("tmp") => left_over.useless.push(path),
                 Some("bad") => store.lost.store(true, Ordering::Relaxed),
-                Some("snap") => match store.verified(&path) {
-                    Ok(snapshot) => found.push((snapshot, path)),
-                    Err(StorageError::BadSnapshot { path, detail }) => left_over.bad.push((path, detail)),
-                    Err(other) => return Err(other),
-                },
+                Some("snap") => names.push(path),
                 _ => {}
+            }
+        }
+        // Several are there when a process ended between a dump and the removal of the one before.
+        let is_alone = names.len() == 1;
+        for path in names {
+            match if is_alone { store.examined(&path) } else { store.verified(&path) } {
+                Ok(snapshot) => found.push((snapshot, path)),
+                Err(StorageError::BadSnapshot { path, detail }) => left_over.bad.push((path, detail)),
+                Err(other) => return Err(other),
             }
         }
         found.sort_by_key(|(snapshot, _)| snapshot.applied.log_id);
         if let Some((newest, _)) = found.pop() {
             left_over.useless.extend(found.into_iter().map(|(_, older)| older));
+            *store.unchecked.lock() = is_alone.then(|| newest.id.clone());
             *store.current.lock() = Some(newest);
         }
         Ok((store, left_over))
@@ -91,6 +108,11 @@ impl SnapshotStore {
         Ok(snapshot)
     }
 
+    /// Checks header, length and footer of a file.
+    fn examined(&self, path: &Path) -> Result<Snapshot, StorageError> {
+        Ok(self.reader(path)?.0)
+    }
+
     /// What a file says that it is, and what reads it, for who verifies in steps.
     pub(crate) fn reader(&self, path: &Path) -> Result<(Snapshot, Reader), StorageError> {
         let file = self.disk.open(path, OpenMode::Read).map_err(StorageError::io(path, "open"))?;
@@ -99,6 +121,44 @@ impl SnapshotStore {
         let reader = Reader::new(Arc::clone(&file), path.to_owned())?;
         let (applied, id) = (reader.applied(), reader.id());
         Ok((Snapshot { applied, id, bytes, file }, reader))
+    }
+
+    /// The verification of a snapshot that this process has not read through, with its id.
+    pub(crate) fn unchecked(&self) -> Result<Option<(String, Verification)>, StorageError> {
+        let Some(id) = self.unchecked.lock().clone() else { return Ok(None) };
+        let (_, reader) = self.reader(&self.path(&id))?;
+        match reader.verification() {
+            Ok(verification) => Ok(Some((id, verification))),
+            Err(error) => self.checked(&id, Err(error)).map(|()| None),
+        }
+    }
+
+    /// True when the snapshot was read through and found good by this process.
+    pub(crate) fn is_checked(&self, id: &str) -> bool {
+        self.unchecked.lock().as_deref() != Some(id)
+    }
+
+    /// Notes how the check of a snapshot ended: a bad one is put out of the way.
+    pub(crate) fn checked(&self, id: &str, outcome: Result<(), StorageError>) -> Result<(), StorageError> {
+        if self.is_checked(id) {
+            // A dump has made the same anew meanwhile, and verified it.
+            return Ok(());
+        }
+        *self.unchecked.lock() = None;
+        match outcome {
+            Err(StorageError::BadSnapshot { path, detail }) => {
+                self.current.lock().take_if(|current| current.id == id);
+                self.set_aside(&path, &detail)
+            }
+            other => other,
+        }
+    }
+
+    /// Checks now what was not read through yet: it is going to be used.
+    pub(crate) fn check_now(&self) -> Result<(), StorageError> {
+        let Some(id) = self.unchecked.lock().clone() else { return Ok(()) };
+        let outcome = self.verified(&self.path(&id)).map(drop);
+        self.checked(&id, outcome)
     }
 
     /// Renames a bad file, keeping it for a look.
@@ -157,8 +217,12 @@ impl SnapshotStore {
         let mut current = self.current.lock();
         let other = match &*current {
             Some(old) if old.applied.log_id > snapshot.applied.log_id => Some(snapshot.id),
-            Some(old) if old.id == snapshot.id => None,
-            _ => current.replace(snapshot).map(|old| old.id),
+            same_or_older => {
+                // What was not read through yet is replaced, or is the same content and now verified.
+                *self.unchecked.lock() = None;
+                let is_same = same_or_older.as_ref().is_some_and(|old| old.id == snapshot.id);
+                if is_same { None } else { current.replace(snapshot).map(|old| old.id) }
+            }
         };
         drop(current);
         if let Some(other) = other {

@@ -128,9 +128,10 @@ fn a_commit_that_stops_in_the_middle_keeps_the_position_before() {
     for planted in [None, Some(Fault::PositionApart)] {
         let stable = stable();
         stable.commit(&runs_of(&[put(2, 0, 10)]), &head(2), &applied(1), &Faults::default()).unwrap();
-        let many: Vec<Record> = (3..200).map(|revision| put(revision, 0, 10_000)).collect();
+        // Alike as they are they compress: it takes so many for a second batch.
+        let many: Vec<Record> = (3..800).map(|revision| put(revision, 0, 10_000)).collect();
         let faults = Faults::new(Arc::new(StopMidBatch(planted)));
-        let commit = || stable.commit(&runs_of(&many), &head(199), &applied(200), &faults);
+        let commit = || stable.commit(&runs_of(&many), &head(799), &applied(800), &faults);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(commit)).expect_err("it is stopped");
         let (head, applied_now) = stable.position().unwrap().unwrap();
         if planted.is_none() {
@@ -138,8 +139,39 @@ fn a_commit_that_stops_in_the_middle_keeps_the_position_before() {
             stable.trim(head.revision).unwrap();
             assert_eq!(all(&stable), [put(2, 0, 10)]);
         } else {
-            assert_eq!((head.revision.get(), applied_now), (199, applied(200)));
+            assert_eq!((head.revision.get(), applied_now), (799, applied(800)));
             assert_eq!(all(&stable), [put(2, 0, 10)], "the position speaks of records that are not there");
         }
     }
+}
+
+#[test]
+fn a_pack_that_can_be_compressed_is_and_others_are_not() {
+    let alike: Bytes = vec![7; PIECE_BYTES].into();
+    let stored = whole(&alike);
+    assert_eq!((stored[0], &stored[1..5]), (PACKED, &[0, 128, 0, 0][..]));
+    assert!(stored.len() < 1000, "{}", stored.len());
+    assert_eq!(unpack(&stored[1..]).unwrap(), alike);
+    let mut number = 1_u64;
+    let mut noise = || {
+        number = number.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        number.to_be_bytes()[0]
+    };
+    let different: Bytes = (0..PIECE_BYTES).map(|_| noise()).collect();
+    let stored = whole(&different);
+    assert_eq!((stored[0], &stored[1..]), (WHOLE, &different[..]));
+}
+
+#[test]
+fn a_packed_pack_that_is_not_whole_is_damage() {
+    let stored = whole(&vec![7; 1000].into());
+    for end in 1..stored.len() {
+        assert!(matches!(unpack(&stored[1..end]), Err(StoreError::Damaged(_))), "{end}");
+    }
+    let mut longer = stored.clone();
+    longer[3] = 1;
+    assert!(matches!(unpack(&longer[1..]), Err(StoreError::Damaged(_))), "the length is bounded");
+    let mut other = stored;
+    other[1] += 1;
+    assert!(matches!(unpack(&other[1..]), Err(StoreError::Damaged(_))), "the length is another");
 }

@@ -98,7 +98,7 @@ pub(super) const ENGINE: Section = Section {
         flag("dump-log-bytes", Bytes, "64MiB").ours().serves(
             "Log bytes since the last snapshot that start a dump (or the snapshot's size, if that is more)",
         ),
-        flag("segment-bytes", Bytes, "64MiB").ours().serves("Size of a log segment"),
+        flag("segment-bytes", Bytes, "16MiB").ours().serves("Size of a log segment"),
     ],
 };
 

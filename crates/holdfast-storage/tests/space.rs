@@ -1,0 +1,178 @@
+//! Space comes back by itself: real engines, whose files stay large after a compaction, are replaced by smaller ones
+//! while writes, reads, dumps and installs go on.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod common;
+
+use std::path::Path;
+
+use common::*;
+use holdfast_mvcc::command::{Command, ReadAt};
+use holdfast_mvcc::types::Revision;
+use holdfast_storage::EngineKind;
+
+const KEYS: u64 = 100;
+const ROUNDS: u64 = 16;
+
+/// 30,000 characters that do not compress to much.
+fn noise(seed: u64) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b' ' + u8::try_from(state >> 40 & 63).unwrap())
+    };
+    (0..30_000).map(|_| next()).collect()
+}
+
+fn round(number: u64) -> Vec<Command> {
+    (0..KEYS).map(|key| put(&format!("key/{key}"), &noise(number * KEYS + key))).collect()
+}
+
+fn generations(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.retain(|name| name.starts_with("gen-"));
+    names.sort();
+    names
+}
+
+/// A member with 48 MB of history, and one in memory that was told the same.
+async fn loaded(dir: &Path, engine: EngineKind) -> (Member, Member) {
+    let (mut member, mut other) =
+        (Member::open(dir, engine).await, Member::open(&dir.join("other"), EngineKind::Memory).await);
+    for number in 0..ROUNDS {
+        member.run(round(number)).await;
+        other.run(round(number)).await;
+    }
+    member.drained().await;
+    (member, other)
+}
+
+async fn compact_both(member: &mut Member, other: &mut Member) -> u64 {
+    let revision = KEYS * ROUNDS + 1;
+    for member in [member, other] {
+        member.run(vec![compact(revision)]).await;
+    }
+    revision
+}
+
+/// Writes a little on both until the directory of the first generation is gone.
+async fn write_until_replaced(member: &mut Member, other: &mut Member, dir: &Path) -> u64 {
+    let mut writes = 0;
+    while generations(dir).iter().any(|name| name == "gen-1") {
+        writes += 1;
+        assert!(writes < 20_000, "the files stay as they are: {:?}", member.storage.status());
+        let value = format!("{writes}");
+        for member in [&mut *member, &mut *other] {
+            member.run(vec![put("live", &value)]).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    writes
+}
+
+async fn shrinks(engine: EngineKind) {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut member, mut other) = loaded(dir.path(), engine).await;
+    let before = member.storage.status().disk_bytes;
+    assert!(before > 40 << 20, "{engine:?}: {before}");
+    let revision = compact_both(&mut member, &mut other).await;
+    let writes = write_until_replaced(&mut member, &mut other, dir.path()).await;
+    for member in [&member, &other] {
+        within(member.storage.scrubbed(Revision::new(revision))).await.unwrap();
+        member.drained().await;
+    }
+    let after = member.storage.status().disk_bytes;
+    assert!(after < before / 3, "{engine:?}: {before} became {after}");
+    assert_eq!(member.image(), other.image(), "{engine:?}");
+    assert_eq!(member.dump().await.id, other.dump().await.id, "{engine:?}");
+    let image = member.image();
+    member.close().await;
+    let member = Member::open(dir.path(), engine).await;
+    assert_eq!(member.image(), image, "{engine:?}");
+    assert_eq!(member.get("live").unwrap(), writes.to_string());
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sleds_files_are_replaced_by_smaller_ones() {
+    shrinks(EngineKind::Sled).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redbs_files_are_replaced_by_smaller_ones() {
+    shrinks(EngineKind::Redb).await;
+}
+
+/// Dumps, and reads in the past, go on all the time; a reader in the old generation keeps it readable.
+#[tokio::test(flavor = "multi_thread")]
+async fn dumps_and_old_readers_do_not_mind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut member, mut other) = loaded(dir.path(), EngineKind::Redb).await;
+    let revision = compact_both(&mut member, &mut other).await;
+    let storage = member.storage.clone();
+    let reader = tokio::task::spawn_blocking(move || {
+        let at = ReadAt::Revision(Revision::new(revision));
+        for key in (0..KEYS).cycle().take(2000) {
+            let request = holdfast_mvcc::command::Range { at, ..range(key_range(&format!("key/{key}"))) };
+            let (found, _) = storage.range(&request).unwrap();
+            assert_eq!(found.kvs[0].value, noise((ROUNDS - 1) * KEYS + key), "key/{key}");
+        }
+    });
+    for _ in 0..3 {
+        member.dump().await;
+        for member in [&mut member, &mut other] {
+            member.run(vec![put("between", "dumps")]).await;
+        }
+    }
+    write_until_replaced(&mut member, &mut other, dir.path()).await;
+    assert_eq!(member.dump().await.id, other.dump().await.id);
+    reader.await.unwrap();
+    assert_eq!(member.image(), other.image());
+    member.close().await;
+}
+
+/// A process that ends in the middle leaves a directory that the next start removes, and begins anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_one_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut member, mut other) = loaded(dir.path(), EngineKind::Sled).await;
+    compact_both(&mut member, &mut other).await;
+    let wait = async {
+        while generations(dir.path()).len() < 2 {
+            tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+        }
+    };
+    within(wait).await;
+    member.close().await;
+    let mut member = Member::open(dir.path(), EngineKind::Sled).await;
+    write_until_replaced(&mut member, &mut other, dir.path()).await;
+    assert_eq!(member.image(), other.image());
+    member.close().await;
+}
+
+/// The state that replaces ours while it is copied wins.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_install_in_between_replaces_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut member, mut other) = loaded(dir.path(), EngineKind::Redb).await;
+    compact_both(&mut member, &mut other).await;
+    for number in 0..3 {
+        other.run(vec![put("later", &format!("{number}"))]).await;
+        let snapshot = other.dump().await;
+        install(&snapshot, &member.storage).await.unwrap();
+        assert_eq!(member.get("later").unwrap(), number.to_string());
+        member.next = other.next;
+    }
+    assert_eq!(member.image(), other.image());
+    let wait = async {
+        while generations(dir.path()).len() > 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    within(wait).await;
+    member.close().await;
+}
