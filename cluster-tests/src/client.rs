@@ -101,6 +101,17 @@ impl Client {
         header_revision(&self.range(member, request, timeout).await?)
     }
 
+    /// The revision that one member shows to those who ask it alone: a serializable read.
+    pub async fn local_revision(&self, member: usize, timeout: Duration) -> Result<i64> {
+        let request = RangeRequest {
+            key: Bytes::from_static(b"\0"),
+            count_only: true,
+            serializable: true,
+            ..RangeRequest::default()
+        };
+        header_revision(&self.range(member, request, timeout).await?)
+    }
+
     /// What one member holds locally at `revision`, or now when it is zero; page by page at one revision.
     pub async fn contents(&self, member: usize, revision: i64) -> Result<Contents> {
         let mut contents = Contents { revision, pairs: BTreeMap::new() };

@@ -13,8 +13,9 @@ use cluster_tests::differ;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
 use cluster_tests::watch::check_perf;
+use cluster_tests::workload::crash::points::{POINTS, Point};
 use cluster_tests::workload::writers::Load;
-use cluster_tests::workload::{failover, kill, watch};
+use cluster_tests::workload::{crash, failover, kill, watch};
 
 /// Starts real processes, breaks them, and judges what clients saw.
 #[derive(Debug, Parser)]
@@ -30,6 +31,8 @@ enum Workload {
     Kill(KillFlags),
     /// The leader killed again and again: time to the first acknowledged write
     Failover(FailoverFlags),
+    /// Members die at each named point under load and come back; writes, watchers, hashes and positions judged
+    Crash(CrashFlags),
     /// The same random calls to real etcd and to holdfast: everything a client can see is compared
     Differ(DifferFlags),
     /// Writes docs/conformance.md from the scripts, the tags in the tests and what comparisons have seen
@@ -88,6 +91,28 @@ struct KillFlags {
     #[arg(long, default_value_t = 2_000)]
     down_ms: u64,
     /// Seed of the values
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct CrashFlags {
+    /// Engines of the stable store
+    #[arg(long, value_delimiter = ',', default_values_t = ["sled".to_owned(), "redb".to_owned()])]
+    engines: Vec<String>,
+    /// Points to die at, by name [default: all]
+    #[arg(long, value_delimiter = ',')]
+    points: Vec<String>,
+    /// Deaths at each point on each engine: rounds, the first one with this seed, each next one with the next
+    #[arg(long, default_value_t = 10)]
+    rounds: u64,
+    /// Watchers
+    #[arg(long, default_value_t = 24)]
+    watchers: usize,
+    /// Commands a second
+    #[arg(long, default_value_t = 100)]
+    rate: u32,
+    /// Seed of the first round
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -256,6 +281,7 @@ async fn run(command: Workload) -> Result<bool> {
             let median = report.spread().context("no kill was made")?.median;
             Ok(flags.median_below_ms.is_none_or(|bound| median < Duration::from_millis(bound)))
         }
+        Workload::Crash(flags) => crash_rounds(&flags).await,
         Workload::Watch(flags) => {
             let WatchFlags { duration, watchers, writers, rate, value_bytes_max, seed, .. } = flags;
             let load = watch::writers::Load { writers, rate, value_bytes_max };
@@ -270,6 +296,33 @@ async fn run(command: Workload) -> Result<bool> {
         Workload::CheckPerf => check_perf().await,
         Workload::ConformanceDoc { observe } => write_document(observe).await,
     }
+}
+
+/// Plays all rounds, and prints the table as it is after each of them on the way.
+async fn crash_rounds(flags: &CrashFlags) -> Result<bool> {
+    let named = |name: &String| Point::named(name).with_context(|| format!("no point is named {name}"));
+    let points: Vec<&'static Point> = match flags.points.as_slice() {
+        [] => POINTS.iter().collect(),
+        names => names.iter().map(named).collect::<Result<_>>()?,
+    };
+    let mut report = crash::report::Report::default();
+    for seed in flags.seed..flags.seed + flags.rounds {
+        for engine in &flags.engines {
+            let (watchers, rate) = (flags.watchers, flags.rate);
+            let plan = crash::Plan { engine: engine.clone(), points: points.clone(), watchers, rate, seed };
+            let round = Box::pin(crash::run(System::holdfast(&[])?, plan)).await?;
+            let (deaths, missed) = (round.deaths.len(), round.missed.len());
+            let verdict = if round.is_clean() { "no finding" } else { "FINDINGS" };
+            println!("{engine}, seed {seed}: {deaths} deaths, {missed} times not reached, {verdict}");
+            round.broken.iter().for_each(|broken| println!("  {broken}"));
+            report.rounds.push(round);
+        }
+    }
+    println!("{report}");
+    for (engine, point) in report.never_reached() {
+        println!("nobody died at {point} on {engine}");
+    }
+    Ok(report.is_clean() && report.never_reached().is_empty())
 }
 
 /// Prints the verdicts; fails when one does not come, or not in etcdctl's form.

@@ -3,4 +3,5 @@
 pub mod durability;
 pub mod latency;
 pub mod members;
+pub mod positions;
 pub mod watch;

@@ -1,5 +1,6 @@
 //! What is done to a cluster: load, faults, and the reading afterwards that the judges get.
 
+pub mod crash;
 pub mod failover;
 pub mod kill;
 pub mod verify;

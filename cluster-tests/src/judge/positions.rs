@@ -1,0 +1,161 @@
+//! Judges the positions that members tell of themselves, and that a member's own readers never see it step back.
+//!
+//! `purged <= snapshot <= durable <= stable <= applied`: the log lets go only of what a snapshot holds, a snapshot holds
+//! only what the stable store has synced, and the stable store is never ahead of what readers see. A member that is
+//! killed keeps the first two over its restart, because all three of their positions are on disk.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Log positions of one member at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Positions {
+    /// The last entry that readers see.
+    pub applied: u64,
+    /// The last entry in the stable store.
+    pub stable: u64,
+    /// The last entry in the stable store that is synced.
+    pub durable: u64,
+    /// The last entry in the newest verified snapshot; 0 for none.
+    pub snapshot: u64,
+    /// The last entry that the log has let go of; 0 for none.
+    pub purged: u64,
+}
+
+/// What a member told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// The member's place.
+    pub member: usize,
+    /// When, since the run began.
+    pub at: Duration,
+    /// The positions.
+    pub positions: Positions,
+}
+
+/// The revision that a read served by a member alone showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalRead {
+    /// The member's place.
+    pub member: usize,
+    /// When it was answered, since the run began. The next read of this member began later.
+    pub at: Duration,
+    /// The revision.
+    pub revision: i64,
+}
+
+/// Something that must not be.
+#[expect(missing_docs, reason = "the line of a variant names what its fields hold")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// Positions that are not in order.
+    OutOfOrder { sample: Sample, law: &'static str },
+    /// The log had let go of more than the snapshot that the member named afterwards.
+    PurgedBeyond { earlier: Sample, later: Sample },
+    /// A member showed its readers an older state than before.
+    StepBack { earlier: LocalRead, later: LocalRead },
+    /// A member that nobody looked at proves nothing.
+    NotSeen { member: usize, what: &'static str },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfOrder { sample, law } => write!(f, "positions: not {law}: {sample:?}"),
+            Self::PurgedBeyond { earlier, later } => {
+                write!(f, "positions: purged beyond the snapshot: {earlier:?}, then {later:?}")
+            }
+            Self::StepBack { earlier, later } => {
+                write!(f, "step back: member {} showed {earlier:?}, then {later:?}", earlier.member)
+            }
+            Self::NotSeen { member, what } => write!(f, "member {member} told no {what}"),
+        }
+    }
+}
+
+/// Everything that is wrong with what `members` members told. Samples and reads of one member are in their order.
+pub fn judge(members: usize, samples: &[Sample], reads: &[LocalRead]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for member in 0..members {
+        let told: Vec<&Sample> = samples.iter().filter(|sample| sample.member == member).collect();
+        if told.is_empty() {
+            findings.push(Finding::NotSeen { member, what: "positions" });
+        }
+        findings.extend(told.iter().filter_map(|sample| out_of_order(sample)));
+        // Within one page the log is asked before or after the snapshots; between two pages the order is certain.
+        let beyond = told.windows(2).filter(|two| two[0].positions.purged > two[1].positions.snapshot);
+        findings.extend(beyond.map(|two| Finding::PurgedBeyond { earlier: *two[0], later: *two[1] }));
+        let seen: Vec<&LocalRead> = reads.iter().filter(|read| read.member == member).collect();
+        if seen.is_empty() {
+            findings.push(Finding::NotSeen { member, what: "revision to a local reader" });
+        }
+        let back = seen.windows(2).filter(|two| two[0].revision > two[1].revision);
+        findings.extend(back.map(|two| Finding::StepBack { earlier: *two[0], later: *two[1] }));
+    }
+    findings
+}
+
+fn out_of_order(sample: &Sample) -> Option<Finding> {
+    let Positions { applied, stable, durable, snapshot, .. } = sample.positions;
+    let laws = [
+        (snapshot <= durable, "snapshot <= durable"),
+        (durable <= stable, "durable <= stable"),
+        (stable <= applied, "stable <= applied"),
+    ];
+    let broken = laws.into_iter().find(|(holds, _)| !holds);
+    broken.map(|(_, law)| Finding::OutOfOrder { sample: *sample, law })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(purged: u64, snapshot: u64, durable: u64, stable: u64, applied: u64) -> Sample {
+        let positions = Positions { applied, stable, durable, snapshot, purged };
+        Sample { member: 0, at: Duration::ZERO, positions }
+    }
+
+    fn read(revision: i64) -> LocalRead {
+        LocalRead { member: 0, at: Duration::ZERO, revision }
+    }
+
+    fn law_of(sample: Sample) -> Option<&'static str> {
+        match judge(1, &[sample], &[read(1)]).as_slice() {
+            [Finding::OutOfOrder { law, .. }] => Some(law),
+            [] => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn positions_in_order_pass_and_each_other_order_is_found() {
+        assert_eq!(law_of(sample(1, 2, 3, 4, 5)), None);
+        assert_eq!(law_of(sample(5, 5, 5, 5, 5)), None);
+        assert_eq!(law_of(sample(1, 4, 3, 4, 5)), Some("snapshot <= durable"));
+        assert_eq!(law_of(sample(1, 2, 5, 4, 5)), Some("durable <= stable"));
+        assert_eq!(law_of(sample(1, 2, 3, 6, 5)), Some("stable <= applied"));
+    }
+
+    #[test]
+    fn a_log_purged_beyond_the_snapshot_is_found() {
+        let honest = [sample(1, 2, 3, 4, 5), sample(2, 2, 5, 5, 5)];
+        assert_eq!(judge(1, &honest, &[read(1)]), []);
+        let found = judge(1, &[sample(3, 2, 3, 4, 5), sample(3, 2, 5, 5, 5)], &[read(1)]);
+        assert!(matches!(found[..], [Finding::PurgedBeyond { .. }]), "{found:?}");
+    }
+
+    #[test]
+    fn a_member_that_steps_back_is_found() {
+        let samples = [sample(1, 2, 3, 4, 5)];
+        assert_eq!(judge(1, &samples, &[read(4), read(4), read(6)]), []);
+        let found = judge(1, &samples, &[read(4), read(6), read(5)]);
+        assert_eq!(found, [Finding::StepBack { earlier: read(6), later: read(5) }]);
+    }
+
+    #[test]
+    fn a_member_that_was_not_looked_at_does_not_pass() {
+        let found = judge(2, &[sample(1, 2, 3, 4, 5)], &[read(4)]);
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().all(|finding| matches!(finding, Finding::NotSeen { member: 1, .. })));
+    }
+}
