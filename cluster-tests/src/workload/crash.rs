@@ -20,7 +20,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use self::observer::Observer;
-use self::points::Point;
+use self::points::{Point, Way};
 use self::pressure::Pressure;
 use self::trial::{Death, Stage, Trial};
 use crate::client::Client;
@@ -114,8 +114,8 @@ impl Round {
     }
 }
 
-/// Runs a round. The binary must have failpoints.
-pub async fn run(mut system: System, plan: Plan) -> Result<Round> {
+/// Runs a round, and says each death. The binary must have failpoints.
+pub async fn run(mut system: System, plan: Plan, mut say: impl FnMut(String)) -> Result<Round> {
     ensure!(!plan.points.is_empty(), "no points to die at");
     system.extra_args.push(format!("--engine={}", plan.engine));
     system.extra_args.extend(FLAGS.map(str::to_owned));
@@ -136,8 +136,9 @@ pub async fn run(mut system: System, plan: Plan) -> Result<Round> {
         load: Load { writers: 6, rate: plan.rate, value_bytes_max: 600 },
         seed: plan.seed,
     };
-    let nemesis =
-        async |cluster: &mut Cluster, shared: &Arc<Shared>| deaths(cluster, shared, &mut round).await;
+    let nemesis = async |cluster: &mut Cluster, shared: &Arc<Shared>| {
+        deaths(cluster, shared, &mut round, &mut say).await
+    };
     match Box::pin(watch::run_under(system, watch_plan, nemesis)).await {
         Ok(report) => {
             round.kept = round.kept.or_else(|| report.kept.clone());
@@ -149,7 +150,12 @@ pub async fn run(mut system: System, plan: Plan) -> Result<Round> {
 }
 
 /// A death at each point, in a random order.
-async fn deaths(cluster: &mut Cluster, shared: &Arc<Shared>, round: &mut Round) -> Result<Vec<Vec<Written>>> {
+async fn deaths(
+    cluster: &mut Cluster,
+    shared: &Arc<Shared>,
+    round: &mut Round,
+    say: &mut impl FnMut(String),
+) -> Result<Vec<Vec<Written>>> {
     let endpoints = cluster.endpoints();
     let client = Client::new(&endpoints)?;
     let pressure = Pressure::start(shared, connections(&endpoints, Window::Usual)?).await?;
@@ -158,14 +164,33 @@ async fn deaths(cluster: &mut Cluster, shared: &Arc<Shared>, round: &mut Round) 
     let mut rng = shared.rng("crash", 0);
     let mut trials = trials(&round.plan, &mut rng);
     trials.shuffle(&mut rng);
-    let mut stage = Stage { cluster, client: &client, pressure: &pressure, rng, small_memory: &small_memory };
+    // It leaves a larger store behind, with which the others would take longer.
+    trials.sort_by_key(|trial| trial.point.way == Way::FullOverlay);
+    let mut stage = Stage {
+        cluster,
+        client: &client,
+        pressure: &pressure,
+        observer: &observer,
+        rng,
+        small_memory: &small_memory,
+    };
     for trial in trials {
         for attempt in 1..=TRIES {
             let trial = if attempt == TRIES { Trial { hits: 1, ..trial } } else { trial };
             let death = Box::pin(stage.play(trial, &mut round.broken)).await?;
+            let (engine, seed) = (&round.plan.engine, round.plan.seed);
             match death {
-                Some(death) => round.deaths.push(death),
-                None => round.missed.push(trial),
+                Some(death) => {
+                    say(format!("{engine}, seed {seed}: {death}"));
+                    round.deaths.push(death);
+                }
+                None => {
+                    say(format!(
+                        "{engine}, seed {seed}: {} {} not reached",
+                        trial.point.row, trial.point.name
+                    ));
+                    round.missed.push(trial);
+                }
             }
             if death.is_some() || !round.broken.is_empty() {
                 break;

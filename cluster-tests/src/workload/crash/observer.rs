@@ -1,7 +1,7 @@
 //! Looks at every member all the time: which positions it tells, and which revision it shows to those who ask it alone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -31,23 +31,37 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Observer {
     tasks: JoinSet<Seen>,
-    stop: Arc<AtomicBool>,
+    newest: Arc<Newest>,
+}
+
+/// What the looks and their owner share.
+#[derive(Debug, Default)]
+struct Newest {
+    stop: AtomicBool,
+    /// Of each member, how far it had purged its log when it was looked at last.
+    purged: Vec<AtomicU64>,
 }
 
 impl Observer {
     /// Looks at the members at these URLs until it is stopped.
     pub fn start(shared: &Arc<Shared>, client: &Client, urls: &[String]) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let purged = urls.iter().map(|_| AtomicU64::new(0)).collect();
+        let newest = Arc::new(Newest { stop: AtomicBool::new(false), purged });
         let mut tasks = JoinSet::new();
         for (member, url) in urls.iter().enumerate() {
-            tasks.spawn(look(member, url.clone(), Arc::clone(shared), client.clone(), Arc::clone(&stop)));
+            tasks.spawn(look(member, url.clone(), Arc::clone(shared), client.clone(), Arc::clone(&newest)));
         }
-        Self { tasks, stop }
+        Self { tasks, newest }
+    }
+
+    /// How far a member had purged its log when it was looked at last.
+    pub fn purged(&self, member: usize) -> u64 {
+        self.newest.purged[member].load(Ordering::Relaxed)
     }
 
     /// Stops, and gives all that was seen.
     pub async fn stop(mut self) -> Result<Seen> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.newest.stop.store(true, Ordering::Relaxed);
         let mut all = Seen::default();
         while let Some(seen) = self.tasks.join_next().await {
             let seen = seen.context("an observer panicked")?;
@@ -58,16 +72,11 @@ impl Observer {
     }
 }
 
-async fn look(
-    member: usize,
-    url: String,
-    shared: Arc<Shared>,
-    client: Client,
-    stop: Arc<AtomicBool>,
-) -> Seen {
+async fn look(member: usize, url: String, shared: Arc<Shared>, client: Client, newest: Arc<Newest>) -> Seen {
     let mut seen = Seen::default();
-    while !stop.load(Ordering::Relaxed) {
+    while !newest.stop.load(Ordering::Relaxed) {
         if let Ok(positions) = positions(&url).await {
+            newest.purged[member].store(positions.purged, Ordering::Relaxed);
             seen.samples.push(Sample { member, at: shared.elapsed(), positions });
         }
         if let Ok(revision) = client.local_revision(member, READ_TIMEOUT).await {
@@ -78,8 +87,7 @@ async fn look(
     seen
 }
 
-/// A member's positions, all from one page.
-pub async fn positions(url: &str) -> Result<Positions> {
+async fn positions(url: &str) -> Result<Positions> {
     positions_in(&Scrape::of(url).await?)
 }
 

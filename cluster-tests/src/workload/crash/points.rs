@@ -8,8 +8,10 @@ use std::ops::RangeInclusive;
 pub enum Way {
     /// Writes alone.
     Writes,
-    /// A dump, from its request to the purge of the log behind it.
+    /// A dump, from its request to its merge.
     Dump,
+    /// A purge of the log behind a dump; how much is kept follows from how much makes a dump due.
+    Purge,
     /// A snapshot from the leader: the member is away until the others have purged what it needs.
     Install,
     /// A dump while more is written than the overlay may hold.
@@ -34,10 +36,15 @@ impl Point {
         Self { name, row, way, hits: (1, hits_max) }
     }
 
-    /// The hits to draw from when the member is to lead before it dies: it passes points of every write on its way.
+    /// The hits to draw from when the member is to lead before it dies: it passes points of writes
+    /// and of purges on its way.
     pub fn hits(&self, leads: bool) -> RangeInclusive<u64> {
         let (first, last) = self.hits;
-        if leads && self.way == Way::Writes { last..=last * 4 } else { first..=last }
+        match self.way {
+            Way::Writes if leads => last..=last * 4,
+            Way::Purge if leads => last + 1..=last * 2 + 1,
+            _ => first..=last,
+        }
     }
 
     /// Whether a leader can die there: a member that takes a snapshot follows.
@@ -68,9 +75,9 @@ pub const POINTS: &[Point] = &[
     Point::new("dump.finish.fenced", "K11", Way::Dump, 3),
     Point::new("merge.mid", "K12", Way::Dump, 3),
     Point::new("merge.done", "K13", Way::Dump, 3),
-    Point::new("purge.marked", "K14", Way::Dump, 2),
-    Point::new("purge.segment_n", "K14", Way::Dump, 2),
-    Point::new("cleanup.in_snapshot", "K15", Way::Dump, 2),
+    Point::new("purge.marked", "K14", Way::Purge, 2),
+    Point::new("purge.segment_n", "K14", Way::Purge, 2),
+    Point::new("cleanup.in_snapshot", "K15", Way::Purge, 2),
     Point::new("install.recv_n", "K16", Way::Install, 3),
     Point::new("install.verified", "K17", Way::Install, 1),
     Point::new("install.gen_written", "K17", Way::Install, 1),

@@ -12,7 +12,7 @@ use holdfast_proto::etcdserverpb::kv_client::KvClient;
 use holdfast_proto::etcdserverpb::{Compare, PutRequest, RequestOp, TxnRequest, request_op};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tonic::transport::Channel;
 
 use crate::judge::watch::history::Step;
@@ -23,11 +23,16 @@ use crate::workload::watch::writers::Written;
 /// Bytes of one transaction that changes nothing.
 const BALLAST_BYTES: usize = 128 << 10;
 
-/// Between two of them.
-const BALLAST_EVERY: Duration = Duration::from_millis(60);
+/// Writers of them; each has one under way at a time.
+const BALLAST_WRITERS: usize = 3;
 
-/// Keys with large values, the values of one command, and the bytes of each: more than one batch of the engine.
+/// Between two of one writer.
+const BALLAST_EVERY: Duration = Duration::from_millis(120);
+
+/// Keys with large values, those that are there from the first hurry on, the values of one command, and the bytes of each:
+/// more than one batch of the engine.
 const BULK_KEYS: usize = 15;
+const BULK_KEYS_IN_A_HURRY: usize = 160;
 const BULK_STEPS: usize = 5;
 const BULK_BYTES: usize = 250 << 10;
 
@@ -40,7 +45,7 @@ const BASE_TRIES: usize = 20;
 /// Running pressure.
 #[derive(Debug)]
 pub struct Pressure {
-    ballast: JoinHandle<()>,
+    ballast: JoinSet<()>,
     bulk: JoinHandle<Vec<Written>>,
     shared: Arc<Knobs>,
 }
@@ -58,7 +63,7 @@ impl Pressure {
         let mut bulk = Bulk {
             shared: Arc::clone(shared),
             rng: shared.rng("bulk", 0),
-            generations: vec![0; BULK_KEYS],
+            generations: vec![0; BULK_KEYS_IN_A_HURRY],
             written: Vec::new(),
             next: 0,
         };
@@ -66,19 +71,29 @@ impl Pressure {
             bulk.write_first(&channels).await?;
         }
         let knobs = Arc::new(Knobs::default());
-        let ballast = tokio::spawn(ballast(shared.rng("ballast", 0), channels.clone(), Arc::clone(&knobs)));
-        Ok(Self { ballast, bulk: tokio::spawn(bulk.run(channels, Arc::clone(&knobs))), shared: knobs })
+        let mut ballasts = JoinSet::new();
+        for number in 0..BALLAST_WRITERS {
+            ballasts.spawn(ballast(shared.rng("ballast", number), channels.clone(), Arc::clone(&knobs)));
+        }
+        Ok(Self {
+            ballast: ballasts,
+            bulk: tokio::spawn(bulk.run(channels, Arc::clone(&knobs))),
+            shared: knobs,
+        })
     }
 
-    /// From now on large values come so many times as fast; 1 is the usual pace.
+    /// From now on large values come so many times as fast; 1 is the usual pace. At a faster one there are more of them, and
+    /// dumps take longer.
     pub fn hurry(&self, times: u32) {
         self.shared.hurry.store(times, Ordering::Relaxed);
     }
 
     /// Stops, and gives the commands that changed something, or may have.
-    pub async fn stop(self) -> Result<Vec<Written>> {
+    pub async fn stop(mut self) -> Result<Vec<Written>> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.ballast.await.context("the writer of ballast panicked")?;
+        while let Some(ended) = self.ballast.join_next().await {
+            ended.context("a writer of ballast panicked")?;
+        }
         self.bulk.await.context("the writer of large values panicked")
     }
 }
@@ -95,7 +110,7 @@ struct Bulk {
 impl Bulk {
     async fn write_first(&mut self, channels: &[Channel]) -> Result<()> {
         for attempt in 0..BASE_TRIES {
-            if self.write(&channels[attempt % channels.len()]).await != Fate::Unknown {
+            if self.write(&channels[attempt % channels.len()], BULK_KEYS).await != Fate::Unknown {
                 return Ok(());
             }
             self.next = self.next.saturating_sub(BULK_STEPS);
@@ -107,16 +122,18 @@ impl Bulk {
     async fn run(mut self, channels: Vec<Channel>, knobs: Arc<Knobs>) -> Vec<Written> {
         let mut member = 0;
         while !knobs.stop.load(Ordering::Relaxed) {
-            if self.write(&channels[member]).await == Fate::Unknown {
+            let times = knobs.hurry.load(Ordering::Relaxed).max(1);
+            let keys = if times > 1 { BULK_KEYS_IN_A_HURRY } else { BULK_KEYS };
+            if self.write(&channels[member], keys).await == Fate::Unknown {
                 member = (member + 1) % channels.len();
             }
-            tokio::time::sleep(BULK_EVERY / knobs.hurry.load(Ordering::Relaxed).max(1)).await;
+            tokio::time::sleep(BULK_EVERY / times).await;
         }
         self.written
     }
 
-    async fn write(&mut self, channel: &Channel) -> Fate {
-        let keys: Vec<usize> = (0..BULK_STEPS).map(|offset| (self.next + offset) % BULK_KEYS).collect();
+    async fn write(&mut self, channel: &Channel, among: usize) -> Fate {
+        let keys: Vec<usize> = (0..BULK_STEPS).map(|offset| (self.next + offset) % among).collect();
         self.next += BULK_STEPS;
         let steps: Vec<Step> = keys.iter().map(|key| self.step(*key)).collect();
         let fate = carry_out(channel, &steps).await;

@@ -1,5 +1,6 @@
 //! One death: a member is started with the order to die at a point, is brought there, dies, and comes back.
 
+use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
@@ -8,19 +9,22 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
 
+use super::Broken;
+use super::observer::Observer;
 use super::points::{Point, Way};
 use super::pressure::Pressure;
-use super::{Broken, observer};
 use crate::client::{Client, TIMEOUT};
 use crate::harness::cluster::Cluster;
-use crate::harness::scrape::Scrape;
 use crate::judge::members::{self, Disagreement, Hashed};
 
 /// How long members may take to serve again, or to purge their logs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a member may take to come to its point.
-const REACH_MAX: Duration = Duration::from_secs(30);
+const REACH_MAX: Duration = Duration::from_secs(25);
+
+/// The same when an overlay has to fill up first.
+const REACH_FULL_MAX: Duration = Duration::from_secs(50);
 
 /// How long a leader is paused so that another one is elected.
 const PAUSE_MAX: Duration = Duration::from_secs(4);
@@ -31,14 +35,14 @@ const POLL: Duration = Duration::from_millis(20);
 /// Between two requests for a dump.
 const DUMP_EVERY: Duration = Duration::from_millis(300);
 
-/// A request for a dump of a member that has its signal handler in place.
+/// The threshold of a member that is to lead before its first dump.
 const DUMPS_BY_HAND_ALONE: &str = "--dump-log-bytes=8GiB";
 
 /// Below that of the others, so that this member campaigns first.
 const CAMPAIGNS_FIRST: &str = "--election-timeout=600";
 
 /// How much faster large values come in order to fill an overlay.
-const HURRY: u32 = 15;
+const HURRY: u32 = 50;
 
 /// SIGKILL's number.
 const SIGKILL: i32 = 9;
@@ -70,6 +74,19 @@ pub struct Death {
     pub serves_again: Duration,
 }
 
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Trial { point, hits, .. } = self.trial;
+        let role = if self.led { "leader" } else { "follower" };
+        let (lived, again) = (self.lived.as_millis(), self.serves_again.as_millis());
+        write!(
+            f,
+            "{} {} hit {hits} of a {role}, after {lived} ms; serves again in {again} ms",
+            point.row, point.name
+        )
+    }
+}
+
 /// What trials work on.
 pub struct Stage<'a> {
     /// The members; all serve before and after a trial.
@@ -78,6 +95,8 @@ pub struct Stage<'a> {
     pub client: &'a Client,
     /// What they have to do beside the writers' load.
     pub pressure: &'a Pressure,
+    /// Knows how far each member has purged its log.
+    pub observer: &'a Observer,
     /// Decides on victims.
     pub rng: StdRng,
     /// Flags of a member that is to fill its overlay, before all others.
@@ -92,7 +111,10 @@ impl Stage<'_> {
         let victim = self.take_down(trial).await?;
         let mut flags = vec![format!("--failpoint={}:{}", trial.point.name, trial.hits)];
         if trial.leads {
-            flags.extend([DUMPS_BY_HAND_ALONE, CAMPAIGNS_FIRST].map(str::to_owned));
+            flags.push(CAMPAIGNS_FIRST.to_owned());
+            if trial.point.way != Way::Purge {
+                flags.push(DUMPS_BY_HAND_ALONE.to_owned());
+            }
         }
         if trial.point.way == Way::FullOverlay {
             flags.extend_from_slice(self.small_memory);
@@ -130,7 +152,7 @@ impl Stage<'_> {
         }
         self.cluster.kill(victim)?;
         if trial.point.way == Way::Install {
-            let last = self.page(leader).await?.count("holdfast_log_last_index")?;
+            let last = self.client.status(leader).await?.raft_index;
             self.purge_beyond(victim, last).await?;
         }
         Ok(victim)
@@ -143,8 +165,7 @@ impl Stage<'_> {
             let mut purged_least = u64::MAX;
             for member in (0..self.cluster.members().len()).filter(|member| *member != absent) {
                 self.cluster.member(member).process()?.ask_for_dump()?;
-                let url = self.cluster.members()[member].client_url.clone();
-                purged_least = purged_least.min(observer::positions(&url).await?.purged);
+                purged_least = purged_least.min(self.observer.purged(member));
             }
             if purged_least > index {
                 return Ok(());
@@ -160,7 +181,8 @@ impl Stage<'_> {
     async fn live_and_die(&mut self, victim: usize, trial: Trial, started: Instant) -> Result<End> {
         let mut led = false;
         let mut dump_at = None;
-        while started.elapsed() < REACH_MAX {
+        let reach_max = if trial.point.way == Way::FullOverlay { REACH_FULL_MAX } else { REACH_MAX };
+        while started.elapsed() < reach_max {
             if let Some(status) = self.cluster.member(victim).process()?.try_wait()? {
                 let lived = started.elapsed();
                 if status.signal() == Some(SIGKILL) {
@@ -170,13 +192,13 @@ impl Stage<'_> {
                 return Ok(End::Otherwise { said: format!("{status}; its last lines:\n{tail}") });
             }
             sleep(POLL).await;
-            let Ok(page) = self.page(victim).await else { continue };
-            led = page.count("etcd_server_is_leader")? == 1;
+            let Some(leads_now) = self.leads(victim).await else { continue };
+            led = leads_now;
             if trial.leads && !led {
                 self.depose().await?;
                 continue;
             }
-            // A member that gives its page expects the signal, or will within the time to the next one.
+            // A member that answers expects the signal, or will within the time to the next one.
             let due = *dump_at.get_or_insert(Instant::now() + DUMP_EVERY / 2);
             if Instant::now() >= due && trial.point.way != Way::Install {
                 // It may be dead by now, which the next round finds.
@@ -195,11 +217,7 @@ impl Stage<'_> {
         let others = || (0..self.client.len()).filter(move |member| *member != leader);
         'waiting: while Instant::now() < deadline {
             for member in others() {
-                if self
-                    .page(member)
-                    .await
-                    .is_ok_and(|page| page.count("etcd_server_is_leader").ok() == Some(1))
-                {
+                if self.leads(member).await == Some(true) {
                     break 'waiting;
                 }
             }
@@ -208,8 +226,10 @@ impl Stage<'_> {
         self.cluster.member(leader).process()?.resume()
     }
 
-    async fn page(&self, member: usize) -> Result<Scrape> {
-        Scrape::of(&self.cluster.members()[member].client_url).await
+    /// Whether a member says that it leads; `None` when it says nothing.
+    async fn leads(&self, member: usize) -> Option<bool> {
+        let status = self.client.status(member).await.ok()?;
+        Some(status.header.is_some_and(|header| header.member_id == status.leader && status.leader != 0))
     }
 
     /// Hashes of all members at one revision. A compaction in between makes them incomparable: then once more.
