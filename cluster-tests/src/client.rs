@@ -24,6 +24,9 @@ const PAGE_KEYS: i64 = 2_000;
 /// Answers may be larger than gRPC's default limit of 4 MiB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// A list of a million keys is larger still.
+const LIST_BYTES_MAX: usize = 1 << 30;
+
 /// What a put came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -99,6 +102,28 @@ impl Client {
         let request =
             RangeRequest { key: Bytes::from_static(b"\0"), count_only: true, ..RangeRequest::default() };
         header_revision(&self.range(member, request, timeout).await?)
+    }
+
+    /// The revision that one member shows to those who ask it alone: a serializable read.
+    pub async fn local_revision(&self, member: usize, timeout: Duration) -> Result<i64> {
+        let request = RangeRequest {
+            key: Bytes::from_static(b"\0"),
+            count_only: true,
+            serializable: true,
+            ..RangeRequest::default()
+        };
+        header_revision(&self.range(member, request, timeout).await?)
+    }
+
+    /// Lists all keys through one member, in one answer; how many there are.
+    pub async fn list_keys(&self, member: usize, timeout: Duration) -> Result<u64> {
+        let all = Bytes::from_static(b"\0");
+        let request =
+            RangeRequest { key: all.clone(), range_end: all, keys_only: true, ..RangeRequest::default() };
+        let mut kv = KvClient::new(self.channels[member].clone()).max_decoding_message_size(LIST_BYTES_MAX);
+        let answer = tokio::time::timeout(timeout, kv.range(request)).await;
+        let answer = answer.with_context(|| format!("no list within {timeout:?}"))?.context("no list")?;
+        Ok(answer.into_inner().kvs.len().try_into()?)
     }
 
     /// What one member holds locally at `revision`, or now when it is zero; page by page at one revision.

@@ -13,8 +13,9 @@ use cluster_tests::differ;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
 use cluster_tests::watch::check_perf;
+use cluster_tests::workload::crash::points::{POINTS, Point};
 use cluster_tests::workload::writers::Load;
-use cluster_tests::workload::{failover, kill, watch};
+use cluster_tests::workload::{crash, dump_latency, dump_policy, failover, kill, watch};
 
 /// Starts real processes, breaks them, and judges what clients saw.
 #[derive(Debug, Parser)]
@@ -30,6 +31,12 @@ enum Workload {
     Kill(KillFlags),
     /// The leader killed again and again: time to the first acknowledged write
     Failover(FailoverFlags),
+    /// Members die at each named point under load and come back; writes, watchers, hashes and positions judged
+    Crash(CrashFlags),
+    /// p99 of puts while the leader dumps, a client lists all keys, and history is compacted, beside p99 without
+    DumpLatency(DumpLatencyFlags),
+    /// A store grown from empty and rewritten: what dumps write and how long the log gets, against the policy's bounds
+    DumpPolicy(DumpPolicyFlags),
     /// The same random calls to real etcd and to holdfast: everything a client can see is compared
     Differ(DifferFlags),
     /// Writes docs/conformance.md from the scripts, the tags in the tests and what comparisons have seen
@@ -75,6 +82,9 @@ struct KillFlags {
     /// Acknowledged puts to reach
     #[arg(long, default_value_t = 100_000)]
     puts: u64,
+    /// So many kills of one member or of all at random moments, instead of the three; --puts has no meaning then
+    #[arg(long, default_value_t = 0)]
+    kills: usize,
     /// Concurrent writers
     #[arg(long, default_value_t = 64)]
     writers: u64,
@@ -88,6 +98,70 @@ struct KillFlags {
     #[arg(long, default_value_t = 2_000)]
     down_ms: u64,
     /// Seed of the values
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct CrashFlags {
+    /// Engines of the stable store
+    #[arg(long, value_delimiter = ',', default_values_t = ["sled".to_owned(), "redb".to_owned()])]
+    engines: Vec<String>,
+    /// Points to die at, by name [default: all]
+    #[arg(long, value_delimiter = ',')]
+    points: Vec<String>,
+    /// Deaths at each point on each engine: rounds, the first one with this seed, each next one with the next
+    #[arg(long, default_value_t = 10)]
+    rounds: u64,
+    /// Watchers
+    #[arg(long, default_value_t = 24)]
+    watchers: usize,
+    /// Commands a second
+    #[arg(long, default_value_t = 100)]
+    rate: u32,
+    /// Seed of the first round
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct DumpLatencyFlags {
+    #[command(flatten)]
+    system: SystemFlags,
+    /// Keys
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: u64,
+    /// Bytes of each value
+    #[arg(long, default_value_t = 1_024)]
+    value_bytes: usize,
+    /// Pairs of windows of each comparison
+    #[arg(long, default_value_t = 3)]
+    pairs: usize,
+    /// Length of a window
+    #[arg(long, default_value = "6s", value_parser = duration)]
+    window: Duration,
+    /// Wait for a line on standard input between filling the store and measuring
+    #[arg(long)]
+    wait: bool,
+    /// Seed of values and keys
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct DumpPolicyFlags {
+    #[command(flatten)]
+    system: SystemFlags,
+    /// MiB to grow to
+    #[arg(long, default_value_t = 64)]
+    store_mib: u64,
+    /// How many times that is written in all
+    #[arg(long, default_value_t = 10)]
+    times: u64,
+    /// MiB of log that make a dump due, and of a segment
+    #[arg(long, default_value_t = 4)]
+    dump_log_mib: u64,
+    /// Seed of values and keys
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -244,7 +318,8 @@ async fn run(command: Workload) -> Result<bool> {
             let KillFlags { writers, value_bytes, seed, puts, .. } = flags;
             let load = Load { writers, value_bytes, timeout, seed };
             let down = Duration::from_millis(flags.down_ms);
-            let plan = kill::Plan { members: flags.system.members, puts, load, down };
+            let (members, random_kills) = (flags.system.members, flags.kills);
+            let plan = kill::Plan { members, puts, random_kills, load, down };
             let report = kill::run(flags.system.system()?, plan).await?;
             println!("{report}");
             Ok(report.verdict.is_clean())
@@ -255,6 +330,17 @@ async fn run(command: Workload) -> Result<bool> {
             println!("{report}");
             let median = report.spread().context("no kill was made")?.median;
             Ok(flags.median_below_ms.is_none_or(|bound| median < Duration::from_millis(bound)))
+        }
+        Workload::Crash(flags) => crash_rounds(&flags).await,
+        Workload::DumpLatency(flags) => latencies(&flags).await,
+        Workload::DumpPolicy(flags) => {
+            let DumpPolicyFlags { system, store_mib, times, dump_log_mib, seed } = flags;
+            let (dump_log_bytes, segment_bytes) = (dump_log_mib << 20, dump_log_mib << 20);
+            let store_bytes = store_mib << 20;
+            let plan = dump_policy::Plan { store_bytes, times, dump_log_bytes, segment_bytes, seed };
+            let report = dump_policy::run(system.system()?, plan).await?;
+            println!("{report}");
+            Ok(report.is_clean())
         }
         Workload::Watch(flags) => {
             let WatchFlags { duration, watchers, writers, rate, value_bytes_max, seed, .. } = flags;
@@ -270,6 +356,49 @@ async fn run(command: Workload) -> Result<bool> {
         Workload::CheckPerf => check_perf().await,
         Workload::ConformanceDoc { observe } => write_document(observe).await,
     }
+}
+
+/// Plays all rounds, and prints the table as it is after each of them on the way.
+async fn crash_rounds(flags: &CrashFlags) -> Result<bool> {
+    let named = |name: &String| Point::named(name).with_context(|| format!("no point is named {name}"));
+    let points: Vec<&'static Point> = match flags.points.as_slice() {
+        [] => POINTS.iter().collect(),
+        names => names.iter().map(named).collect::<Result<_>>()?,
+    };
+    let mut report = crash::report::Report::default();
+    for seed in flags.seed..flags.seed + flags.rounds {
+        for engine in &flags.engines {
+            let (watchers, rate) = (flags.watchers, flags.rate);
+            let plan = crash::Plan { engine: engine.clone(), points: points.clone(), watchers, rate, seed };
+            let round = Box::pin(crash::run(System::holdfast(&[])?, plan, |line| println!("{line}"))).await?;
+            let (deaths, missed) = (round.deaths.len(), round.missed.len());
+            let verdict = if round.is_clean() { "no finding" } else { "FINDINGS" };
+            println!("{engine}, seed {seed}: {deaths} deaths, {missed} times not reached, {verdict}");
+            round.broken.iter().for_each(|broken| println!("  {broken}"));
+            report.rounds.push(round);
+        }
+    }
+    println!("{report}");
+    for (engine, point) in report.never_reached() {
+        println!("nobody died at {point} on {engine}");
+    }
+    Ok(report.is_clean() && report.never_reached().is_empty())
+}
+
+async fn latencies(flags: &DumpLatencyFlags) -> Result<bool> {
+    let DumpLatencyFlags { keys, value_bytes, pairs, window, seed, .. } = *flags;
+    let plan = dump_latency::Plan { keys, value_bytes, pairs, window, seed };
+    let go = async || {
+        println!("the store is filled");
+        if flags.wait {
+            let line = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+            line.await.context("reading standard input")??;
+        }
+        Ok(())
+    };
+    let report = Box::pin(dump_latency::run(flags.system.system()?, plan, go)).await?;
+    println!("{report}");
+    Ok(report.is_clean())
 }
 
 /// Prints the verdicts; fails when one does not come, or not in etcdctl's form.

@@ -10,9 +10,9 @@ use cluster_tests::workload::writers::Load;
 
 const PUTS: u64 = 2_000;
 
-async fn small(system: System) -> anyhow::Result<Report> {
+async fn small(system: System, random_kills: usize) -> anyhow::Result<Report> {
     let load = Load { writers: 16, value_bytes: 128, timeout: Duration::from_secs(3), seed: 7 };
-    let plan = Plan { members: 3, puts: PUTS, load, down: Duration::from_millis(500) };
+    let plan = Plan { members: 3, puts: PUTS, random_kills, load, down: Duration::from_millis(500) };
     run(system, plan).await
 }
 
@@ -20,11 +20,24 @@ async fn small(system: System) -> anyhow::Result<Report> {
 async fn acknowledged_puts_survive_kills() {
     skipped("100,000 puts under SIGKILL", "takes minutes; run: cargo run --release -p cluster-tests -- kill");
     let system = System::holdfast(&[]).expect("a binary to test");
-    let report = small(system).await.expect("the cluster serves again after each kill");
+    let report = small(system, 0).await.expect("the cluster serves again after each kill");
     println!("{report}");
     assert!(report.counts.acked >= PUTS);
     assert_eq!(report.kills.len(), 3);
     assert!(report.verdict.is_clean(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_puts_survive_kills_at_random_moments() {
+    skipped(
+        "100 kills at random moments on each engine",
+        "takes minutes; run: cargo run --release -p cluster-tests -- kill --kills 100 --member-flag=--engine=redb",
+    );
+    let system = System::holdfast(&["--engine=redb".to_owned()]).expect("a binary to test");
+    let report = small(system, 8).await.expect("the cluster serves again after each kill");
+    println!("{report}");
+    assert_eq!(report.kills.len(), 8);
+    assert!(report.counts.acked > 0 && report.verdict.is_clean(), "{report}");
 }
 
 /// How often the control may be tried.
@@ -42,7 +55,7 @@ async fn the_control_passes_too() {
         );
     };
     for attempt in 1..=CONTROL_TRIES {
-        match small(System::etcd(etcd.clone(), &[])).await {
+        match small(System::etcd(etcd.clone(), &[]), 0).await {
             Ok(report) if report.verdict.is_clean() => return println!("{report}"),
             Ok(report) => println!("try {attempt}: {report}"),
             Err(error) => println!("try {attempt}: {error:#}"),

@@ -162,8 +162,15 @@ impl Cluster {
 
     /// Starts a member that is not running, on the data it has.
     pub fn spawn(&mut self, index: usize) -> Result<()> {
+        self.spawn_with(index, &[])
+    }
+
+    /// The same, with flags that only this start has. Of a flag that is given twice the last one counts.
+    pub fn spawn_with(&mut self, index: usize, flags: &[String]) -> Result<()> {
         ensure!(!self.members[index].is_started(), "{} is running already", self.members[index].name);
-        let process = Process::spawn(self.command(index), &self.members[index].log())?;
+        let mut command = self.command(index);
+        command.args(flags);
+        let process = Process::spawn(command, &self.members[index].log())?;
         self.members[index].process = Some(process);
         Ok(())
     }

@@ -6,3 +6,4 @@ pub mod binary;
 pub mod cluster;
 pub mod ports;
 pub mod process;
+pub mod scrape;

@@ -58,6 +58,11 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// SIGUSR1, on which holdfast takes a snapshot. It ends a process that has not come so far as to expect it.
+    pub fn ask_for_dump(&mut self) -> Result<()> {
+        self.signal(Signal::USR1)
+    }
+
     /// SIGTERM, and its exit status. Kills it and fails if it has not ended after `grace`.
     pub fn terminate(&mut self, grace: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;

@@ -1,18 +1,29 @@
-//! Many writers, and SIGKILL: the leader twice, then every member at once. Every acknowledged put must survive.
+//! Many writers, and SIGKILL: the leader twice, then every member at once; or as often as is wished, at random moments, of
+//! one member or of all. Every acknowledged put must survive.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::verify::{self, Verdict};
 use super::writers::{Load, Timed, Writers};
 use crate::client::{Client, Outcome};
 use crate::harness::cluster::{Cluster, System};
 use crate::judge::durability::Attempt;
+use crate::judge::latency::Spread;
 
 /// How long the writers may go without a single acknowledged put before the run is given up.
 const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// A report spells out so many kills; of more it gives order statistics.
+const SHOWN_MAX: usize = 3;
+
+/// Random kills: from one to the next at most; and how long a victim stays away at most.
+const CALM_MS_MAX: u64 = 900;
+const AWAY_MS_MAX: u64 = 400;
 
 /// Between two looks at the writers.
 const POLL: Duration = Duration::from_millis(2);
@@ -22,8 +33,10 @@ const POLL: Duration = Duration::from_millis(2);
 pub struct Plan {
     /// Members.
     pub members: usize,
-    /// Acknowledged puts to reach.
+    /// Acknowledged puts to reach. With random kills they end the run.
     pub puts: u64,
+    /// So many random kills instead of the three fixed ones; 0 for those.
+    pub random_kills: usize,
     /// The load.
     pub load: Load,
     /// How long a killed leader stays away.
@@ -35,6 +48,8 @@ pub struct Plan {
 pub enum Fault {
     /// The member that leads at that moment.
     Leader,
+    /// Any member.
+    One,
     /// Every member.
     All,
 }
@@ -43,6 +58,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Leader => "the leader",
+            Self::One => "one member",
             Self::All => "all members",
         })
     }
@@ -100,11 +116,27 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "  {acked} acknowledged in {seconds:.1} s, {rate:.0} a second, kills included")?;
         writeln!(f, "  {unknown} of unknown outcome, {refused} refused")?;
-        for kill in &self.kills {
+        if self.kills.len() > SHOWN_MAX {
+            self.fmt_many(f)?;
+        }
+        for kill in self.kills.iter().filter(|_| self.kills.len() <= SHOWN_MAX) {
             let (at, gone) = (kill.at.as_secs_f64(), kill.unavailable.as_millis());
             writeln!(f, "  killed {} at {at:.1} s: first acknowledged put after {gone} ms", kill.fault)?;
         }
         write!(f, "  {}", self.verdict)
+    }
+}
+
+impl Report {
+    fn fmt_many(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in [Fault::Leader, Fault::One, Fault::All] {
+            let kills = self.kills.iter().filter(|kill| kill.fault == fault);
+            let times: Vec<Duration> = kills.map(|kill| kill.unavailable).collect();
+            if let Some(spread) = Spread::of(&times) {
+                writeln!(f, "  killed {fault} {} times: first acknowledged put after {spread}", times.len())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -139,14 +171,11 @@ fn report(system: String, plan: Plan, puts: &[Timed], kills: Vec<Kill>) -> Repor
 }
 
 async fn drive(cluster: &mut Cluster, writers: Writers, plan: &Plan) -> Result<(Vec<Timed>, Vec<Kill>)> {
-    let mut kills = Vec::new();
-    for (tenths, fault) in [(3, Fault::Leader), (6, Fault::Leader), (9, Fault::All)] {
-        wait_for_acks(&writers, plan.puts * tenths / 10).await?;
-        let at =
-            kill(cluster, &writers, fault, plan.down).await.with_context(|| format!("killing {fault}"))?;
-        kills.push((fault, at));
-    }
-    wait_for_acks(&writers, plan.puts).await?;
+    let kills = if plan.random_kills == 0 {
+        fixed_kills(cluster, &writers, plan).await?
+    } else {
+        random_kills(cluster, &writers, plan).await?
+    };
     let puts = writers.stop().await?;
     cluster.wait_ready(STALL_MAX).await?;
     let kills = kills
@@ -156,11 +185,60 @@ async fn drive(cluster: &mut Cluster, writers: Writers, plan: &Plan) -> Result<(
     Ok((puts, kills))
 }
 
+async fn fixed_kills(
+    cluster: &mut Cluster,
+    writers: &Writers,
+    plan: &Plan,
+) -> Result<Vec<(Fault, Duration)>> {
+    let mut kills = Vec::new();
+    for (tenths, fault) in [(3, Fault::Leader), (6, Fault::Leader), (9, Fault::All)] {
+        wait_for_acks(writers, plan.puts * tenths / 10).await?;
+        let at =
+            kill(cluster, writers, fault, plan.down).await.with_context(|| format!("killing {fault}"))?;
+        kills.push((fault, at));
+    }
+    wait_for_acks(writers, plan.puts).await?;
+    Ok(kills)
+}
+
+/// Kills one member, or every fourth time all, at random moments. A member may die again before it serves, and while
+/// another one is not back yet; each kill of all members, and the last one, is followed by an acknowledged put.
+async fn random_kills(
+    cluster: &mut Cluster,
+    writers: &Writers,
+    plan: &Plan,
+) -> Result<Vec<(Fault, Duration)>> {
+    let mut rng = StdRng::seed_from_u64(plan.load.seed);
+    let mut kills = Vec::new();
+    for number in 1..=plan.random_kills {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..CALM_MS_MAX))).await;
+        let fault = if rng.random_range(0..4) == 0 { Fault::All } else { Fault::One };
+        let members = cluster.members().len();
+        let victim = rng.random_range(0..members);
+        match fault {
+            Fault::All => cluster.kill_all()?,
+            Fault::One | Fault::Leader => cluster.kill(victim)?,
+        }
+        let at = writers.elapsed();
+        kills.push((fault, at));
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..AWAY_MS_MAX))).await;
+        for member in (0..members).filter(|member| fault == Fault::All || *member == victim) {
+            cluster.spawn(member)?;
+        }
+        if fault == Fault::All || number == plan.random_kills || rng.random_bool(0.3) {
+            cluster.wait_ready(STALL_MAX).await.with_context(|| format!("after kill {number}"))?;
+            let served = wait_until(|| writers.acked_since(at)).await;
+            served.with_context(|| format!("no put is acknowledged after kill {number}, of {fault}"))?;
+        }
+    }
+    Ok(kills)
+}
+
 /// Kills, waits for the first put that starts afterwards and is acknowledged, and has everybody running again.
 /// The time of a kill is taken before the signal is sent; with all members, after the last one is dead.
 async fn kill(cluster: &mut Cluster, writers: &Writers, fault: Fault, down: Duration) -> Result<Duration> {
     let at = match fault {
-        Fault::Leader => {
+        Fault::Leader | Fault::One => {
             let leader = cluster.leader(STALL_MAX).await?;
             let at = writers.elapsed();
             cluster.kill(leader)?;

@@ -1,5 +1,8 @@
 //! What is done to a cluster: load, faults, and the reading afterwards that the judges get.
 
+pub mod crash;
+pub mod dump_latency;
+pub mod dump_policy;
 pub mod failover;
 pub mod kill;
 pub mod verify;

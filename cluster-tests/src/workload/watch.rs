@@ -85,11 +85,30 @@ impl Plan {
 /// Runs the plan.
 ///
 /// Errors: the cluster could not be run, or stopped serving. Findings are no errors.
-pub async fn run(mut system: System, plan: Plan) -> Result<Report> {
+pub async fn run(system: System, plan: Plan) -> Result<Report> {
+    let (seed, duration) = (plan.seed, plan.duration);
+    let mut faults = Vec::new();
+    let nemesis = async |cluster: &mut Cluster, _: &Arc<Shared>| {
+        faults = nemesis::run(cluster, Shared::new(seed).rng("nemesis", 0), duration).await?;
+        anyhow::Ok(Vec::new())
+    };
+    let report = run_under(system, plan, nemesis).await?;
+    Ok(Report { faults, ..report })
+}
+
+/// Runs the plan's watchers, writers and compactor for as long as `nemesis` takes. It leaves all members running, and
+/// gives what it wrote itself, by writer, on keys of its own.
+///
+/// Errors: the cluster could not be run, or stopped serving. Findings are no errors.
+pub async fn run_under(
+    mut system: System,
+    plan: Plan,
+    nemesis: impl AsyncFnOnce(&mut Cluster, &Arc<Shared>) -> Result<Vec<Vec<Written>>>,
+) -> Result<Report> {
     let label = system.label.clone();
     system.extra_args.push(PROGRESS_INTERVAL.to_owned());
     let mut cluster = Cluster::start(system, plan.members).await?;
-    let outcome = drive(&mut cluster, label, plan).await;
+    let outcome = drive(&mut cluster, label, plan, nemesis).await;
     match outcome {
         Ok(report) if report.is_clean() => Ok(report),
         Ok(report) => Ok(Report { kept: Some(cluster.keep()), ..report }),
@@ -97,7 +116,12 @@ pub async fn run(mut system: System, plan: Plan) -> Result<Report> {
     }
 }
 
-async fn drive(cluster: &mut Cluster, system: String, plan: Plan) -> Result<Report> {
+async fn drive(
+    cluster: &mut Cluster,
+    system: String,
+    plan: Plan,
+    nemesis: impl AsyncFnOnce(&mut Cluster, &Arc<Shared>) -> Result<Vec<Vec<Written>>>,
+) -> Result<Report> {
     let shared = Arc::new(Shared::new(plan.seed));
     let endpoints = cluster.endpoints();
     let client = Client::new(&endpoints)?;
@@ -106,8 +130,9 @@ async fn drive(cluster: &mut Cluster, system: String, plan: Plan) -> Result<Repo
     let groups = start_groups(&shared, &endpoints, &plan, &watching)?;
     let channels = connections(&endpoints, Window::Usual)?;
     let compactor = Compactor::start(Arc::clone(&shared), client.clone(), channels, plan.compact_every);
-    let faults = nemesis::run(cluster, shared.rng("nemesis", 0), plan.duration).await?;
-    let written = writers.stop().await?;
+    let also_written = nemesis(cluster, &shared).await?;
+    let mut written = writers.stop().await?;
+    written.extend(also_written);
     let compactions = compactor.stop().await?;
     let end = final_contents(&client, &shared).await?;
     let judged = Judged::new(&written, &shared, &end);
@@ -115,7 +140,7 @@ async fn drive(cluster: &mut Cluster, system: String, plan: Plan) -> Result<Repo
     let outcomes = finish(groups, &phase).await?;
     let mut report = Report {
         system,
-        faults,
+        faults: Vec::new(),
         compactions: compactions.len(),
         writes: judged.writes(&written, &end),
         counts: Counts::default(),

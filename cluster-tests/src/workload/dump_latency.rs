@@ -1,0 +1,351 @@
+//! Puts at a steady rate, whether or not the last one was answered, while the leader dumps a large store, while a client
+//! lists all keys, and while history is compacted away: p99 with it and without it, in windows that take turns.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::transport::Channel;
+
+use crate::client::{Client, Outcome};
+use crate::harness::cluster::{Cluster, System};
+use crate::harness::scrape::Scrape;
+use crate::judge::stall::{Comparison, Finding, judge_switch, p99_bucket};
+use crate::judge::watch::history::Step;
+use crate::workload::watch::calls::{Fate, Window, carry_out, compact, connections};
+
+/// Puts of one command while the store is filled.
+const FILL_STEPS: u64 = 100;
+
+/// Commands under way while it is filled, and puts under way while the maximum is measured.
+const FILLERS: u64 = 16;
+const PUTTERS: u64 = 64;
+
+/// How long the maximum is measured.
+const MAXIMUM_TIME: Duration = Duration::from_secs(3);
+
+/// Of the maximum, this part is the second rate.
+const SHARE_OF_MAXIMUM: f64 = 0.3;
+
+/// The first rate, in puts a second.
+const RATE: f64 = 500.0;
+
+/// A put that takes longer counts as failed.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two looks at what the leader does.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How long the cluster may take for what is asked of it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Keys.
+    pub keys: u64,
+    /// Bytes of each value. They do not compress.
+    pub value_bytes: usize,
+    /// Pairs of windows of each comparison.
+    pub pairs: usize,
+    /// Length of a window.
+    pub window: Duration,
+    /// Seed of values and keys.
+    pub seed: u64,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Report {
+    /// The plan.
+    pub plan: Plan,
+    /// Puts a second that all writers together came to without a pause.
+    pub maximum: f64,
+    /// What was compared.
+    pub comparisons: Vec<Comparison>,
+    /// Of each switch of a dump: the bound of the bucket that holds p99, in seconds, and how often it was measured.
+    pub switches: Vec<(String, Option<f64>, f64)>,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing was found.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { keys, value_bytes, seed, .. } = self.plan;
+        writeln!(
+            f,
+            "{keys} keys of {value_bytes} bytes, seed {seed}; at most {:.0} puts a second",
+            self.maximum
+        )?;
+        self.comparisons.iter().try_for_each(|comparison| writeln!(f, "  {comparison}"))?;
+        for (at, p99, count) in &self.switches {
+            let p99 = p99.map_or_else(|| "not measured".to_owned(), |bound| format!("at most {bound} s"));
+            writeln!(f, "  writers stand still at the {at} of a dump: p99 {p99}, {count} times")?;
+        }
+        self.findings.iter().try_for_each(|finding| writeln!(f, "  {finding}"))?;
+        write!(f, "  findings: {}", self.findings.len())
+    }
+}
+
+/// Fills the store, waits for `go`, and measures.
+pub async fn run(mut system: System, plan: Plan, go: impl AsyncFnOnce() -> Result<()>) -> Result<Report> {
+    // Dumps come when they are asked for.
+    system.extra_args.push("--dump-log-bytes=64GiB".to_owned());
+    let mut cluster = Cluster::start(system, 3).await?;
+    let channels = connections(&cluster.endpoints(), Window::Usual)?;
+    let leader = cluster.leader(PATIENCE).await?;
+    for round in 0..2 {
+        fill(&channels[leader], &plan, round).await?;
+    }
+    go().await?;
+    let client = Client::new(&cluster.endpoints())?;
+    let leader = cluster.leader(PATIENCE).await?;
+    let mut bench = Bench { cluster: &mut cluster, client, leader, plan: plan.clone(), windows: 0 };
+    let maximum = bench.maximum().await?;
+    let mut comparisons = Vec::new();
+    for rate in [RATE, maximum * SHARE_OF_MAXIMUM] {
+        comparisons.push(bench.dumping(rate).await?);
+    }
+    comparisons.push(bench.listing().await?);
+    comparisons.push(bench.compacting(&channels[leader]).await?);
+    let page = Scrape::of(&bench.cluster.members()[leader].client_url).await?;
+    let mut findings: Vec<Finding> = comparisons.iter().filter_map(Comparison::judge).collect();
+    let mut switches = Vec::new();
+    for at in ["start", "finish"] {
+        let buckets = page.buckets("holdfast_dump_switch_stall_seconds", &format!("at=\"{at}\""));
+        findings.extend(judge_switch(at, &buckets));
+        let count = buckets.last().map_or(0.0, |(_, count)| *count);
+        switches.push((at.to_owned(), p99_bucket(&buckets), count));
+    }
+    Ok(Report { plan, maximum, comparisons, switches, findings })
+}
+
+/// Puts every key once.
+async fn fill(channel: &Channel, plan: &Plan, round: u64) -> Result<()> {
+    let next = Arc::new(AtomicU64::new(0));
+    let mut fillers = JoinSet::new();
+    for number in 0..FILLERS {
+        let (channel, plan, next) = (channel.clone(), plan.clone(), Arc::clone(&next));
+        fillers.spawn(async move {
+            let mut rng = StdRng::seed_from_u64(plan.seed ^ number << 32 ^ round << 48);
+            loop {
+                let first = next.fetch_add(FILL_STEPS, Ordering::Relaxed);
+                let keys = first..(first + FILL_STEPS).min(plan.keys);
+                if keys.is_empty() {
+                    return anyhow::Ok(());
+                }
+                let step = |key| Step::Put { key: key_of(key), value: value(&mut rng, plan.value_bytes) };
+                let steps: Vec<Step> = keys.map(step).collect();
+                while carry_out(&channel, &steps).await == Fate::Unknown {
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+        });
+    }
+    while let Some(filler) = fillers.join_next().await {
+        filler.context("a filler panicked")??;
+    }
+    Ok(())
+}
+
+fn key_of(number: u64) -> Bytes {
+    format!("key/{number:010}").into()
+}
+
+fn value(rng: &mut StdRng, bytes: usize) -> Bytes {
+    let mut value = vec![0; bytes];
+    rng.fill_bytes(&mut value);
+    value.into()
+}
+
+/// A filled cluster.
+struct Bench<'a> {
+    cluster: &'a mut Cluster,
+    client: Client,
+    leader: usize,
+    plan: Plan,
+    windows: u64,
+}
+
+impl Bench<'_> {
+    /// Puts a second without a pause.
+    async fn maximum(&mut self) -> Result<f64> {
+        let mut putters = JoinSet::new();
+        for number in 0..PUTTERS {
+            let (client, leader, plan) = (self.client.clone(), self.leader, self.plan.clone());
+            putters.spawn(async move {
+                let mut rng = StdRng::seed_from_u64(plan.seed ^ number << 24);
+                let (began, mut acked) = (Instant::now(), 0_u32);
+                while began.elapsed() < MAXIMUM_TIME {
+                    let key = key_of(rng.random_range(0..plan.keys));
+                    let value = value(&mut rng, plan.value_bytes);
+                    if let Outcome::Acked(_) = client.put(leader, key, value, TIMEOUT).await {
+                        acked += 1;
+                    }
+                }
+                acked
+            });
+        }
+        let mut acked = 0.0;
+        while let Some(count) = putters.join_next().await {
+            acked += f64::from(count.context("a putter panicked")?);
+        }
+        Ok(acked / MAXIMUM_TIME.as_secs_f64())
+    }
+
+    /// One dump after the other on the leader.
+    async fn dumping(&mut self, rate: f64) -> Result<Comparison> {
+        let mut comparison = comparison(&format!("a dump, {rate:.0} puts/s"));
+        let mut shares = Vec::new();
+        for _ in 0..self.plan.pairs {
+            self.settle().await?;
+            comparison.calm.push(self.window(rate).await?);
+            let url = self.cluster.members()[self.leader].client_url.clone();
+            self.cluster.member(self.leader).process()?.ask_for_dump()?;
+            let looking = Looking::start(url);
+            comparison.busy.push(self.window(rate).await?);
+            shares.push(looking.stop().await?);
+        }
+        comparison.share = mean(&shares);
+        Ok(comparison)
+    }
+
+    /// A client that lists all keys, again and again.
+    async fn listing(&mut self) -> Result<Comparison> {
+        let mut comparison =
+            comparison(&format!("a client that lists {} keys, {RATE:.0} puts/s", self.plan.keys));
+        let mut shares = Vec::new();
+        for _ in 0..self.plan.pairs {
+            self.settle().await?;
+            comparison.calm.push(self.window(RATE).await?);
+            let (client, leader, keys) = (self.client.clone(), self.leader, self.plan.keys);
+            let lister =
+                tokio::spawn(async move { client.list_keys(leader, PATIENCE).await.map(|n| (n, keys)) });
+            let began = Instant::now();
+            comparison.busy.push(self.window(RATE).await?);
+            let is_over = lister.is_finished();
+            let (listed, keys) = lister.await.context("the lister panicked")??;
+            ensure!(listed >= keys, "{listed} keys were listed, there are {keys}");
+            let share =
+                if is_over { 1.0 } else { self.plan.window.as_secs_f64() / began.elapsed().as_secs_f64() };
+            shares.push(share);
+        }
+        comparison.share = mean(&shares);
+        Ok(comparison)
+    }
+
+    /// One compaction to the head, which takes every replaced value away.
+    async fn compacting(&mut self, channel: &Channel) -> Result<Comparison> {
+        let mut comparison =
+            comparison(&format!("a compaction of {} replaced values, {RATE:.0} puts/s", self.plan.keys));
+        self.settle().await?;
+        for _ in 0..2 {
+            comparison.calm.push(self.window(RATE).await?);
+        }
+        let head = self.client.revision(self.leader, TIMEOUT).await?;
+        ensure!(compact(channel, head).await?, "the compaction was refused");
+        for _ in 0..2 {
+            comparison.busy.push(self.window(RATE).await?);
+        }
+        comparison.share = 1.0;
+        Ok(comparison)
+    }
+
+    /// Waits until the leader does nothing but serve.
+    async fn settle(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let url = self.cluster.members()[self.leader].client_url.clone();
+        loop {
+            let page = Scrape::of(&url).await?;
+            if is_normal(&page)? && page.count("holdfast_stable_lag_entries")? == 0 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the leader is still busy after {PATIENCE:?}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Puts at a rate for one window; the time of each runs from the moment at which it was due.
+    async fn window(&mut self, rate: f64) -> Result<Vec<Duration>> {
+        self.windows += 1;
+        let mut rng = StdRng::seed_from_u64(self.plan.seed ^ self.windows << 40);
+        let every = Duration::from_secs_f64(1.0 / rate);
+        let mut puts = JoinSet::new();
+        let began = tokio::time::Instant::now();
+        let mut due = began;
+        while due < began + self.plan.window {
+            tokio::time::sleep_until(due).await;
+            let (client, leader) = (self.client.clone(), self.leader);
+            let key = key_of(rng.random_range(0..self.plan.keys));
+            let value = value(&mut rng, self.plan.value_bytes);
+            puts.spawn(async move {
+                let outcome = client.put(leader, key, value, TIMEOUT).await;
+                (due.elapsed(), outcome)
+            });
+            due += every;
+        }
+        let mut times = Vec::new();
+        while let Some(put) = puts.join_next().await {
+            let (time, outcome) = put.context("a put panicked")?;
+            ensure!(matches!(outcome, Outcome::Acked(_)), "a put came to {outcome:?}");
+            times.push(time);
+        }
+        Ok(times)
+    }
+}
+
+fn comparison(what: &str) -> Comparison {
+    Comparison { what: what.to_owned(), calm: Vec::new(), busy: Vec::new(), share: 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a handful of windows")]
+fn mean(shares: &[f64]) -> f64 {
+    shares.iter().sum::<f64>() / shares.len().max(1) as f64
+}
+
+fn is_normal(page: &Scrape) -> Result<bool> {
+    Ok(page.count("holdfast_dispatcher_state{state=\"normal\"}")? == 1)
+}
+
+/// Looks whether a member dumps.
+struct Looking {
+    task: JoinHandle<Vec<f64>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Looking {
+    fn start(url: String) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            let mut looks = Vec::new();
+            while !seen.load(Ordering::Relaxed) {
+                if let Ok(is_normal) = Scrape::of(&url).await.and_then(|page| is_normal(&page)) {
+                    looks.push(if is_normal { 0.0 } else { 1.0 });
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            looks
+        });
+        Self { task, stop }
+    }
+
+    /// The share of looks at which it did.
+    async fn stop(self) -> Result<f64> {
+        self.stop.store(true, Ordering::Relaxed);
+        Ok(mean(&self.task.await.context("the looks panicked")?))
+    }
+}
