@@ -99,6 +99,7 @@ async fn a_dump_ends_at_its_deadline_and_the_next_one_waits() {
     member.run(vec![put("k", "1")]).await;
     gate.close();
     let dump = within(member.storage.start_dump_by_policy()).await.unwrap();
+    member.until("it has begun", |s| s.state == DispatcherState::Dumping).await;
     clock.by_ms.store(30 * 60 * 1000, Ordering::SeqCst);
     gate.open();
     assert_eq!(cancelled(&within(dump).await), Some(CancelReason::Deadline));

@@ -84,6 +84,16 @@ impl Backlog {
         self.notify.notify_one();
     }
 
+    /// With a planted fault only: puts a fence before what waits.
+    pub(crate) fn push_fence_first(&self, fence: Fence) {
+        let mut inner = self.inner.lock();
+        inner.fences += 1;
+        inner.bytes = 0;
+        inner.items.push_front(Item::Fence(fence));
+        drop(inner);
+        self.notify.notify_one();
+    }
+
     /// Nothing more will come.
     pub(crate) fn close(&self) {
         self.inner.lock().closed = true;

@@ -346,7 +346,7 @@ impl Dispatcher {
         let position = CommitPosition { head, applied: self.applied.clone() };
         let fence = Fence::Dump(Box::new(DumpOrder { position, started, span }));
         if self.shared.env.faults.is_planted(Fault::DumpWithoutFence) {
-            self.shared.backlog.push_fence(fence);
+            self.shared.backlog.push_fence_first(fence);
         } else {
             self.fence(fence).await?;
         }
