@@ -47,6 +47,8 @@ pub struct Frontend {
     budget: Duration,
     blocking_reads: Arc<Semaphore>,
     ready: watch::Receiver<bool>,
+    /// True from the first confirmation by a leader on; sent by the greeting.
+    caught_up: watch::Sender<bool>,
 }
 
 /// What the frontend is made of.
@@ -121,6 +123,7 @@ impl Frontend {
             budget: parts.budget,
             blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
             ready: parts.ready,
+            caught_up: watch::Sender::new(false),
         }
     }
 
@@ -216,6 +219,35 @@ impl Frontend {
         })
     }
 
+    /// Makes a local read that follows as consistent as its client wants it.
+    pub async fn make_consistent(&self, consistency: Consistency, call: Call) -> Result<(), Failure> {
+        match consistency {
+            Consistency::Linearizable => self.linearize(call).await.map(drop),
+            Consistency::Serializable => self.until_caught_up(call).await,
+        }
+    }
+
+    /// Waits until this member has applied what was committed when it started, at most the call's time: before, it may
+    /// show its clients less than it has shown them in its life before.
+    async fn until_caught_up(&self, call: Call) -> Result<(), Failure> {
+        if *self.caught_up.borrow() {
+            return Ok(());
+        }
+        let mut caught_up = self.caught_up.subscribe();
+        tokio::select! {
+            // Both arms only wait. The sender lives as long as we do.
+            _ = caught_up.wait_for(|caught_up| *caught_up) => Ok(()),
+            () = self.clock.sleep(self.remaining(call)) => {
+                Err(within(holdfast_raft::NodeError::ApplyTimedOut, call.client_deadline, self.budget))
+            }
+        }
+    }
+
+    /// A leader has confirmed what was committed after this member started, and that is applied.
+    pub fn note_caught_up(&self) {
+        self.caught_up.send_replace(true);
+    }
+
     /// Answers a read; the revision is the store's current one.
     pub async fn read(
         &self,
@@ -223,9 +255,7 @@ impl Frontend {
         consistency: Consistency,
         call: Call,
     ) -> Result<(RangeResponse, Revision), Failure> {
-        if consistency == Consistency::Linearizable {
-            self.linearize(call).await?;
-        }
+        self.make_consistent(consistency, call).await?;
         self.metrics.ranges.inc();
         let single = matches!(range.range.end, RangeEnd::Single) && range.at == ReadAt::Latest;
         if single && let Some(answer) = self.storage.range_if_hot(&range) {

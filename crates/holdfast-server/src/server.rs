@@ -278,6 +278,7 @@ impl Greeting {
         while self.frontend.linearize(self.frontend.internal_call()).await.is_err() {
             self.env.clock.sleep(limits::READY_RETRY).await;
         }
+        self.frontend.note_caught_up();
         self.publish().await;
         self.ready.send_replace(true);
         self.health.set_service_status("", tonic_health::ServingStatus::Serving).await;

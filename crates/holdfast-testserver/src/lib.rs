@@ -142,11 +142,17 @@ impl TestCluster {
 
     /// Starts a stopped member on its data, and waits until it is ready.
     pub async fn start_member(&mut self, member: usize) -> Result<()> {
+        self.start_member_without_waiting(member).await?;
+        self.wait_ready().await
+    }
+
+    /// Starts a stopped member on its data; returns when it listens.
+    pub async fn start_member_without_waiting(&mut self, member: usize) -> Result<()> {
         let stopped = &mut self.members[member];
         if stopped.server.is_none() {
             stopped.server = Some(Server::start(&stopped.config).await?);
         }
-        self.wait_ready().await
+        Ok(())
     }
 
     /// Stops all members, then removes their data.

@@ -238,8 +238,12 @@ impl Metrics {
     ///
     /// Errors: a metric that cannot be written as text, which only a mistake in this crate can cause.
     pub fn render(&self, scrape: &Scrape) -> Result<String, prometheus::Error> {
-        self.refreshed.lock().refresh(scrape);
-        let page = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        let page = {
+            // Held until all is read: a second scrape would change what this one has not read yet.
+            let refreshed = self.refreshed.lock();
+            refreshed.refresh(scrape);
+            TextEncoder::new().encode_to_string(&self.registry.gather())?
+        };
         Ok(page + &fsync::render(&scrape.log) + &dispatch::render(&scrape.storage.dispatch))
     }
 }

@@ -92,9 +92,9 @@ impl KvService {
         call: Call,
     ) -> Result<(TxnResponse, Revision), Failure> {
         validate_txn(&decoded.txn, self.frontend.limits.txn_ops_max)?;
-        if !decoded.serializable {
-            self.frontend.linearize(call).await?;
-        }
+        let consistency =
+            if decoded.serializable { Consistency::Serializable } else { Consistency::Linearizable };
+        self.frontend.make_consistent(consistency, call).await?;
         self.frontend.read_blocking(call, move |storage| storage.read_txn(&decoded.txn)).await
     }
 
