@@ -19,7 +19,7 @@
 //! `node` the running member; `config`, `error`, `health` what it is told and tells; `proposals` and
 //! `proposer` writes, `reads` linearizable reads; `log_store` and `state_machine` openraft's storage on ours; `dump` and
 //! `log_size` when to dump and purge; `leadership` who leads; `membership` who takes part; `digest` whether they agree; `peer` connections, `grpc` the real network; `codec`
-//! bytes; `types`, `runtime` and `ordered_watch` openraft's parameters; `limits` bounds.
+//! bytes; `types`, `runtime` and `ordered_watch` openraft's parameters; `owner` whose tasks run; `limits` bounds.
 
 mod codec;
 mod config;
@@ -35,6 +35,7 @@ mod log_store;
 mod membership;
 mod node;
 mod ordered_watch;
+mod owner;
 mod peer;
 mod proposals;
 mod proposer;
@@ -54,6 +55,7 @@ pub use health::Health;
 pub use holdfast_log::{Log, LogConfig, LogError, LogStats};
 pub use membership::{ChangeError, ChangeRules, MemberChange, TransferError};
 pub use node::Node;
+pub use owner::TaskOwner;
 pub use peer::discover::{FoundCluster, FoundMember, discover};
 pub use peer::roster::Departure;
 pub use runtime::seed_thread;

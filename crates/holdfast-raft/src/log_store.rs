@@ -9,7 +9,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use futures::Stream;
-use holdfast_env::{LogId, LogIndex};
+use holdfast_env::{Fault, LogId, LogIndex};
 use holdfast_log::{Entry, Log};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
@@ -212,7 +212,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, log_id: RaftLogId) -> Result<(), io::Error> {
-        self.log().purge(from_raft(&log_id)).map_err(io::Error::other)
+        let mut through = from_raft(&log_id);
+        if self.shared.env.faults.is_planted(Fault::PurgeBeyondSnapshot) {
+            through = self.shared.visible.borrow().log_id.unwrap_or(through).max(through);
+        }
+        self.log().purge(through).map_err(io::Error::other)
     }
 }
 

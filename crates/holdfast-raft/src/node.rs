@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use holdfast_env::{BoxFuture, Env, Incoming, LogIndex, TaskHandle, Term};
+use holdfast_env::{BoxFuture, Env, Incoming, LogId, LogIndex, TaskHandle, Term};
 use holdfast_log::Log;
 use holdfast_mvcc::command::Command;
 use holdfast_mvcc::types::MemberId;
@@ -61,6 +61,7 @@ impl Node {
         storage: Storage,
     ) -> Result<Self, StartError> {
         check_gap(&log, &storage)?;
+        cover_what_is_gone(&log, &storage).await?;
         let raft_config = Arc::new(openraft_config(&config)?);
         let mut incoming = Vec::new();
         for url in &config.listen_peer_urls {
@@ -308,6 +309,26 @@ fn check_gap(log: &Log, storage: &Storage) -> Result<(), StartError> {
     } else {
         Err(StartError::Gap { applied, purged })
     }
+}
+
+/// Makes sure that a snapshot covers what is gone from the log, or is about to go: with a hole between them, no follower
+/// that needs a snapshot could be helped, and nothing could be rebuilt here.
+///
+/// That happens in two ways. A member applies what a majority has made durable, also while its own log has not come so
+/// far: killed then, its state is ahead of its log, and openraft's first step is to let that log go up to the state. Or
+/// the newest snapshot was found damaged, and an older one is still there.
+async fn cover_what_is_gone(log: &Log, storage: &Storage) -> Result<(), StartError> {
+    let (applied, held) = (storage.applied().log_id, log.state());
+    let is_ahead = applied.map(LogId::index) > held.last.map(LogId::index);
+    let gone = if is_ahead { applied } else { held.purged };
+    let snapshot = storage.current_snapshot().and_then(|snapshot| snapshot.applied.log_id);
+    if gone.map(LogId::index) <= snapshot.map(LogId::index) {
+        return Ok(());
+    }
+    tracing::warn!(?gone, ?snapshot, "no snapshot covers what the log does not hold: one is taken first");
+    let failed = |error| StartError::Raft(format!("a snapshot of what the log does not hold: {error}"));
+    storage.start_dump().await.map_err(failed)?.await.map_err(failed)?;
+    Ok(())
 }
 
 impl Inner {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_env::{BoxFuture, LogIndex};
+use holdfast_env::{BoxFuture, Fault, LogIndex};
 use holdfast_proto::internal as pb;
 use holdfast_storage::Visible;
 use openraft::LinearizerOption;
@@ -22,7 +22,7 @@ use crate::limits::RETRY_PAUSE;
 use crate::peer::network::Peers;
 use crate::proposer::ServerMetrics;
 use crate::shared::Shared;
-use crate::types::{Raft, RaftLogId};
+use crate::types::{Raft, RaftLogId, to_raft};
 
 /// Reads that wait for a round.
 #[derive(Debug, Default)]
@@ -157,6 +157,11 @@ impl ReadLoop {
         }
         let limit = self.shared.config.election_timeout;
         let confirmation: BoxFuture<'static, Confirmation> = match leader {
+            Some(leader) if leader == here && self.shared.env.faults.is_planted(Fault::ReadIndexOff) => {
+                let visible =
+                    self.shared.visible.borrow().log_id.ok_or_else(|| "nothing is applied".to_owned());
+                Box::pin(std::future::ready(visible.map(to_raft)))
+            }
             Some(leader) if leader == here => Box::pin(confirm_here(self.raft.clone(), limit)),
             Some(leader) => Box::pin(confirm_there(Arc::clone(&self.peers), leader, limit)),
             None => Box::pin(std::future::ready(Err("no leader is known".to_owned()))),

@@ -2,7 +2,8 @@
 //! whose wake-ups are in order.
 //!
 //! Election timeouts are drawn from a per-thread generator. In production it is seeded by the operating system; a
-//! simulation runs on one thread, calls [`seed_thread`] first and gets the same elections on every run.
+//! simulation runs on one thread, calls [`seed_thread`] first and gets the same elections on every run. There the tasks
+//! that openraft starts belong to the [`TaskOwner`] of the member that starts them.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,6 +15,8 @@ use openraft_rt::{AsyncRuntime, Select2, Select3, Select4};
 use openraft_rt_tokio::TokioRuntime;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+
+use crate::owner::TaskOwner;
 
 thread_local! {
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
@@ -62,7 +65,10 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        Tokio::spawn(future)
+        match TaskOwner::current() {
+            Some(owner) => owner.spawn(future),
+            None => Tokio::spawn(future),
+        }
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_env::{BoxFuture, Duplex, Env, Incoming, Lane, LogId, LogIndex, Net, NetError, Term};
 use holdfast_log::{Log, LogConfig};
 use holdfast_mvcc::types::{MemberId, Record, Revision};
-use holdfast_storage::{EngineKind, EventSink, Storage, StorageConfig};
+use holdfast_storage::{DispatchBody, DispatchItem, EngineKind, EventSink, Storage, StorageConfig};
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::sync::{Notify, mpsc};
@@ -80,19 +80,18 @@ fn config() -> NodeConfig {
     }
 }
 
+async fn open_storage(env: &Env, dir: &tempfile::TempDir, engine: EngineKind) -> Storage {
+    let config = StorageConfig { dir: dir.path().join("store"), engine, workers: 1, memory_bytes: 16 << 20 };
+    Storage::open(env, config, Arc::new(NoEvents)).await.unwrap()
+}
+
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
     async fn build(&self) -> Result<(Guard, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let env = Env::real(tokio::runtime::Handle::current(), Arc::new(NoNet));
         let log = LogConfig { segment_bytes: 64 << 10, ..LogConfig::new(dir.path().join("log")) };
         let log = Log::open(&env, log).unwrap();
-        let storage = StorageConfig {
-            dir: dir.path().join("store"),
-            engine: self.0,
-            workers: 1,
-            memory_bytes: 16 << 20,
-        };
-        let storage = Storage::open(&env, storage, Arc::new(NoEvents)).await.unwrap();
+        let storage = open_storage(&env, &dir, self.0).await;
         let shared = Arc::new(Shared {
             roster: Arc::new(Roster::new(None)),
             env,
@@ -136,4 +135,46 @@ async fn a_log_that_begins_behind_a_lost_state_is_refused() {
     let env = Env::real(tokio::runtime::Handle::current(), Arc::new(NoNet));
     let started = Node::start(&env, config(), guard.log.clone(), guard.storage.clone()).await;
     assert!(matches!(started, Err(StartError::Gap { applied: None, .. })), "{:?}", started.err());
+}
+
+/// A snapshot of entry 2, a stable store of entry 5, and a log that holds nothing, because the member was killed before
+/// it came so far, or because it was purged behind a snapshot that is damaged now.
+async fn starts_with_a_snapshot_of_all_that_is_gone(is_purged: bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::real(tokio::runtime::Handle::current(), Arc::new(NoNet));
+    let last = LogId::new(Term::new(1), LogIndex::new(5));
+    let item = |index| DispatchItem {
+        log_id: LogId::new(Term::new(1), LogIndex::new(index)),
+        body: DispatchBody::Blank,
+    };
+    let before = open_storage(&env, &dir, EngineKind::Redb).await;
+    before.dispatch((0..=2).map(item).collect()).await.unwrap();
+    before.start_dump().await.unwrap().await.unwrap();
+    before.dispatch((3..=5).map(item).collect()).await.unwrap();
+    before.shutdown().await;
+    drop(before);
+    let storage = open_storage(&env, &dir, EngineKind::Redb).await;
+    assert_eq!(storage.applied().log_id, Some(last));
+    let log_config = LogConfig { segment_bytes: 64 << 10, ..LogConfig::new(dir.path().join("log")) };
+    let log = Log::open(&env, log_config).unwrap();
+    if is_purged {
+        log.purge(last).unwrap();
+    }
+    let node = Node::start(&env, config(), log.clone(), storage.clone()).await.unwrap();
+    assert_eq!(log.state().purged, Some(last));
+    let snapshot = storage.current_snapshot().and_then(|snapshot| snapshot.applied.log_id);
+    assert_eq!(snapshot, Some(last));
+    node.shutdown().await;
+    storage.shutdown().await;
+    log.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_ends_before_the_state_goes_only_behind_a_snapshot() {
+    starts_with_a_snapshot_of_all_that_is_gone(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_snapshot_than_the_purged_log_is_replaced_at_the_start() {
+    starts_with_a_snapshot_of_all_that_is_gone(true).await;
 }

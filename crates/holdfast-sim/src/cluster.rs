@@ -1,26 +1,45 @@
-//! Three members under faults: the real log, storage and consensus on simulated machines.
+//! Three to five members under faults: the real log, storage and consensus on simulated machines.
 //!
-//! A run starts the members, lets clients write and read registers through all of them while a nemesis cuts links,
-//! crashes machines (what was not synced is lost or torn) and starts dumps, then heals everything and judges what was
-//! recorded. The revision is the judge's total order: every member publishes the same records for the same revision,
-//! every acknowledged write is in them at the revision it was told, what was refused is not, and no operation sees a
-//! revision below one that was known before it began. Together that is strict serializability.
+//! # A run
+//! *Safety phase.* Clients write, delete, compact and read through all members, watchers follow the changes, and a
+//! nemesis cuts links, crashes machines (what was not synced is lost or torn), stops members at named points in the
+//! middle of what they do, starts dumps, and holds members back until they need a snapshot. All the while the
+//! invariants of each member are checked.
 //!
-//! The trace of a run (faults, leaders, answers, with their times) is hashed: a seed run twice gives the same hash.
+//! *Liveness phase.* All is healed and started. Then there has to be a leader within some election timeouts, every
+//! member has to acknowledge a write, all have to come level, to dump, to work as usual again, and to let go of what is
+//! compacted.
+//!
+//! Then what was recorded is [judged](judge).
+//!
+//! The trace of a run (faults, answers, with their times) is hashed: a seed run twice gives the same hash.
+//!
+//! # What is not in it
+//! The stable store is kept by an engine of the storage crate that exists for this (sled and redb do their own file
+//! access). The server crate with its gRPC is not in it; watchers read what its watches read. The membership does not
+//! change during a run.
 
+mod harm;
 mod history;
+mod judge;
+mod life;
 mod member;
 mod nemesis;
+mod recovery;
+mod sabotage;
+mod watcher;
 mod workload;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use history::{History, Violation};
-use holdfast_env::Rng;
+use holdfast_env::{Failpoint, Fault, Rng};
 use tokio::time::Instant;
 
 use crate::cluster::member::Machines;
 use crate::cluster::nemesis::Nemesis;
+use crate::cluster::watcher::Watcher;
 use crate::cluster::workload::Client;
 use crate::disk::Lie;
 use crate::world::SimRng;
@@ -30,12 +49,22 @@ use crate::world::SimRng;
 pub struct RunConfig {
     /// Everything random follows from it.
     pub seed: u64,
+    /// How many members the cluster has.
+    pub members: usize,
     /// How many clients work at the same time.
     pub clients: usize,
+    /// How many watchers follow.
+    pub watchers: usize,
     /// How long faults and load go on, in simulated time.
     pub duration: Duration,
     /// Syncs that the disks pretend to do: a planted fault, to show that the judge sees its effect.
     pub lie: Option<Lie>,
+    /// Also harms disks, in ways that a member makes up for by itself: rotten and lost files.
+    pub harms: bool,
+    /// A fault that is planted in every member.
+    pub fault: Option<Fault>,
+    /// The only point at which members are stopped; all when `None`.
+    pub only: Option<Failpoint>,
 }
 
 /// What a run gave, when nothing was violated.
@@ -49,16 +78,39 @@ pub struct Report {
     pub refused: u64,
     /// Writes whose outcome stayed unknown.
     pub unknown: u64,
-    /// Linearizable reads that were answered.
+    /// Reads that were answered.
     pub reads: u64,
-    /// Machines crashed.
+    /// Revisions that watchers were given.
+    pub watched: u64,
+    /// Compactions asked for.
+    pub compactions: u64,
+    /// Machines crashed, in whatever way.
     pub crashes: u64,
     /// Links cut.
     pub cuts: u64,
-    /// Dumps asked for.
+    /// Dumps asked for, beside those that the log's size starts.
     pub dumps: u64,
+    /// Snapshots installed.
+    pub installs: u64,
+    /// Snapshots in which a bit was changed.
+    pub rotten_snapshots: u64,
+    /// Stable stores in which a bit was changed.
+    pub rotten_stores: u64,
+    /// Stable stores that were removed.
+    pub lost_stores: u64,
+    /// Elections that a member has gone through while it dumped.
+    pub elections_in_dumps: u64,
     /// The highest revision.
     pub revision: u64,
+}
+
+/// How often members came to a failpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PointCount {
+    /// How often in all.
+    pub reached: u64,
+    /// How often one was stopped there.
+    pub stopped: u64,
 }
 
 /// A run that kept every promise.
@@ -66,43 +118,96 @@ pub struct Report {
 pub struct Run {
     /// What it gave.
     pub report: Report,
+    /// The failpoints that were reached.
+    pub points: BTreeMap<Failpoint, PointCount>,
     /// What happened, line by line: what the trace's hash is over.
     pub trace: Vec<String>,
 }
 
 impl RunConfig {
-    /// The usual run of a seed: 4 clients, 12 simulated seconds.
+    /// The usual run of a seed: three members, sometimes four or five, 4 clients, 12 simulated seconds.
     pub fn new(seed: u64) -> Self {
-        Self { seed, clients: 4, duration: Duration::from_secs(12), lie: None }
+        let members = match seed % 8 {
+            5 => 4,
+            7 => 5,
+            _ => 3,
+        };
+        let duration = Duration::from_secs(12);
+        Self {
+            seed,
+            members,
+            clients: 4,
+            watchers: 3,
+            duration,
+            lie: None,
+            harms: true,
+            fault: None,
+            only: None,
+        }
     }
 }
 
-/// How long the cluster may take after the last fault until every member is level again.
-const RECOVERY_MAX: Duration = Duration::from_secs(30);
+/// How often the invariants of the members are checked.
+const CHECK_EVERY: Duration = Duration::from_millis(7);
+/// How long watchers may take to the newest revision once all is level.
+const WATCHED_MAX: Duration = Duration::from_secs(60);
 
 /// Runs a seed in a world of its own.
 pub fn run(config: RunConfig) -> Result<Run, Violation> {
-    crate::world::run(run_inside(config))
+    run_traced(config).0
 }
 
-async fn run_inside(config: RunConfig) -> Result<Run, Violation> {
+/// As [`run`], with the trace also of a run that broke a promise.
+pub fn run_traced(config: RunConfig) -> (Result<Run, Violation>, Vec<String>) {
+    let history = History::default();
+    let result = crate::world::run(run_inside(config, history.clone()));
+    let run =
+        result.map(|()| Run { report: history.report(), points: history.points(), trace: history.lines() });
+    (run, history.lines())
+}
+
+async fn run_inside(config: RunConfig, history: History) -> Result<(), Violation> {
     let rng = SimRng::new(config.seed);
     holdfast_raft::seed_thread(rng.next_u64());
-    let history = History::default();
-    let machines = Machines::new(&rng, &history, config.lie);
+    let machines = Machines::new(&rng, &history, config);
     machines.start_all().await?;
     let end = Instant::now() + config.duration;
     let mut clients = Vec::new();
     for number in 0..config.clients {
-        let client = Client::new(number, rng.next_u64(), machines.clone(), history.clone());
+        let client = Client::new(number, rng.next_u64(), machines.clone());
         clients.push(tokio::spawn(client.run_until(end)));
     }
-    Nemesis::new(rng.next_u64(), machines.clone(), history.clone()).run_until(end).await?;
+    let (mut watchers, mut cursors) = (Vec::new(), Vec::new());
+    for _ in 0..config.watchers {
+        let (watcher, cursor) = Watcher::new(rng.next_u64(), machines.clone());
+        watchers.push(tokio::spawn(watcher.run()));
+        cursors.push(cursor);
+    }
+    let observer = tokio::spawn(observe(machines.clone()));
+    let points = config.only.map_or_else(|| Failpoint::ALL.to_vec(), |only| vec![only]);
+    Nemesis::new(rng.next_u64(), machines.clone(), points).run_until(end).await?;
     for client in clients {
         client.await.map_err(|error| Violation::new(format!("a client ended: {error}")))?;
     }
-    machines.level(RECOVERY_MAX).await?;
+    let mut client = Client::new(config.clients, rng.next_u64(), machines.clone());
+    recovery::recover(&machines, &mut client).await?;
+    let newest = history.report().revision;
+    let are_there = || cursors.iter().all(|cursor| *cursor.lock() > newest);
+    recovery::wait(&machines, WATCHED_MAX, "a watcher does not come to the newest revision", are_there)
+        .await?;
+    observer.abort();
+    watchers.iter().for_each(tokio::task::JoinHandle::abort);
     history.judge()?;
     machines.stop().await;
-    Ok(Run { report: history.report(), trace: history.lines() })
+    Ok(())
+}
+
+/// Checks the members' invariants again and again. What it finds is noted, and ends the run.
+async fn observe(machines: Machines) {
+    loop {
+        tokio::time::sleep(CHECK_EVERY).await;
+        if let Err(violation) = machines.check() {
+            machines.history().violate(violation.to_string());
+        }
+    }
 }

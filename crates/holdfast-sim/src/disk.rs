@@ -65,6 +65,8 @@ struct State {
     capacity: Option<u64>,
     lie: Option<Lie>,
     locks: BTreeSet<PathBuf>,
+    /// Writes to each file so far.
+    writes: BTreeMap<InodeId, u64>,
 }
 
 struct SimFile {
@@ -98,6 +100,7 @@ impl SimDisk {
             capacity: None,
             lie: None,
             locks: BTreeSet::new(),
+            writes: BTreeMap::new(),
         };
         Self { shared: Arc::new(Mutex::new(state)), life: None }
     }
@@ -195,6 +198,18 @@ impl SimDisk {
     /// The files and their lengths, by path.
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
         self.shared.lock().image.files()
+    }
+
+    /// How often each file whose path begins so was written to, since it was created.
+    pub fn writes(&self, prefix: &str) -> BTreeMap<PathBuf, u64> {
+        let state = self.shared.lock();
+        let paths = state.image.files().into_iter().map(|(path, _)| path);
+        let under = paths.filter(|path| path.to_string_lossy().starts_with(prefix));
+        let count = |path: PathBuf| {
+            let inode = state.image.find(&path).ok()?;
+            Some((path, state.writes.get(&inode).copied().unwrap_or_default()))
+        };
+        under.filter_map(count).collect()
     }
 
     /// The disk, when the power is on and this handle's process lives.
@@ -401,6 +416,7 @@ impl DiskFile for SimFile {
         self.check_writable()?;
         let mut state = self.state()?;
         state.check_space(self.inode, offset + data.len() as u64)?;
+        *state.writes.entry(self.inode).or_default() += 1;
         state.change(|image| image.write(self.inode, data, offset))
     }
 

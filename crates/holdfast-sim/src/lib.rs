@@ -7,12 +7,14 @@
 //! have a thread of their own in production are tasks here.
 //!
 //! # What it is not
-//! It has no second implementation of anything: a member here is the real log, storage and consensus code. The stable
-//! store's engine is the memory one, because sled and redb do their own file access.
+//! It has no second implementation of anything: a member here is the real log, storage and consensus code. sled and redb
+//! do their own file access and cannot run here; the stable store is kept by a small engine of the storage crate that
+//! writes to the simulated disk and keeps the same contract.
 //!
 //! # Module map
 //! [`world`] clock, random source and task spawner; [`network`] links that delay, cut and break; [`disk`] a disk that
-//! loses, tears and reorders what was not synced; [`cluster`] three members under faults, with checks and a trace.
+//! loses, tears and reorders what was not synced; [`cluster`] three to five members under faults, with judges and a
+//! trace.
 
 pub mod cluster;
 pub mod disk;

@@ -6,16 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_env::net::FRAMES_MAX;
 use holdfast_env::{BoxFuture, Duplex, Incoming, Lane, Net, NetError};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-use crate::world::SimRng;
+use crate::world::{SimRng, Switch};
 
 /// A machine in the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,31 +47,9 @@ struct NetworkState {
     listeners: BTreeMap<String, mpsc::Sender<Incoming>>,
     /// Directions that carry nothing.
     cut: BTreeSet<(Host, Host)>,
-    /// Open connections with the switch that breaks them.
+    /// Open connections with the switch that breaks both directions.
     connections: BTreeMap<u64, (Host, Host, Arc<Switch>)>,
     next_connection: u64,
-}
-
-/// Breaks both directions of a connection. (tokio's watch channel wakes its waiters in a random order.)
-#[derive(Debug, Default)]
-struct Switch {
-    is_broken: AtomicBool,
-    changed: Notify,
-}
-
-impl Switch {
-    fn break_it(&self) {
-        self.is_broken.store(true, Ordering::SeqCst);
-        self.changed.notify_waiters();
-    }
-
-    async fn broken(&self) {
-        let mut changed = std::pin::pin!(self.changed.notified());
-        changed.as_mut().enable();
-        if !self.is_broken.load(Ordering::SeqCst) {
-            changed.await;
-        }
-    }
 }
 
 /// One host's view of the network.
@@ -126,7 +103,7 @@ impl Network {
         state.connections.retain(|_, (from, to, broken)| {
             let hit = *from == host || *to == host;
             if hit {
-                broken.break_it();
+                broken.throw();
             }
             !hit
         });
@@ -165,7 +142,7 @@ impl Network {
             let mut state = self.shared.state.lock();
             let id = state.next_connection;
             state.next_connection += 1;
-            state.connections.retain(|_, (_, _, switch)| !switch.is_broken.load(Ordering::SeqCst));
+            state.connections.retain(|_, (_, _, switch)| !switch.is_thrown());
             state.connections.insert(id, (from, to, Arc::clone(&switch)));
         }
         let (near_send, near_out) = mpsc::channel(FRAMES_MAX);
@@ -193,10 +170,10 @@ impl Pump {
         tokio::select! {
             biased;
             // Both arms only wait; nothing is lost that a broken connection would not lose too.
-            () = self.switch.broken() => {}
+            () = self.switch.thrown() => {}
             () = self.carry(&mut out, &into) => {}
         }
-        self.switch.break_it();
+        self.switch.throw();
     }
 
     async fn carry(&self, out: &mut mpsc::Receiver<Bytes>, into: &mpsc::Sender<Bytes>) {

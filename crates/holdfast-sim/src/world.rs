@@ -1,14 +1,17 @@
 //! The simulated clock, random source and task spawner.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use holdfast_env::{BoxFuture, Clock, Monotonic, Rng, Spawn, TaskHandle, UnixMillis};
+use holdfast_raft::TaskOwner;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::task::AbortHandle;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// 2026-01-01 UTC: where the simulated wall clock starts, so that stamps are equal in every run.
@@ -73,6 +76,16 @@ impl SimRng {
         self.0.lock().random_range(0..bound)
     }
 
+    /// A number from `range`, which must not be empty.
+    pub fn within(&self, range: std::ops::Range<u64>) -> u64 {
+        self.0.lock().random_range(range)
+    }
+
+    /// One of these, of which there must be at least one.
+    pub fn pick<T: Copy>(&self, of: &[T]) -> T {
+        of[usize::try_from(self.below(of.len() as u64)).unwrap_or_default()]
+    }
+
     /// True once in `of` times.
     pub fn one_in(&self, of: u64) -> bool {
         self.below(of) == 0
@@ -85,6 +98,41 @@ impl Rng for SimRng {
     }
 }
 
+/// A switch that is thrown once. (tokio's watch channel wakes its waiters in a random order.)
+#[derive(Debug, Default)]
+pub(crate) struct Switch {
+    is_thrown: AtomicBool,
+    changed: Notify,
+}
+
+impl Switch {
+    pub(crate) fn throw(&self) {
+        self.is_thrown.store(true, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn is_thrown(&self) -> bool {
+        self.is_thrown.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn thrown(&self) {
+        let mut changed = std::pin::pin!(self.changed.notified());
+        changed.as_mut().enable();
+        if !self.is_thrown() {
+            changed.await;
+        }
+    }
+}
+
+/// How long loops that have a thread of their own in production are held up by their disk and by the scheduler.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// By the beginning of a loop's name: upper end of the time, in microseconds, from its waking to its running.
+    pub delays_us_max: Vec<(&'static str, u64)>,
+    /// Seeds the delays.
+    pub seed: u64,
+}
+
 /// The tasks of one life of one member; all end when it crashes.
 #[derive(Debug, Clone, Default)]
 pub struct SimSpawn {
@@ -93,18 +141,40 @@ pub struct SimSpawn {
 
 #[derive(Debug, Default)]
 struct SpawnShared {
-    tasks: Mutex<Vec<AbortHandle>>,
-    halted: AtomicBool,
+    owner: TaskOwner,
+    pace: Pace,
+    rng: Option<Arc<SimRng>>,
+    ended: Switch,
     halt_reason: Mutex<Option<String>>,
 }
 
 impl SimSpawn {
-    /// Ends every task at its next await and starts no more: the power is off.
+    /// Tasks that are held up like this.
+    pub fn new(pace: Pace) -> Self {
+        let rng = Some(Arc::new(SimRng::new(pace.seed)));
+        Self { shared: Arc::new(SpawnShared { pace, rng, ..SpawnShared::default() }) }
+    }
+
+    /// Ends every task, those that openraft started too, and starts no more: the power is off. Called from one of them,
+    /// the rest of its poll still runs, unless the caller unwinds.
     pub fn kill(&self) {
-        self.shared.halted.store(true, Ordering::SeqCst);
-        for task in self.shared.tasks.lock().drain(..) {
-            task.abort();
-        }
+        self.shared.owner.end();
+        self.shared.ended.throw();
+    }
+
+    /// True when the task that is being polled is one of this life.
+    pub fn is_current(&self) -> bool {
+        TaskOwner::current().is_some_and(|owner| owner.is(&self.shared.owner))
+    }
+
+    /// True once it was killed, or has halted.
+    pub fn has_ended(&self) -> bool {
+        self.shared.owner.has_ended()
+    }
+
+    /// Completes when it is killed or halts.
+    pub async fn ended(&self) {
+        self.shared.ended.thrown().await;
     }
 
     /// Why the member stopped itself, when it did.
@@ -114,16 +184,46 @@ impl SimSpawn {
 
     fn start(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
         let (end, ended) = tokio::sync::oneshot::channel();
-        if !self.shared.halted.load(Ordering::SeqCst) {
-            let task = tokio::spawn(async move {
+        if !self.has_ended() {
+            drop(self.shared.owner.spawn(async move {
                 let _end = end;
                 future.await;
-            });
-            let mut tasks = self.shared.tasks.lock();
-            tasks.retain(|task| !task.is_finished());
-            tasks.push(task.abort_handle());
+            }));
         }
         TaskHandle::new(name, ended)
+    }
+
+    fn paced(&self, name: &str, future: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        let delay = self.shared.pace.delays_us_max.iter().find(|(prefix, _)| name.starts_with(prefix));
+        match (delay, &self.shared.rng) {
+            (Some(&(_, us_max)), Some(rng)) => {
+                Box::pin(Paced { future, delay: None, us_max, rng: Arc::clone(rng) })
+            }
+            _ => future,
+        }
+    }
+}
+
+/// A future that runs some time after it was woken, each time.
+struct Paced {
+    future: BoxFuture<'static, ()>,
+    delay: Option<Pin<Box<tokio::time::Sleep>>>,
+    us_max: u64,
+    rng: Arc<SimRng>,
+}
+
+impl Future for Paced {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let us = self.us_max;
+        let rng = Arc::clone(&self.rng);
+        let delay = self
+            .delay
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_micros(1 + rng.below(us)))));
+        std::task::ready!(delay.as_mut().poll(context));
+        self.delay = None;
+        self.future.as_mut().poll(context)
     }
 }
 
@@ -133,11 +233,15 @@ impl Spawn for SimSpawn {
     }
 
     fn dedicated(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        let future = self.paced(name, future);
         self.start(name, future)
     }
 
     fn halt(&self, reason: &str) {
-        self.shared.halt_reason.lock().get_or_insert_with(|| reason.to_owned());
-        self.kill();
+        // What is left of a life that was ended from outside has nothing to say.
+        if !self.has_ended() {
+            self.shared.halt_reason.lock().get_or_insert_with(|| reason.to_owned());
+            self.kill();
+        }
     }
 }

@@ -1,13 +1,17 @@
-//! Seeds of the simulated cluster. `HOLDFAST_SIM_SEED=n` runs one seed, `HOLDFAST_SIM_SEEDS=n` that many.
+//! Seeds of the simulated cluster. `HOLDFAST_SIM_SEED=n` begins with that seed, `HOLDFAST_SIM_SEEDS=n` runs that many;
+//! `HOLDFAST_SIM_TRACE=1` prints what happened in a run that broke a promise.
 
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
-use holdfast_sim::cluster::{Report, Run, RunConfig, run};
+use holdfast_env::{Failpoint, Fault};
+use holdfast_sim::cluster::{PointCount, Report, Run, RunConfig, run, run_traced};
 use holdfast_sim::disk::Lie;
 
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 20;
 /// Every so many seeds, one is run twice.
-const REPLAY_EVERY: u64 = 10;
+const REPLAY_EVERY: u64 = 20;
 
 fn setting(name: &str) -> Option<u64> {
     #[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
@@ -15,42 +19,80 @@ fn setting(name: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error}")))
 }
 
+fn tell(what: &str) {
+    let mut told = std::io::stderr();
+    writeln!(told, "{what}").expect("the standard error takes text");
+}
+
 fn run_seed(seed: u64) -> Run {
-    run(RunConfig::new(seed)).unwrap_or_else(|violation| {
+    let harms = setting("HOLDFAST_SIM_HARMS").unwrap_or(1) > 0;
+    let (result, trace) = run_traced(RunConfig { harms, ..RunConfig::new(seed) });
+    result.unwrap_or_else(|violation| {
+        if setting("HOLDFAST_SIM_TRACE").is_some() {
+            tell(&trace.join("\n"));
+        }
         panic!(
-            "{violation}\nreproduce: HOLDFAST_SIM_SEED={seed} cargo test -p holdfast-sim --test cluster seeds"
+            "seed {seed}: {violation}\nreproduce: HOLDFAST_SIM_SEED={seed} HOLDFAST_SIM_SEEDS=1 cargo test -p holdfast-sim --test cluster seeds"
         )
     })
 }
 
+fn add(sum: &mut Report, report: &Report) {
+    sum.acknowledged += report.acknowledged;
+    sum.refused += report.refused;
+    sum.unknown += report.unknown;
+    sum.reads += report.reads;
+    sum.watched += report.watched;
+    sum.compactions += report.compactions;
+    sum.crashes += report.crashes;
+    sum.cuts += report.cuts;
+    sum.dumps += report.dumps;
+    sum.installs += report.installs;
+    sum.rotten_snapshots += report.rotten_snapshots;
+    sum.rotten_stores += report.rotten_stores;
+    sum.lost_stores += report.lost_stores;
+    sum.elections_in_dumps += report.elections_in_dumps;
+    sum.revision += report.revision;
+}
+
+fn table(points: &BTreeMap<Failpoint, PointCount>) -> String {
+    let mut table = String::from("point                     reached   stopped at\n");
+    for &point in Failpoint::ALL {
+        let count = points.get(&point).copied().unwrap_or_default();
+        writeln!(table, "{:<24} {:>8} {:>12}", point.name(), count.reached, count.stopped)
+            .expect("a string takes all text");
+    }
+    table
+}
+
 #[test]
 fn seeds_of_writes_cuts_and_crashes_keep_every_promise() {
-    let seeds = match setting("HOLDFAST_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..setting("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS),
-    };
+    let first = setting("HOLDFAST_SIM_SEED").unwrap_or(0);
+    let seeds = first..first + setting("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS);
     let mut sum = Report::default();
+    let mut points: BTreeMap<Failpoint, PointCount> = BTreeMap::new();
     let mut replayed = 0;
-    for seed in seeds {
-        let Run { report, trace } = run_seed(seed);
+    for seed in seeds.clone() {
+        let run = run_seed(seed);
         if seed % REPLAY_EVERY == 0 {
             let again = run_seed(seed);
-            let differs = trace.iter().zip(&again.trace).find(|(first, second)| first != second);
+            let differs = run.trace.iter().zip(&again.trace).find(|(first, second)| first != second);
             assert_eq!(differs, None, "seed {seed} run twice gives two traces");
-            assert_eq!(again.report, report, "seed {seed} run twice gives two reports");
+            assert_eq!(again.report, run.report, "seed {seed} run twice gives two reports");
             replayed += 1;
         }
-        sum.acknowledged += report.acknowledged;
-        sum.refused += report.refused;
-        sum.unknown += report.unknown;
-        sum.reads += report.reads;
-        sum.crashes += report.crashes;
-        sum.cuts += report.cuts;
-        sum.dumps += report.dumps;
-        sum.revision += report.revision;
+        add(&mut sum, &run.report);
+        for (point, count) in run.points {
+            let total = points.entry(point).or_default();
+            total.reached += count.reached;
+            total.stopped += count.stopped;
+        }
     }
     assert!(sum.acknowledged > 0 && sum.reads > 0, "the clients did nothing: {sum:?}");
-    writeln!(std::io::stderr(), "simulated: {sum:?}; {replayed} seeds replayed with equal traces").unwrap();
+    tell(&format!(
+        "seeds {seeds:?}: {sum:?}; {replayed} seeds replayed with equal traces\n{}",
+        table(&points)
+    ));
 }
 
 #[test]
@@ -58,4 +100,27 @@ fn disks_that_lie_about_syncs_are_found_out() {
     let found =
         (0..40).find_map(|seed| run(RunConfig { lie: Some(Lie::Data), ..RunConfig::new(seed) }).err());
     assert!(found.is_some(), "acknowledged writes must get lost, and the judge must see it");
+}
+
+/// Every fault that can be planted is found within this many seeds.
+const FAULT_SEEDS: u64 = 40;
+
+#[test]
+fn every_planted_fault_is_found() {
+    let mut missed = Vec::new();
+    for &fault in Fault::ALL {
+        let found = (0..FAULT_SEEDS).find_map(|seed| {
+            let violation = run(RunConfig { fault: Some(fault), ..RunConfig::new(seed) }).err()?;
+            Some((seed, violation))
+        });
+        match found {
+            Some((seed, violation)) => {
+                let mut told = violation.to_string();
+                told.truncate(300);
+                tell(&format!("{fault}: found by seed {seed}: {told}"));
+            }
+            None => missed.push(fault.name()),
+        }
+    }
+    assert!(missed.is_empty(), "not found in {FAULT_SEEDS} seeds: {missed:?}");
 }

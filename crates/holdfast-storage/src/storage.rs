@@ -66,6 +66,17 @@ impl Storage {
         Self::open_with(env, config, events, engines).await
     }
 
+    /// As [`Storage::open`], with the stable store in a journal on the disk of `env` and `config.engine` naming any
+    /// engine with files. For simulations, whose disk sled and redb cannot use: it never shrinks.
+    pub async fn open_on_journal(
+        env: &Env,
+        config: StorageConfig,
+        events: Arc<dyn EventSink>,
+    ) -> Result<Self, StorageError> {
+        let engines = engine::journal_factory(&env.disk);
+        Self::open_with(env, config, events, engines).await
+    }
+
     /// As [`Storage::open`], on other engines.
     pub(crate) async fn open_with(
         env: &Env,

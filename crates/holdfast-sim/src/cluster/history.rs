@@ -1,4 +1,4 @@
-//! What a run recorded, and the judgement on it.
+//! What a run recorded. The judgement on it is in [`judge`](super::judge).
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -6,12 +6,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_mvcc::types::{Change, Record, Revision};
+use holdfast_env::Failpoint;
+use holdfast_mvcc::types::{KeyRange, Record, Revision};
 use holdfast_storage::EventSink;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::cluster::Report;
+use super::{PointCount, Report};
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,30 +31,35 @@ impl Violation {
 /// Everything clients, members and the nemesis did. Cheap to clone; all clones write to one record.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    shared: Arc<Mutex<Recorded>>,
+    pub(super) shared: Arc<Mutex<Recorded>>,
 }
 
 #[derive(Debug, Default)]
-struct Recorded {
+pub(super) struct Recorded {
     start: Option<Instant>,
     trace: Vec<String>,
     report: Report,
+    points: BTreeMap<Failpoint, PointCount>,
     /// What members published, by revision; all must agree.
-    published: BTreeMap<u64, Vec<Record>>,
+    pub(super) published: BTreeMap<u64, Vec<Record>>,
     /// The highest revision that any finished operation has told a client.
     known: u64,
-    writes: Vec<Write>,
-    reads: Vec<Read>,
-    violation: Option<Violation>,
+    /// The highest revision that anybody asked to compact at.
+    compacted_max: u64,
+    pub(super) writes: Vec<Write>,
+    pub(super) reads: Vec<Read>,
+    pub(super) violation: Option<Violation>,
 }
 
 /// A write and what its client was told. Values are unique in a run.
 #[derive(Debug, Clone)]
 pub struct Write {
-    /// The key written.
-    pub key: Bytes,
-    /// The value written, unique in the run.
-    pub value: Bytes,
+    /// The keys that it puts, each with a value that is unique in the run.
+    pub puts: Vec<(Bytes, Bytes)>,
+    /// The range that it deletes.
+    pub delete: Option<KeyRange>,
+    /// How many keys its client was told that it deleted.
+    pub deleted: u64,
     /// The highest revision known to anyone when the write began.
     pub known_before: u64,
     /// What the client was told.
@@ -63,7 +69,7 @@ pub struct Write {
 /// What a client was told of its write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// It happened at this revision.
+    /// It happened at this revision; if it changed nothing, this is the newest one before it.
     Done(u64),
     /// It did not happen and never will.
     Refused,
@@ -71,17 +77,33 @@ pub enum Told {
     Unknown,
 }
 
-/// A linearizable read and its answer.
+/// A key with what it held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The key.
+    pub key: Bytes,
+    /// Its value.
+    pub value: Bytes,
+    /// When it was changed last.
+    pub mod_revision: u64,
+}
+
+/// A read and its answer.
 #[derive(Debug, Clone)]
 pub struct Read {
-    /// The key read.
-    pub key: Bytes,
-    /// The highest revision known to anyone when the read began.
+    /// The keys read.
+    pub range: KeyRange,
+    /// For a linearizable read, the highest revision known to anyone when it began; else 0.
     pub known_before: u64,
-    /// The store's revision in the answer.
+    /// The revision that it shows.
     pub revision: u64,
-    /// The value and mod revision, when the key existed.
-    pub found: Option<(Bytes, u64)>,
+    /// What was there, ascending.
+    pub found: Vec<Found>,
+}
+
+/// Of a value that may be long, what tells it from all others.
+fn head(value: &Bytes) -> Bytes {
+    value.slice(..value.len().min(12))
 }
 
 impl History {
@@ -104,9 +126,46 @@ impl History {
         change(&mut self.shared.lock().report);
     }
 
+    /// Changes the counts of a failpoint.
+    pub fn count_point(&self, at: Failpoint, change: impl FnOnce(&mut PointCount)) {
+        change(self.shared.lock().points.entry(at).or_default());
+    }
+
+    /// The counts of the failpoints that were reached.
+    pub fn points(&self) -> BTreeMap<Failpoint, PointCount> {
+        self.shared.lock().points.clone()
+    }
+
+    /// Notes a broken promise; the first one counts.
+    pub fn violate(&self, what: impl Into<String>) {
+        self.shared.lock().violation.get_or_insert(Violation::new(what));
+    }
+
+    /// The first broken promise that was noted so far.
+    pub fn violation(&self) -> Option<Violation> {
+        self.shared.lock().violation.clone()
+    }
+
+    /// Notes that somebody is about to ask for a compaction.
+    pub fn compacting(&self, revision: u64) {
+        let mut recorded = self.shared.lock();
+        recorded.compacted_max = recorded.compacted_max.max(revision);
+    }
+
+    /// Records that a member called everything below a revision compacted.
+    pub fn told_compacted(&self, compact_revision: u64) {
+        let asked = self.shared.lock().compacted_max;
+        if compact_revision > asked {
+            self.violate(format!(
+                "a member says that {compact_revision} is compacted, asked was up to {asked}"
+            ));
+        }
+    }
+
     /// Records a finished write.
     pub fn wrote(&self, write: Write) {
-        self.trace((&write.key, &write.value, write.told));
+        let puts: Vec<_> = write.puts.iter().map(|(key, value)| (key, head(value), value.len())).collect();
+        self.trace((puts, &write.delete, write.deleted, write.told));
         let mut recorded = self.shared.lock();
         match write.told {
             Told::Done(revision) => {
@@ -121,11 +180,38 @@ impl History {
 
     /// Records an answered read.
     pub fn read(&self, read: Read) {
-        self.trace((&read.key, read.revision, &read.found));
+        let found: Vec<_> = read.found.iter().map(|found| (&found.key, found.mod_revision)).collect();
+        self.trace((&read.range, read.revision, found));
         let mut recorded = self.shared.lock();
         recorded.report.reads += 1;
         recorded.known = recorded.known.max(read.revision);
         recorded.reads.push(read);
+    }
+
+    /// Checks a page of changes that a watcher was given: from one revision through another, both inclusive.
+    pub fn watched(&self, from: u64, through: u64, records: &[Record]) {
+        let mut recorded = self.shared.lock();
+        let mut by_revision: BTreeMap<u64, Vec<Record>> = BTreeMap::new();
+        let ascends = records.is_sorted_by(|a, b| a.id < b.id);
+        for record in records {
+            by_revision.entry(record.id.revision.get()).or_default().push(record.clone());
+        }
+        let wrong = (from..=through)
+            .find(|revision| match recorded.published.get(revision) {
+                Some(published) => by_revision.get(revision) != Some(published),
+                None => true,
+            })
+            .or_else(|| by_revision.keys().copied().find(|revision| !(from..=through).contains(revision)));
+        recorded.report.watched += by_revision.len() as u64;
+        if let Some(revision) = wrong {
+            let (given, was) = (by_revision.get(&revision), recorded.published.get(&revision));
+            let what = format!(
+                "a watcher of {from}..={through} got for {revision} {given:?}, published was {was:?}"
+            );
+            recorded.violation.get_or_insert(Violation::new(what));
+        } else if !ascends {
+            recorded.violation.get_or_insert(Violation::new("a watcher got events out of order"));
+        }
     }
 
     /// What happened, line by line, with the simulated time in microseconds.
@@ -141,99 +227,26 @@ impl History {
         recorded.trace.hash(&mut trace_hash);
         Report { trace_hash: trace_hash.finish(), revision, ..recorded.report }
     }
-
-    /// Judges everything recorded.
-    pub fn judge(&self) -> Result<(), Violation> {
-        let recorded = self.shared.lock();
-        if let Some(violation) = &recorded.violation {
-            return Err(violation.clone());
-        }
-        recorded.judge_gaps()?;
-        let placed = recorded.place_values();
-        for write in &recorded.writes {
-            judge_write(write, &placed)?;
-        }
-        recorded.reads.iter().try_for_each(|read| recorded.judge_read(read))
-    }
 }
 
-fn judge_write(write: &Write, placed: &BTreeMap<Bytes, u64>) -> Result<(), Violation> {
-    let at = placed.get(&write.value).copied();
-    match (write.told, at) {
-        (Told::Done(told), Some(at)) if told != at => {
-            Err(Violation::new(format!("a write told revision {told} is at {at}: {write:?}")))
-        }
-        (Told::Done(told), None) => {
-            Err(Violation::new(format!("the write of revision {told} is lost: {write:?}")))
-        }
-        (Told::Refused, Some(at)) => {
-            Err(Violation::new(format!("a refused write is at revision {at}: {write:?}")))
-        }
-        (Told::Done(_) | Told::Unknown, Some(at)) if at <= write.known_before => {
-            Err(Violation::new(format!("a write is at {at}, before what was known when it began: {write:?}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-impl Recorded {
-    fn judge_gaps(&self) -> Result<(), Violation> {
-        let gap = (Revision::FRESH.next().get()..)
-            .zip(self.published.keys())
-            .find(|(expected, is)| expected != *is);
-        gap.map_or(Ok(()), |(expected, is)| {
-            Err(Violation::new(format!("revision {expected} was never published, {is} was")))
-        })
-    }
-
-    /// Where each value was written. A value that stands twice was applied twice.
-    fn place_values(&self) -> BTreeMap<Bytes, u64> {
-        let mut placed = BTreeMap::new();
-        for (revision, records) in &self.published {
-            for record in records {
-                if let Change::Put(put) = &record.change {
-                    let before = placed.insert(put.value.clone(), *revision);
-                    assert!(
-                        before.is_none(),
-                        "value {:?} was applied at {before:?} and at {revision}",
-                        put.value
-                    );
-                }
-            }
-        }
-        placed
-    }
-
-    fn judge_read(&self, read: &Read) -> Result<(), Violation> {
-        if read.revision < read.known_before {
-            return Err(Violation::new(format!("a linearizable read is stale: {read:?}")));
-        }
-        let expected = self.published.range(..=read.revision).rev().find_map(|(revision, records)| {
-            let record = records.iter().rev().find(|record| record.key == read.key)?;
-            Some(match &record.change {
-                Change::Put(put) => Some((put.value.clone(), *revision)),
-                Change::Delete => None,
-            })
-        });
-        if expected.flatten() == read.found {
-            Ok(())
-        } else {
-            Err(Violation::new(format!("a read does not match its revision: {read:?}")))
-        }
-    }
-}
-
-/// One life of one member, as the history hears it: revisions ascend within a life and agree with all others.
+/// One life of one member, as the history hears it: whole revisions, each behind the one before, equal to what all
+/// others publish.
 #[derive(Debug)]
 pub(super) struct LifeSink {
     history: History,
-    last: Mutex<u64>,
+    /// The last revision published; `None` until it is known where the life begins.
+    last: Mutex<Option<u64>>,
 }
 
 impl LifeSink {
     /// A sink for a new life.
     pub(super) fn new(history: History) -> Self {
-        Self { history, last: Mutex::new(0) }
+        Self { history, last: Mutex::new(None) }
+    }
+
+    /// The life begins behind this revision.
+    pub(super) fn begin(&self, revision: u64) {
+        self.last.lock().get_or_insert(revision);
     }
 }
 
@@ -246,11 +259,11 @@ impl EventSink for LifeSink {
             by_revision.entry(record.id.revision.get()).or_default().push(record);
         }
         for (revision, records) in by_revision {
-            if revision <= *last {
-                let what = format!("revision {revision} was published after {last} in one life");
+            let before = last.replace(revision);
+            if before.is_some_and(|before| revision != before + 1) {
+                let what = format!("revision {revision} was published behind {before:?} in one life");
                 recorded.violation.get_or_insert(Violation::new(what));
             }
-            *last = revision;
             let first = recorded.published.entry(revision).or_insert_with(|| records.clone());
             if *first != records {
                 let what = format!("members disagree on revision {revision}: {first:?} and {records:?}");
@@ -260,88 +273,10 @@ impl EventSink for LifeSink {
     }
 
     fn replaced(&self, revision: Revision) {
-        *self.last.lock() = revision.get();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use holdfast_mvcc::types::{PutRecord, RecordId};
-
-    use super::*;
-
-    fn put(revision: u64, key: &str, value: &str) -> Record {
-        let put = PutRecord {
-            create_revision: Revision::new(revision),
-            version: 1,
-            lease: None,
-            value: Bytes::copy_from_slice(value.as_bytes()),
-        };
-        let id = RecordId::new(Revision::new(revision), 0);
-        Record { id, key: Bytes::copy_from_slice(key.as_bytes()), change: Change::Put(put) }
-    }
-
-    fn write(value: &'static str, known_before: u64, told: Told) -> Write {
-        Write {
-            key: Bytes::from_static(b"k"),
-            value: Bytes::from_static(value.as_bytes()),
-            known_before,
-            told,
-        }
-    }
-
-    fn history_of(records: &[Record]) -> History {
-        let history = History::default();
-        for record in records {
-            LifeSink::new(history.clone()).publish(vec![record.clone()], record.id.revision);
-        }
-        history
-    }
-
-    fn read_of(known_before: u64, revision: u64, found: Option<(&'static str, u64)>) -> Read {
-        let found = found.map(|(value, at)| (Bytes::from_static(value.as_bytes()), at));
-        Read { key: Bytes::from_static(b"k"), known_before, revision, found }
-    }
-
-    #[tokio::test]
-    async fn a_sound_history_passes() {
-        let history = history_of(&[put(2, "k", "a"), put(3, "k", "b")]);
-        history.wrote(write("a", 0, Told::Done(2)));
-        history.wrote(write("b", 2, Told::Unknown));
-        history.wrote(write("c", 2, Told::Refused));
-        history.read(read_of(2, 2, Some(("a", 2))));
-        history.read(read_of(3, 3, Some(("b", 3))));
-        assert_eq!(history.judge(), Ok(()));
-    }
-
-    #[tokio::test]
-    async fn each_broken_promise_is_found() {
-        let records = [put(2, "k", "a"), put(3, "k", "b")];
-        let lost = history_of(&records);
-        lost.wrote(write("c", 0, Told::Done(4)));
-        let moved = history_of(&records);
-        moved.wrote(write("a", 0, Told::Done(3)));
-        let refused = history_of(&records);
-        refused.wrote(write("b", 0, Told::Refused));
-        let early = history_of(&records);
-        early.wrote(write("b", 3, Told::Unknown));
-        let stale = history_of(&records);
-        stale.read(read_of(3, 2, Some(("a", 2))));
-        let wrong = history_of(&records);
-        wrong.read(read_of(2, 3, Some(("a", 2))));
-        let gap = history_of(&[put(2, "k", "a"), put(4, "k", "b")]);
-        let split = history_of(&[put(2, "k", "a"), put(2, "k", "b")]);
-        for (name, history) in [
-            ("lost", lost),
-            ("moved", moved),
-            ("refused", refused),
-            ("early", early),
-            ("stale", stale),
-            ("wrong", wrong),
-            ("gap", gap),
-            ("split", split),
-        ] {
-            assert!(history.judge().is_err(), "the judge does not see: {name}");
+        self.history.count(|report| report.installs += 1);
+        let before = self.last.lock().replace(revision.get());
+        if before.is_some_and(|before| revision.get() < before) {
+            self.history.violate(format!("an install went from revision {before:?} back to {revision:?}"));
         }
     }
 }

@@ -4,27 +4,38 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_env::{Env, Faults, Rng};
+use holdfast_env::{Env, Failpoint, Faults, Rng, Term};
 use holdfast_log::{Log, LogConfig};
 use holdfast_mvcc::types::MemberId;
 use holdfast_raft::{Member, Node, NodeConfig};
-use holdfast_storage::{EngineKind, Storage, StorageConfig};
+use holdfast_storage::{DispatcherState, EngineKind, Storage, StorageConfig};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::sync::oneshot;
 
-use crate::cluster::history::{History, LifeSink, Violation};
-use crate::disk::{Lie, SimDisk};
+use super::RunConfig;
+use super::harm::Harm;
+use super::history::{History, LifeSink, Violation};
+use super::life::Life;
+use super::sabotage::{Armed, Saboteur};
+use crate::disk::SimDisk;
 use crate::network::{Host, Network};
-use crate::world::{SimClock, SimRng, SimSpawn};
+use crate::world::{Pace, SimClock, SimRng, SimSpawn};
 
-/// How many members a cluster has.
-pub(super) const MEMBERS: usize = 3;
 /// Upper end of a frame's delay in microseconds.
 const DELAY_US_MAX: u64 = 2_000;
-/// Small segments, so that a run of seconds rotates and recycles them.
-const SEGMENT_BYTES: u64 = 64 * 1024;
-/// How often a waiting loop looks again.
-const POLL: Duration = Duration::from_millis(50);
+/// The log's segments, by run: small ones, so that a run of seconds rotates, retires and recycles them, and such that a
+/// huge value fits into half of one.
+const SEGMENT_BYTES: [u64; 4] = [64 * 1024, 64 * 1024, 64 * 1024, 4 * 1024 * 1024];
+/// The least segments that take a huge value.
+const SEGMENT_BYTES_HUGE: u64 = 4 * 1024 * 1024;
+/// What makes a dump due, by run: often, and hardly ever.
+const DUMP_LOG_BYTES: [u64; 3] = [16 * 1024, 64 * 1024, 1024 * 1024];
+/// The memory for values, by run: so little that overlays reach their limits, and enough.
+const MEMORY_BYTES: [usize; 3] = [512 * 1024, 1024 * 1024, 16 * 1024 * 1024];
+/// How late the committer comes, by life, in microseconds: dumps and merges that take no time, some, and long.
+const COMMITTER_US_MAX: [u64; 4] = [500, 5_000, 50_000, COMMITTER_US_SLOW];
+/// The latest that it comes.
+const COMMITTER_US_SLOW: u64 = 400_000;
 
 /// The machines of one cluster. Cheap to clone.
 #[derive(Clone)]
@@ -32,42 +43,67 @@ pub(super) struct Machines {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+/// What the machines share.
+pub(super) struct Shared {
     network: Network,
     clock: SimClock,
     history: History,
     rng: SimRng,
+    config: RunConfig,
+    segment_bytes: u64,
+    dump_log_bytes: u64,
+    memory_bytes: usize,
     machines: Vec<Machine>,
+    /// Lives that are over, until somebody has time to drop what they held: a life may end in the middle of anything.
+    graves: Mutex<Vec<Life>>,
 }
 
-struct Machine {
-    disk: Arc<SimDisk>,
-    life: Mutex<Option<Life>>,
+pub(super) struct Machine {
+    pub(super) disk: Arc<SimDisk>,
+    pub(super) life: Mutex<Option<Life>>,
+    armed: Mutex<Option<Armed>>,
+    /// The next life's committer is slow.
+    is_slow: Mutex<bool>,
+    /// What its disk has lost beside what crashes take, until the member has made up for it.
+    pub(super) harm: Mutex<Option<Harm>>,
+    /// The dump that runs, if one does, and the term in which it was seen first.
+    dumping_since: Mutex<Option<Term>>,
 }
 
-/// One life of one member, from start to crash. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Life {
-    /// Consensus.
-    pub node: Node,
-    /// The state.
-    pub storage: Storage,
-    log: Log,
-    spawn: SimSpawn,
+/// How a member's life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crash {
+    /// The power goes: what was not synced is lost, kept or torn.
+    Power,
+    /// The process is killed: the next one finds all that was written.
+    Kill,
+}
+
+impl From<Arc<Shared>> for Machines {
+    fn from(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
 }
 
 impl Machines {
-    /// Three machines with empty disks.
-    pub(super) fn new(rng: &SimRng, history: &History, lie: Option<Lie>) -> Self {
+    /// Machines with empty disks.
+    pub(super) fn new(rng: &SimRng, history: &History, config: RunConfig) -> Self {
         let network = Network::new(rng.next_u64(), DELAY_US_MAX);
-        let machines = (0..MEMBERS)
+        let machines = (0..config.members)
             .map(|index| {
                 network.place(&address(index), Host(index));
                 let disk = SimDisk::new(rng.next_u64());
-                if let Some(lie) = lie {
+                if let Some(lie) = config.lie {
                     disk.lie_about(lie);
                 }
-                Machine { disk, life: Mutex::new(None) }
+                Machine {
+                    disk,
+                    life: Mutex::new(None),
+                    armed: Mutex::new(None),
+                    is_slow: Mutex::new(false),
+                    harm: Mutex::new(None),
+                    dumping_since: Mutex::new(None),
+                }
             })
             .collect();
         let shared = Shared {
@@ -75,9 +111,29 @@ impl Machines {
             clock: SimClock::new(),
             history: history.clone(),
             rng: SimRng::new(rng.next_u64()),
+            config,
+            segment_bytes: rng.pick(&SEGMENT_BYTES),
+            dump_log_bytes: rng.pick(&DUMP_LOG_BYTES),
+            memory_bytes: rng.pick(&MEMORY_BYTES),
             machines,
+            graves: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// What the run does.
+    pub(super) fn config(&self) -> &RunConfig {
+        &self.shared.config
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.shared.machines.len()
+    }
+
+    /// True when a value may be larger than one batch of the engine.
+    pub(super) fn take_huge(&self) -> bool {
+        self.shared.segment_bytes >= SEGMENT_BYTES_HUGE
     }
 
     /// The links between the machines.
@@ -85,37 +141,93 @@ impl Machines {
         &self.shared.network
     }
 
+    /// What is recorded of them.
+    pub(super) fn history(&self) -> &History {
+        &self.shared.history
+    }
+
+    pub(super) fn machine(&self, index: usize) -> &Machine {
+        &self.shared.machines[index]
+    }
+
+    /// The disk of a machine.
+    pub(super) fn disk(&self, index: usize) -> &SimDisk {
+        &self.shared.machines[index].disk
+    }
+
     /// The member running on a machine, when one is.
     pub(super) fn life(&self, index: usize) -> Option<Life> {
         self.shared.machines[index].life.lock().clone()
     }
 
+    /// All members that run.
+    pub(super) fn lives(&self) -> Vec<Life> {
+        (0..self.count()).filter_map(|index| self.life(index)).collect()
+    }
+
+    /// The running member that leads, when one does and knows it.
+    pub(super) fn leader(&self) -> Option<(usize, Life)> {
+        let leads =
+            |index| self.life(index).filter(|life| life.node.health().is_leader).map(|life| (index, life));
+        (0..self.count()).find_map(leads)
+    }
+
     /// Starts every member that does not run. All at once, as after a power cut.
     pub(super) async fn start_all(&self) -> Result<(), Violation> {
-        for index in 0..MEMBERS {
+        for index in 0..self.count() {
             self.start(index).await?;
         }
         Ok(())
     }
 
-    /// Starts the member of a machine, when it does not run. Whatever a crash left on its disk must do for a start.
+    /// Starts the member of a machine, when it does not run. Whatever a crash left on its disk must do for a start; it
+    /// may be stopped on the way, and then does not run.
     pub(super) async fn start(&self, index: usize) -> Result<(), Violation> {
         if self.life(index).is_some() {
             return Ok(());
         }
-        self.shared.history.trace(("start", index));
-        let life = self
-            .begin_life(index)
-            .await
-            .map_err(|what| Violation::new(format!("member {index} does not start after a crash: {what}")))?;
-        *self.shared.machines[index].life.lock() = Some(life);
+        self.bury();
+        let shared = &self.shared;
+        shared.history.trace(("start", index));
+        let committer = match std::mem::take(&mut *shared.machines[index].is_slow.lock()) {
+            true => COMMITTER_US_SLOW,
+            false => shared.rng.pick(&COMMITTER_US_MAX),
+        };
+        let spawn = SimSpawn::new(Pace {
+            delays_us_max: vec![("hf-committer", committer), ("hf-", 300), ("log-", 1_500)],
+            seed: shared.rng.next_u64(),
+        });
+        let (done, is_done) = oneshot::channel();
+        // In a task of its own, which can be stopped.
+        let begin = self.clone().begin_life(index, spawn.clone());
+        drop(holdfast_env::Spawn::task(
+            &spawn,
+            "start",
+            Box::pin(async move { drop(done.send(begin.await)) }),
+        ));
+        match is_done.await {
+            Ok(Ok(life)) if life.is_alive() => *shared.machines[index].life.lock() = Some(life),
+            Ok(Ok(life)) => shared.graves.lock().push(life),
+            Ok(Err(what)) => {
+                return Err(Violation::new(format!("member {index} does not start after a crash: {what}")));
+            }
+            Err(_) if !spawn.has_ended() => {
+                return Err(Violation::new(format!("member {index} panics when it starts after a crash")));
+            }
+            Err(_) => match spawn.halt_reason() {
+                Some(reason) => {
+                    return Err(Violation::new(format!("member {index} halted when it started: {reason}")));
+                }
+                None => shared.history.trace(("stopped while it started", index)),
+            },
+        }
         Ok(())
     }
 
-    async fn begin_life(&self, index: usize) -> Result<Life, String> {
+    async fn begin_life(self, index: usize, spawn: SimSpawn) -> Result<Life, String> {
         let shared = &self.shared;
-        let spawn = SimSpawn::default();
         shared.machines[index].disk.restart();
+        let saboteur = Saboteur::new(Arc::downgrade(shared), index, spawn.clone(), shared.config.fault);
         let env = Env {
             // A view of this life only: what an earlier life still holds open is dead.
             disk: shared.machines[index].disk.mount(),
@@ -123,108 +235,165 @@ impl Machines {
             net: Arc::new(shared.network.view(Host(index))),
             rng: Arc::new(SimRng::new(shared.rng.next_u64())),
             spawn: Arc::new(spawn.clone()),
-            faults: Faults::default(),
+            faults: Faults::new(Arc::new(saboteur)),
         };
         let log_config = LogConfig {
             dir: PathBuf::from("/data/log"),
-            segment_bytes: SEGMENT_BYTES,
+            segment_bytes: shared.segment_bytes,
             cache_bytes_max: 32 * 1024,
         };
         let log = Log::open(&env, log_config).map_err(|error| error.to_string())?;
         let storage_config = StorageConfig {
             dir: PathBuf::from("/data/store"),
-            engine: EngineKind::Memory,
+            // What it has instead has files, too.
+            engine: EngineKind::Redb,
             workers: 2,
-            memory_bytes: 16 * 1024 * 1024,
+            memory_bytes: shared.memory_bytes,
         };
         let sink = Arc::new(LifeSink::new(shared.history.clone()));
-        let storage = Storage::open(&env, storage_config, sink).await.map_err(|error| error.to_string())?;
-        let node = Node::start(&env, node_config(index), log.clone(), storage.clone())
+        let events = Arc::clone(&sink);
+        let storage = Storage::open_on_journal(&env, storage_config, events)
             .await
             .map_err(|error| error.to_string())?;
-        Ok(Life { node, storage, log, spawn })
+        let seen = *storage.visible().borrow();
+        sink.begin(seen.revision.get());
+        let status = storage.status();
+        shared.history.trace(("opened", index, log.state().purged, log.state().last));
+        shared.history.trace(("opened", index, status.snapshot, status.durable, status.stable));
+        let node = Node::start(&env, self.node_config(index), log.clone(), storage.clone())
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Life { node, storage, log, spawn, seen: Arc::new(Mutex::new(seen)) })
     }
 
-    /// Cuts the power of a machine: its tasks end, its connections break, its disk loses what was not synced.
-    pub(super) fn crash(&self, index: usize) {
-        let Some(life) = self.shared.machines[index].life.lock().take() else { return };
-        self.shared.history.trace(("crash", index));
-        self.shared.history.count(|report| report.crashes += 1);
-        life.spawn.kill();
+    /// Crashes a member: its tasks end, its connections break, its disk loses what was not synced.
+    pub(super) fn crash(&self, index: usize, crash: Crash) {
+        let Some(life) = self.life(index) else { return };
+        self.shared.history.trace(("crash", index, crash));
+        self.cut(index, &life.spawn, crash);
+    }
+
+    /// Ends a life, also from within it.
+    pub(super) fn cut(&self, index: usize, spawn: &SimSpawn, crash: Crash) {
+        let machine = &self.shared.machines[index];
+        match crash {
+            Crash::Power => machine.disk.crash(),
+            Crash::Kill => machine.disk.kill_processes(),
+        }
+        spawn.kill();
         self.shared.network.disconnect(Host(index));
-        self.shared.machines[index].disk.crash();
-        // The tasks that openraft started itself are still there; they can reach neither disk nor peers any more.
-        tokio::spawn(async move { life.node.abandon().await });
+        self.shared.history.count(|report| report.crashes += 1);
+        if let Some(life) = machine.life.lock().take() {
+            self.shared.graves.lock().push(life);
+        }
     }
 
-    /// Why a member stopped itself, when one did although its disk is sound.
-    pub(super) fn halted(&self) -> Option<Violation> {
-        (0..MEMBERS).find_map(|index| {
-            let reason = self.life(index)?.spawn.halt_reason()?;
-            Some(Violation::new(format!("member {index} halted: {reason}")))
-        })
+    /// Drops what lives that are over have held.
+    pub(super) fn bury(&self) {
+        let graves = std::mem::take(&mut *self.shared.graves.lock());
+        drop(graves);
     }
 
-    /// Heals all, starts all, and waits until every member shows the same history that ends at one revision.
-    pub(super) async fn level(&self, within: Duration) -> Result<(), Violation> {
-        self.shared.network.heal();
-        self.start_all().await?;
-        let deadline = Instant::now() + within;
-        while !self.is_level().await? {
-            if let Some(violation) = self.halted() {
-                return Err(violation);
+    /// Has a member stopped when it comes to a point.
+    pub(super) fn arm(&self, index: usize, armed: Option<Armed>) {
+        self.shared.history.trace(("arm", index, armed));
+        *self.shared.machines[index].armed.lock() = armed;
+    }
+
+    /// Makes the committer of a member's next life slow.
+    pub(super) fn slow_down(&self, index: usize) {
+        *self.shared.machines[index].is_slow.lock() = true;
+    }
+
+    /// True while a member has not come to the point at which it is to be stopped.
+    pub(super) fn is_armed(&self, index: usize) -> bool {
+        self.shared.machines[index].armed.lock().is_some()
+    }
+
+    /// Counts a hit; gives how the member ends, when it is stopped here.
+    pub(super) fn fires(&self, index: usize, at: Failpoint) -> Option<Crash> {
+        let mut armed = self.shared.machines[index].armed.lock();
+        let waiting = armed.as_mut().filter(|armed| armed.at == at)?;
+        waiting.left = waiting.left.saturating_sub(1);
+        if waiting.left > 0 { None } else { armed.take().map(|armed| armed.crash) }
+    }
+
+    /// What is broken now, when something is: a member that stopped itself although its disk is sound, or an invariant.
+    pub(super) fn check(&self) -> Result<(), Violation> {
+        if let Some(violation) = self.shared.history.violation() {
+            return Err(violation);
+        }
+        for index in 0..self.count() {
+            let Some(life) = self.life(index) else { continue };
+            if let Some(reason) = life.spawn.halt_reason() {
+                return Err(Violation::new(format!("member {index} halted: {reason}")));
             }
-            if Instant::now() >= deadline {
-                return Err(Violation::new(format!(
-                    "the members are not level after {within:?}: {}",
-                    self.describe()
-                )));
-            }
-            tokio::time::sleep(POLL).await;
+            life.check(index, &mut self.shared.machines[index].harm.lock())?;
+            self.count_dump(index, &life);
         }
         Ok(())
     }
 
-    async fn is_level(&self) -> Result<bool, Violation> {
-        let lives: Vec<Life> = (0..MEMBERS).filter_map(|index| self.life(index)).collect();
-        for life in &lives {
-            if life.node.linearize(Duration::from_secs(2)).await.is_err() {
-                return Ok(false);
+    /// Counts dumps that an election came into.
+    fn count_dump(&self, index: usize, life: &Life) {
+        let is_dumping = life.storage.status().state == DispatcherState::Dumping;
+        let term = life.node.health().term;
+        let mut since = self.shared.machines[index].dumping_since.lock();
+        match (*since, is_dumping) {
+            (None, true) => *since = Some(term),
+            (Some(first), true) if first != term => {
+                self.shared.history.count(|report| report.elections_in_dumps += 1);
+                *since = Some(term);
             }
+            (Some(_), false) => *since = None,
+            _ => {}
         }
-        let committed: Vec<_> = lives.iter().map(|life| life.storage.visible().borrow().revision).collect();
-        if committed.windows(2).any(|pair| pair[0] != pair[1])
-            || committed[0].get() < self.shared.history.known()
-        {
-            return Ok(false);
-        }
-        let mut hashes = Vec::new();
-        for life in &lives {
-            hashes.push(life.storage.history_hash(None).map_err(|error| Violation::new(error.to_string()))?);
-        }
-        if hashes.windows(2).any(|pair| pair[0] != pair[1]) {
-            return Err(Violation::new(format!("members differ at one revision: {hashes:?}")));
-        }
-        Ok(true)
     }
 
-    fn describe(&self) -> String {
+    /// Where each member stands, in words.
+    pub(super) fn describe(&self) -> String {
         let state = |index: usize| match self.life(index) {
-            Some(life) => format!("{:?} {:?}", life.node.health(), *life.storage.visible().borrow()),
+            Some(life) => {
+                format!("{:?} {:?} log {:?}", life.node.health(), life.storage.status(), life.log.state())
+            }
             None => "down".to_owned(),
         };
-        (0..MEMBERS).map(|index| format!("member {index}: {}", state(index))).collect::<Vec<_>>().join("; ")
+        (0..self.count())
+            .map(|index| format!("member {index}: {}", state(index)))
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 
     /// Stops all members in an orderly way.
     pub(super) async fn stop(&self) {
-        for index in 0..MEMBERS {
+        for index in 0..self.count() {
             let life = self.shared.machines[index].life.lock().take();
             if let Some(life) = life {
                 life.node.shutdown().await;
                 life.storage.shutdown().await;
                 life.log.shutdown().await;
             }
+        }
+        self.bury();
+    }
+
+    fn node_config(&self, index: usize) -> NodeConfig {
+        let members = (0..self.count()).map(|index| Member {
+            id: member_id(index),
+            peer_urls: vec![address(index)],
+            is_learner: false,
+        });
+        NodeConfig {
+            id: member_id(index),
+            cluster_id: 1,
+            listen_peer_urls: vec![address(index)],
+            initial_members: members.collect(),
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            request_bytes_max: 1_572_864,
+            proposal_bytes_max: 64 * 1024 * 1024,
+            apply_lag_max: 5_000,
+            dump_log_bytes: self.shared.dump_log_bytes,
         }
     }
 }
@@ -235,24 +404,4 @@ fn address(index: usize) -> String {
 
 fn member_id(index: usize) -> MemberId {
     MemberId(u64::try_from(index).unwrap_or(u64::MAX) + 1)
-}
-
-fn node_config(index: usize) -> NodeConfig {
-    let members = (0..MEMBERS).map(|index| Member {
-        id: member_id(index),
-        peer_urls: vec![address(index)],
-        is_learner: false,
-    });
-    NodeConfig {
-        id: member_id(index),
-        cluster_id: 1,
-        listen_peer_urls: vec![address(index)],
-        initial_members: members.collect(),
-        heartbeat_interval: Duration::from_millis(100),
-        election_timeout: Duration::from_secs(1),
-        request_bytes_max: 1_572_864,
-        proposal_bytes_max: 64 * 1024 * 1024,
-        apply_lag_max: 5_000,
-        dump_log_bytes: 1024 * 1024 * 1024,
-    }
 }

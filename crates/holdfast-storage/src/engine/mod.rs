@@ -8,6 +8,7 @@
 //! - what was applied before a `flush` that returned is there after a power cut;
 //! - reads see every batch that was applied before they began.
 
+mod journal;
 mod memory;
 mod redb;
 mod sled;
@@ -85,6 +86,12 @@ pub(crate) type EngineFactory = Arc<dyn Fn(&Path) -> Result<Arc<dyn Engine>, Sto
 pub(crate) fn factory(disk: &Arc<dyn Disk>, config: &StorageConfig) -> EngineFactory {
     let (disk, kind, cache_bytes) = (Arc::clone(disk), config.engine, config.engine_cache_bytes());
     Arc::new(move |dir| open(kind, &disk, dir, cache_bytes))
+}
+
+/// The engine of the simulation, on any disk.
+pub(crate) fn journal_factory(disk: &Arc<dyn Disk>) -> EngineFactory {
+    let disk = Arc::clone(disk);
+    Arc::new(move |dir| Ok(Arc::new(journal::Journal::open(&disk, dir)?) as Arc<dyn Engine>))
 }
 
 /// Opens or creates the engine's files in `dir`, which exists. `cache_bytes` bounds its own cache as far as the

@@ -1,0 +1,144 @@
+//! After the last fault: what a cluster that is whole again must do, and by when.
+
+use std::time::Duration;
+
+use holdfast_storage::DispatcherState;
+use tokio::time::Instant;
+
+use super::history::Violation;
+use super::life::Life;
+use super::member::Machines;
+use super::workload::Client;
+
+/// How long each step may take: ten election timeouts, and an install.
+const STEP_MAX: Duration = Duration::from_secs(30);
+/// By when there is a leader: some rounds of elections, and the patience of broken connections.
+const LEADER_MAX: Duration = Duration::from_secs(10);
+/// How long dumps may take: after one that did not succeed, the next ones are put off for 30 s, then for a minute.
+const DUMPS_MAX: Duration = Duration::from_secs(300);
+/// How often a waiting loop looks again.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Heals all, starts all, and waits until the cluster does all that it is for.
+pub(super) async fn recover(machines: &Machines, client: &mut Client) -> Result<(), Violation> {
+    machines.history().trace("recover");
+    machines.network().heal();
+    machines.start_all().await?;
+    let all = machines.count();
+    wait(machines, LEADER_MAX, "there is no leader that all know", || {
+        let leaders: Vec<_> = machines.lives().iter().map(|life| life.node.health().leader).collect();
+        leaders.len() == all && leaders[0].is_some() && leaders.windows(2).all(|pair| pair[0] == pair[1])
+    })
+    .await?;
+    for life in machines.lives() {
+        let deadline = Instant::now() + STEP_MAX;
+        while !client.put_until_done(&life).await {
+            check_time(machines, deadline, "a write is not acknowledged")?;
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    level(machines).await?;
+    dumps_end(machines).await?;
+    compaction_ends(machines, client).await?;
+    level(machines).await?;
+    machines.lives().iter().for_each(|life| client.read_all(life));
+    machines.check()
+}
+
+fn check_time(machines: &Machines, deadline: Instant, what: &str) -> Result<(), Violation> {
+    machines.check()?;
+    if Instant::now() < deadline {
+        return Ok(());
+    }
+    Err(Violation::new(format!("after all was healed, {what}: {}", machines.describe())))
+}
+
+/// Waits until something is so.
+pub(super) async fn wait(
+    machines: &Machines,
+    within: Duration,
+    otherwise: &str,
+    mut is_so: impl FnMut() -> bool,
+) -> Result<(), Violation> {
+    let deadline = Instant::now() + within;
+    while !is_so() {
+        check_time(machines, deadline, otherwise)?;
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// Waits until every member shows the same history that ends at one revision.
+async fn level(machines: &Machines) -> Result<(), Violation> {
+    let deadline = Instant::now() + STEP_MAX;
+    while !is_level(machines).await? {
+        check_time(machines, deadline, "the members are not level")?;
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+async fn is_level(machines: &Machines) -> Result<bool, Violation> {
+    let lives = machines.lives();
+    for life in &lives {
+        if life.node.linearize(Duration::from_secs(2)).await.is_err() {
+            return Ok(false);
+        }
+    }
+    let visible: Vec<_> = lives.iter().map(|life| *life.storage.visible().borrow()).collect();
+    if visible.windows(2).any(|pair| pair[0] != pair[1])
+        || visible[0].revision.get() < machines.history().known()
+    {
+        return Ok(false);
+    }
+    let mut hashes = Vec::new();
+    for life in &lives {
+        let hash = life.storage.history_hash(None).map_err(|error| Violation::new(error.to_string()))?;
+        hashes.push((hash.hash, hash.revision, hash.compact_revision));
+    }
+    if hashes.windows(2).any(|pair| pair[0] != pair[1]) {
+        return Err(Violation::new(format!("members differ at one revision: {hashes:?}")));
+    }
+    Ok(true)
+}
+
+/// Has every member dump, and waits until each has a snapshot of now, durable, and works as usual.
+async fn dumps_end(machines: &Machines) -> Result<(), Violation> {
+    let deadline = Instant::now() + DUMPS_MAX;
+    for life in machines.lives() {
+        while !is_dumped(&life) {
+            // Nothing happens when one is running already, or when there is nothing new.
+            drop(life.node.trigger_dump().await);
+            check_time(machines, deadline, "a dump does not end")?;
+            tokio::time::sleep(5 * POLL).await;
+        }
+    }
+    Ok(())
+}
+
+fn is_dumped(life: &Life) -> bool {
+    let status = life.storage.status();
+    status.state == DispatcherState::Normal
+        && status.snapshot == status.visible.log_id
+        && status.stable == status.visible.log_id
+}
+
+/// Compacts all but the newest revision, and waits until what that made unreadable is gone everywhere.
+async fn compaction_ends(machines: &Machines, client: &Client) -> Result<(), Violation> {
+    let deadline = Instant::now() + STEP_MAX;
+    let revision = machines.history().known();
+    let Some(life) = machines.lives().into_iter().next() else { return Ok(()) };
+    while !client.compact_at(&life, revision).await {
+        check_time(machines, deadline, "a compaction is not acknowledged")?;
+    }
+    for life in machines.lives() {
+        let scrubbed = life.storage.scrubbed(holdfast_mvcc::types::Revision::new(revision));
+        if tokio::time::timeout(STEP_MAX, scrubbed).await.is_err() {
+            return Err(Violation::new(format!(
+                "what was compacted at {revision} stays: {}",
+                machines.describe()
+            )));
+        }
+    }
+    Ok(())
+}
