@@ -10,7 +10,7 @@
 //! member has to acknowledge a write, all have to come level, to dump, to work as usual again, and to let go of what is
 //! compacted.
 //!
-//! Then what was recorded is [judged](judge).
+//! Then what was recorded is judged (module `judge`).
 //!
 //! The trace of a run (faults, answers, with their times) is hashed: a seed run twice gives the same hash.
 //!
