@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use holdfast_env::LogId;
 use holdfast_log::Log;
 use holdfast_raft::Node;
 use holdfast_storage::{DispatcherState, Storage, Visible};
@@ -22,6 +23,8 @@ pub(super) struct Life {
     pub log: Log,
     /// Its tasks.
     pub spawn: SimSpawn,
+    /// The newest snapshot that it began with.
+    pub snapshot_at_start: Option<LogId>,
     /// What its readers have seen last.
     pub seen: Arc<Mutex<Visible>>,
 }
@@ -60,7 +63,8 @@ impl Life {
         if status.snapshot > status.durable {
             return wrong("the snapshot is ahead of the durable store");
         }
-        if *harm != Some(Harm::RottenSnapshot) || status.snapshot.is_some() {
+        // A snapshot is read through some time after the start: one that is rotten is made up for by the next one.
+        if *harm != Some(Harm::RottenSnapshot) || status.snapshot > self.snapshot_at_start {
             *harm = None;
         }
         if log.purged > status.snapshot && harm.is_none() {

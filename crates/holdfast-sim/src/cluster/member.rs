@@ -263,7 +263,8 @@ impl Machines {
         let node = Node::start(&env, self.node_config(index), log.clone(), storage.clone())
             .await
             .map_err(|error| error.to_string())?;
-        Ok(Life { node, storage, log, spawn, seen: Arc::new(Mutex::new(seen)) })
+        let seen = Arc::new(Mutex::new(seen));
+        Ok(Life { node, storage, log, spawn, snapshot_at_start: status.snapshot, seen })
     }
 
     /// Crashes a member: its tasks end, its connections break, its disk loses what was not synced.
