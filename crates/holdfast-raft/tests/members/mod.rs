@@ -16,14 +16,15 @@ async fn until_departed(cluster: &Cluster, place: usize) -> Departure {
     departed.expect("it learns of it in time").unwrap().expect("it is there")
 }
 
-/// Waits until the members' connections are there, which strict changes ask for.
+/// Waits until the members' connections are there, which strict changes ask for, and until the leader has heard how far
+/// a learner is: what the learner shows already may not have reached it.
 async fn change(cluster: &Cluster, place: usize, change: MemberChange) -> Vec<u64> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let changed = cluster.member(place).node.change_members(&change, RULES, PATIENCE).await;
         match changed {
             Ok(members) => return members.into_iter().map(|member| member.id.0).collect(),
-            Err(ChangeError::Unhealthy) if tokio::time::Instant::now() < deadline => {
+            Err(ChangeError::Unhealthy | ChangeError::NotReady) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => panic!("{change:?}: {error}"),
