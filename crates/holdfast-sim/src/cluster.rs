@@ -59,8 +59,11 @@ pub struct RunConfig {
     pub duration: Duration,
     /// Syncs that the disks pretend to do: a planted fault, to show that the judge sees its effect.
     pub lie: Option<Lie>,
-    /// Also harms disks, in ways that a member makes up for by itself: rotten and lost files.
+    /// Also harms disks, in ways that a member makes up for by itself: rotten and lost stores.
     pub harms: bool,
+    /// Harms snapshots, too. Not in a usual run: a leader that has not read its snapshot through sends it again and again
+    /// to a follower that refuses it, and the liveness phase says so (seed 121).
+    pub rot: bool,
     /// A fault that is planted in every member.
     pub fault: Option<Fault>,
     /// The only point at which members are stopped; all when `None`.
@@ -141,6 +144,7 @@ impl RunConfig {
             duration,
             lie: None,
             harms: true,
+            rot: false,
             fault: None,
             only: None,
         }

@@ -1,5 +1,5 @@
 //! Seeds of the simulated cluster. `HOLDFAST_SIM_SEED=n` begins with that seed, `HOLDFAST_SIM_SEEDS=n` runs that many;
-//! `HOLDFAST_SIM_TRACE=1` prints what happened in a run that broke a promise.
+//! `HOLDFAST_SIM_TRACE=1` prints what happened in a run that broke a promise, `HOLDFAST_SIM_ROT=1` harms snapshots, too.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,7 +26,8 @@ fn tell(what: &str) {
 
 fn run_seed(seed: u64) -> Run {
     let harms = setting("HOLDFAST_SIM_HARMS").unwrap_or(1) > 0;
-    let (result, trace) = run_traced(RunConfig { harms, ..RunConfig::new(seed) });
+    let rot = setting("HOLDFAST_SIM_ROT").is_some_and(|rot| rot > 0);
+    let (result, trace) = run_traced(RunConfig { harms, rot, ..RunConfig::new(seed) });
     result.unwrap_or_else(|violation| {
         if setting("HOLDFAST_SIM_TRACE").is_some() {
             tell(&trace.join("\n"));

@@ -59,7 +59,9 @@ impl Nemesis {
                     self.machines.crash(target, self.any_crash());
                     if let Some(rng) = &self.harms {
                         let harm = rng.pick(&[Harm::RottenSnapshot, Harm::RottenStore, Harm::LostStore]);
-                        self.machines.harm(target, harm, rng);
+                        if harm != Harm::RottenSnapshot || self.machines.config().rot {
+                            self.machines.harm(target, harm, rng);
+                        }
                     }
                 }
                 5 => self.crash_all(),
