@@ -187,6 +187,12 @@ impl Inner {
         self.queue.push_back(Queued { sequence: self.sequence, bytes, op, committed: None });
     }
 
+    /// True when the file keeper has something to do: a segment to prepare, or one to recycle, which may have waited
+    /// for a reader.
+    pub(crate) fn has_file_work(&self) -> bool {
+        self.wanted.is_some() || !self.retired.is_empty()
+    }
+
     /// Fails once the log takes no more operations.
     pub(crate) fn check_open(&self) -> Result<(), LogError> {
         if self.is_closing || self.has_failed { Err(LogError::Closed) } else { Ok(()) }

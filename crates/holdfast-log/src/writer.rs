@@ -137,7 +137,7 @@ pub(crate) fn publish(contents: &mut Contents, staged: &[(u64, Record)], end: u6
 }
 
 /// Moves segments that hold nothing any more to the file keeper's list, and asks for the next segment. Returns how many
-/// were moved.
+/// were moved; the keeper is to be told when [`Inner::has_file_work`].
 pub(crate) fn plan_files(inner: &mut Inner) -> usize {
     let before = inner.retired.len();
     for slot in inner.contents.take_dead() {
@@ -322,6 +322,8 @@ impl Writer {
         inner.stats.entries += staged.iter().filter(|(_, r)| matches!(r, Record::Entry(_))).count() as u64;
         inner.cache.trim(self.shared.cache_bytes_max);
         let retired = plan_files(&mut inner);
+        // Not at each batch: waking its thread for nothing costs as much as the batch.
+        let has_file_work = inner.has_file_work();
         drop(inner);
         if staged.iter().any(|(_, record)| matches!(record, Record::Purge(_))) {
             self.env.faults.hit(Failpoint::PurgeMarked);
@@ -330,7 +332,9 @@ impl Writer {
         for done in self.done.drain(..) {
             done();
         }
-        self.shared.files_wake.notify_one();
+        if has_file_work {
+            self.shared.files_wake.notify_one();
+        }
         self.shared.room.notify_waiters();
         Ok(())
     }

@@ -162,7 +162,7 @@ pub const WATCH_GATHER_PER_DELIVERY: Duration = Duration::from_micros(60);
 /// ... but not for less than this, so that nothing is ever late for few watchers ...
 pub const WATCH_GATHER_MIN: Duration = Duration::from_millis(5);
 /// ... and at most this long: what an event may be late because thousands of others were sent just before it.
-pub const WATCH_GATHER_MAX: Duration = Duration::from_millis(20);
+pub const WATCH_GATHER_MAX: Duration = Duration::from_millis(30);
 
 /// Pause before history that could not be read is read again.
 pub const WATCH_RETRY: Duration = Duration::from_secs(1);
