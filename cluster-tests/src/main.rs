@@ -15,7 +15,7 @@ use cluster_tests::harness::cluster::System;
 use cluster_tests::watch::check_perf;
 use cluster_tests::workload::crash::points::{POINTS, Point};
 use cluster_tests::workload::writers::Load;
-use cluster_tests::workload::{crash, dump_latency, dump_policy, failover, kill, watch};
+use cluster_tests::workload::{crash, dump_latency, dump_policy, failover, kill, replace, watch};
 
 /// Starts real processes, breaks them, and judges what clients saw.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Workload {
     DumpLatency(DumpLatencyFlags),
     /// A store grown from empty and rewritten: what dumps write and how long the log gets, against the policy's bounds
     DumpPolicy(DumpPolicyFlags),
+    /// Members without their disk replaced: one in a large cluster over connections that break, then all, under load
+    Replace(ReplaceFlags),
     /// The same random calls to real etcd and to holdfast: everything a client can see is compared
     Differ(DifferFlags),
     /// Writes docs/conformance.md from the scripts, the tags in the tests and what comparisons have seen
@@ -177,6 +179,31 @@ struct FailoverFlags {
     #[arg(long)]
     median_below_ms: Option<u64>,
     /// Seed of the pauses between kills
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct ReplaceFlags {
+    /// A flag for every member, e.g. --member-flag=--engine=redb; may be repeated
+    #[arg(long = "member-flag", allow_hyphen_values = true)]
+    member_flags: Vec<String>,
+    /// MiB of values in the large cluster
+    #[arg(long, default_value_t = 2_048)]
+    store_mib: u64,
+    /// KiB of each of them
+    #[arg(long, default_value_t = 64)]
+    value_kib: usize,
+    /// How often the connections of the new member break while it receives the snapshot
+    #[arg(long, default_value_t = 3)]
+    cuts: u32,
+    /// How long puts are measured before
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    window: Duration,
+    /// Concurrent writers while all three are replaced
+    #[arg(long, default_value_t = 16)]
+    writers: u64,
+    /// Seed of the values
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -339,6 +366,15 @@ async fn run(command: Workload) -> Result<bool> {
             let store_bytes = store_mib << 20;
             let plan = dump_policy::Plan { store_bytes, times, dump_log_bytes, segment_bytes, seed };
             let report = dump_policy::run(system.system()?, plan).await?;
+            println!("{report}");
+            Ok(report.is_clean())
+        }
+        Workload::Replace(flags) => {
+            let ReplaceFlags { member_flags, store_mib, value_kib, cuts, window, writers, seed } = flags;
+            let load = Load { writers, value_bytes: 128, timeout: Duration::from_secs(3), seed };
+            let (store_bytes, value_bytes) = (store_mib << 20, value_kib << 10);
+            let plan = replace::Plan { store_bytes, value_bytes, cuts, window, load };
+            let report = Box::pin(replace::run(System::holdfast(&member_flags)?, plan)).await?;
             println!("{report}");
             Ok(report.is_clean())
         }

@@ -54,8 +54,10 @@ pub struct Member {
     pub name: String,
     /// Where clients reach it.
     pub client_url: String,
-    /// Where the other members reach it.
+    /// Where it listens for the other members.
     pub peer_url: String,
+    /// Where they reach it: the same, or a way that leads there.
+    pub peer_route: String,
     /// Its data directory; the log lies beside it.
     pub data_dir: PathBuf,
     process: Option<Process>,
@@ -132,14 +134,28 @@ impl Cluster {
         self.dir.as_ref().map_or(Path::new(""), TempDir::path)
     }
 
+    /// Has the other members reach one through `route`. To be called before any of them starts.
+    pub fn set_peer_route(&mut self, index: usize, route: &str) {
+        route.clone_into(&mut self.members[index].peer_route);
+    }
+
     /// The command that starts a member.
     pub fn command(&self, index: usize) -> Command {
+        let all: Vec<String> = self.members.iter().map(|m| format!("{}={}", m.name, m.peer_route)).collect();
+        let mut command = self.own_command(index, &[]);
+        command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", "new"]);
+        command.args(&self.system.extra_args);
+        command
+    }
+
+    /// The command, up to the flags that say who the others are.
+    fn own_command(&self, index: usize, subcommand: &[&str]) -> Command {
         let member = &self.members[index];
-        let all: Vec<String> = self.members.iter().map(|m| format!("{}={}", m.name, m.peer_url)).collect();
         let words = self.system.wrapper.iter().map(AsRef::as_ref).chain([self.system.binary.as_os_str()]);
         let words: Vec<&OsStr> = words.collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
+        command.args(subcommand);
         command.args(["--name", &member.name]);
         command.arg("--data-dir").arg(&member.data_dir);
         command.args([
@@ -152,11 +168,9 @@ impl Cluster {
             "--listen-peer-urls",
             &member.peer_url,
             "--initial-advertise-peer-urls",
-            &member.peer_url,
+            &member.peer_route,
         ]);
-        command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", "new"]);
         command.args(["--initial-cluster-token", &self.token]);
-        command.args(&self.system.extra_args);
         command
     }
 
@@ -170,6 +184,22 @@ impl Cluster {
         ensure!(!self.members[index].is_started(), "{} is running already", self.members[index].name);
         let mut command = self.command(index);
         command.args(flags);
+        let process = Process::spawn(command, &self.members[index].log())?;
+        self.members[index].process = Some(process);
+        Ok(())
+    }
+
+    /// Starts a member whose process and directory are gone again, under a new id, in the place of the old one:
+    /// `holdfast join --replace`.
+    pub fn replace(&mut self, index: usize) -> Result<()> {
+        let name = &self.members[index].name;
+        ensure!(!self.members[index].is_started(), "{name} is running already");
+        ensure!(!self.members[index].data_dir.exists(), "{name} still has its data");
+        let others = self.members.iter().filter(|member| member.is_started());
+        let endpoints: Vec<&str> = others.map(|member| member.client_url.as_str()).collect();
+        let mut command =
+            self.own_command(index, &["join", "--replace", "--endpoints", &endpoints.join(",")]);
+        command.args(&self.system.extra_args);
         let process = Process::spawn(command, &self.members[index].log())?;
         self.members[index].process = Some(process);
         Ok(())
@@ -259,9 +289,11 @@ impl Cluster {
 
 fn member(number: usize, dir: &Path) -> Result<Member> {
     let name = format!("n{number}");
+    let peer_url = format!("http://127.0.0.1:{}", ports::free_port()?);
     Ok(Member {
         client_url: format!("http://127.0.0.1:{}", ports::free_port()?),
-        peer_url: format!("http://127.0.0.1:{}", ports::free_port()?),
+        peer_route: peer_url.clone(),
+        peer_url,
         data_dir: dir.join(&name),
         name,
         process: None,

@@ -5,5 +5,6 @@ pub mod durability;
 pub mod latency;
 pub mod members;
 pub mod positions;
+pub mod replace;
 pub mod stall;
 pub mod watch;
