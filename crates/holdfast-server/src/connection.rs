@@ -16,6 +16,9 @@ use holdfast_env::BoxFuture;
 use hyper::rt::Executor;
 use hyper_util::server::graceful::GracefulConnection;
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
+
+use crate::cork::Cork;
 
 /// Calls that the transport has begun, on their way to the connection's task.
 #[derive(Clone, Default)]
@@ -34,13 +37,14 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
 pub struct Connection<C> {
     transport: Pin<Box<C>>,
     calls: Calls,
+    cork: Cork<TcpStream>,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
 impl<C: GracefulConnection> Connection<C> {
-    /// Runs `transport`, whose executor is `calls`.
-    pub fn new(transport: C, calls: Calls) -> Self {
-        Self { transport: Box::pin(transport), calls, running: FuturesUnordered::new() }
+    /// Runs `transport`, whose executor is `calls` and whose socket is held by `cork`.
+    pub fn new(transport: C, calls: Calls, cork: Cork<TcpStream>) -> Self {
+        Self { transport: Box::pin(transport), calls, cork, running: FuturesUnordered::new() }
     }
 
     /// Takes no further calls; completes when those under way are done.
@@ -53,19 +57,26 @@ impl<C: GracefulConnection> Future for Connection<C> {
     type Output = Result<(), C::Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
+        let turned = self.turn(context);
+        self.cork.end_turn(context);
+        turned
+    }
+}
+
+impl<C: GracefulConnection> Connection<C> {
+    fn turn(&mut self, context: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
         loop {
             // Answers first: the transport then writes them together.
-            while let Poll::Ready(Some(())) = this.running.poll_next_unpin(context) {}
-            if let Poll::Ready(ended) = this.transport.as_mut().poll(context) {
+            while let Poll::Ready(Some(())) = self.running.poll_next_unpin(context) {}
+            if let Poll::Ready(ended) = self.transport.as_mut().poll(context) {
                 return Poll::Ready(ended);
             }
             // A call begins here, in the same turn; the transport stops by itself when it has read for long enough.
-            let begun = std::mem::take(&mut *this.calls.begun.lock());
+            let begun = std::mem::take(&mut *self.calls.begun.lock());
             if begun.is_empty() {
                 return Poll::Pending;
             }
-            this.running.extend(begun);
+            self.running.extend(begun);
         }
     }
 }

@@ -15,13 +15,14 @@
 //!
 //! # Module map
 //! [`config`], [`limits`], [`identity`], [`joining`], [`data_dir`] before the start; [`server`] the order of start and stop;
-//! [`serve`], [`listener`], [`connection`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
+//! [`serve`], [`listener`], [`connection`], [`cork`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
 //! [`watch`] the watch streams; [`digests`] whether the members agree;
 //! [`codec`], [`status`] the wire; [`metrics`], [`monitoring`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
 pub mod codec;
 pub mod config;
 pub mod connection;
+pub mod cork;
 pub mod data_dir;
 pub mod demo;
 pub mod digests;

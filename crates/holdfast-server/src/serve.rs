@@ -21,6 +21,7 @@ use tower::{Layer, ServiceExt};
 
 use crate::config::Config;
 use crate::connection::{Calls, Connection};
+use crate::cork::cork;
 use crate::error::ServerError;
 use crate::frontend::Frontend;
 use crate::listener::Connections;
@@ -114,11 +115,12 @@ impl Transport {
                 () = stop.cancelled() => break,
                 Some(Ok(stream)) = connections.next() => {
                     let calls = Calls::default();
+                    let (corked, cork) = cork(stream);
                     let served = self
                         .transport(&calls)
-                        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()))
+                        .serve_connection(TokioIo::new(corked), TowerToHyperService::new(service.clone()))
                         .into_owned();
-                    open.spawn(until_closed(Connection::new(served, calls), stop.clone()));
+                    open.spawn(until_closed(Connection::new(served, calls, cork), stop.clone()));
                 }
                 Some(_) = open.join_next(), if !open.is_empty() => {}
             }
