@@ -1,13 +1,14 @@
-//! Starts dumps when the log has grown enough, or when a compaction has left the snapshot much larger than what is
-//! retained, and lets the log go behind a finished one.
+//! Starts dumps when the log has grown enough, when a compaction has left the snapshot much larger than what is retained,
+//! and at once when the snapshot was found damaged; lets the log go behind a finished one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_env::LogIndex;
 use holdfast_log::Log;
 use holdfast_storage::Storage;
 
-use crate::limits::FRAME_PAYLOAD_BYTES;
+use crate::limits::{DUMP_AGAIN, DUMP_HANDOVER, FRAME_PAYLOAD_BYTES};
 use crate::log_size::LogSize;
 use crate::shared::Shared;
 use crate::types::Raft;
@@ -16,33 +17,81 @@ use crate::types::Raft;
 /// sending them entries is much cheaper than sending a snapshot.
 const KEPT_SHARE: u64 = 2;
 
+/// What the loop woke up for.
+enum Cause {
+    /// The log has grown, a dump was demanded, or a snapshot is finished.
+    Hint,
+    /// A scrub is over.
+    Scrubbed,
+    /// The snapshot was found damaged.
+    Damaged,
+    /// It is time to look again.
+    Again,
+}
+
 /// Runs until the node stops.
 pub(crate) async fn run(shared: Arc<Shared>, raft: Raft) {
     let mut scrubs = shared.storage.scrubs();
+    let mut damaged = shared.storage.damaged_snapshots();
     loop {
+        let again = look_again(&shared);
         // All arms are cancel-safe: they only watch.
-        let is_smaller = tokio::select! {
+        let cause = tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
-            () = shared.dump_hint.notified() => false,
+            () = shared.dump_hint.notified() => Cause::Hint,
             // The storage ends with us.
-            Ok(()) = scrubs.changed() => is_snapshot_outgrown(&shared),
+            Ok(()) = damaged.changed() => Cause::Damaged,
+            Ok(()) = scrubs.changed() => Cause::Scrubbed,
+            () = shared.env.clock.sleep(again.unwrap_or_default()), if again.is_some() => Cause::Again,
         };
+        let is_missing = is_missing(&shared);
         let (purgeable, wants_dump) = {
             let mut log_size = shared.log_size.lock();
             let bytes = shared.config.dump_log_bytes;
-            (log_size.purgeable(bytes / KEPT_SHARE), log_size.wants_dump(bytes))
+            // Without a snapshot, what is left of the log and the stable store are all that this member has.
+            let purgeable = if is_missing { None } else { log_size.purgeable(bytes / KEPT_SHARE) };
+            (purgeable, log_size.wants_dump(bytes))
         };
         if let Some(index) = purgeable {
             tracing::info!(index, "the log goes up to here");
             // Fails only when openraft has stopped, and then so do we.
             raft.trigger().purge_log(index).await.ok();
         }
-        if wants_dump || is_smaller {
+        if is_missing && matches!(cause, Cause::Damaged | Cause::Again) {
+            tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => return,
+                // Given up, the dump may still be made.
+                begun = shared.demand_dump() => if let Err(error) = begun {
+                    tracing::error!(%error, "the snapshot is damaged, and no dump can replace it now: no follower can be sent one");
+                }
+            }
+        }
+        let is_demanded = shared.demanded.lock().is_some();
+        let is_smaller = matches!(cause, Cause::Scrubbed) && is_snapshot_outgrown(&shared);
+        if wants_dump || is_smaller || is_demanded {
             // Nothing happens when one is running already.
             raft.trigger().snapshot().await.ok();
         }
     }
+}
+
+/// When to look again although nothing has happened: a demanded dump waits until openraft has done with the one before,
+/// and a dump that was to replace a damaged snapshot may have failed.
+fn look_again(shared: &Shared) -> Option<Duration> {
+    if shared.demanded.lock().is_some() {
+        Some(DUMP_HANDOVER)
+    } else if is_missing(shared) {
+        Some(DUMP_AGAIN)
+    } else {
+        None
+    }
+}
+
+/// True when the log does not begin at its beginning, and no snapshot holds what is missing.
+fn is_missing(shared: &Shared) -> bool {
+    shared.storage.current_snapshot().is_none() && shared.log.state().purged.is_some()
 }
 
 /// True when the newest snapshot is more than twice what a dump now would write at most, with a dump's least log on top:

@@ -66,6 +66,12 @@ pub(crate) const RECONNECT_MIN: Duration = Duration::from_millis(50);
 /// The longest pause before connecting again: a peer that comes back must be reached within an election timeout.
 pub(crate) const RECONNECT_MAX: Duration = Duration::from_millis(500);
 
+/// How soon openraft is asked again to take up a dump that was begun without it: it does so when its own has ended.
+pub(crate) const DUMP_HANDOVER: Duration = Duration::from_millis(100);
+
+/// How soon a dump that was to replace a damaged snapshot is tried again.
+pub(crate) const DUMP_AGAIN: Duration = Duration::from_secs(30);
+
 /// How long one step of a snapshot transfer may take.
 pub(crate) const SNAPSHOT_STEP_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -10,7 +10,7 @@ use holdfast_log::Log;
 use holdfast_mvcc::command::Command;
 use holdfast_mvcc::types::MemberId;
 use holdfast_mvcc::validate::{TXN_DEPTH_MAX, is_too_deep};
-use holdfast_storage::{Answer, Storage, Visible};
+use holdfast_storage::{Answer, Storage, StorageError, Visible};
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -75,6 +75,7 @@ impl Node {
             visible: storage.visible(),
             log_size: Mutex::new(dump::size_at_start(&storage, &log)),
             dump_hint: Notify::new(),
+            demanded: Mutex::new(None),
             stop: CancellationToken::new(),
             counters: Counters::default(),
             is_poisoned: AtomicBool::new(false),
@@ -267,9 +268,13 @@ impl Node {
         self.inner.shared.roster.departed()
     }
 
-    /// Asks for a dump now; returns when it is on its way.
-    pub async fn trigger_dump(&self) -> Result<(), NodeError> {
-        self.inner.raft.trigger().snapshot().await.map_err(|_| NodeError::Stopped)
+    /// Begins a dump now, also when one has just failed; returns when it is on its way. A running one is joined when
+    /// nothing was applied since it began; else one more follows it.
+    ///
+    /// # Errors
+    /// Why none was begun: no room for one, a failed stable store, the end of this member.
+    pub async fn trigger_dump(&self) -> Result<(), StorageError> {
+        self.inner.shared.demand_dump().await
     }
 
     /// Stops taking part: hands over leadership if it can, then ends all tasks. Waiting proposals end as

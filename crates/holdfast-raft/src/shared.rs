@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use holdfast_env::{Env, LogIndex};
+use holdfast_env::{BoxFuture, Env, LogIndex};
 use holdfast_log::Log;
-use holdfast_storage::{Storage, Visible};
+use holdfast_storage::{Snapshot, Storage, StorageError, Visible};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,8 +27,10 @@ pub(crate) struct Shared {
     pub(crate) visible: watch::Receiver<Visible>,
     /// Bytes of log; written by the state machine and the snapshot builder.
     pub(crate) log_size: Mutex<LogSize>,
-    /// Told when [`Shared::log_size`] wants a dump or a snapshot is finished. The dump loop waits on it.
+    /// Told when [`Shared::log_size`] wants a dump, one was demanded, or a snapshot is finished. The dump loop waits on it.
     pub(crate) dump_hint: Notify,
+    /// A dump that was begun without openraft, until openraft takes it up; then it knows how far the log may go.
+    pub(crate) demanded: Mutex<Option<SealedDump>>,
     /// Ends all tasks; cancelled by shutdown.
     pub(crate) stop: CancellationToken,
     pub(crate) counters: Counters,
@@ -37,6 +39,14 @@ pub(crate) struct Shared {
     pub(crate) leadership: Mutex<Leadership>,
     /// Who must not take part any more; shared with the connections.
     pub(crate) roster: Arc<Roster>,
+}
+
+/// A dump on its way.
+pub(crate) struct SealedDump {
+    /// The log's size where it was sealed, as [`LogSize::total`] counts it.
+    pub(crate) total: u64,
+    /// Gives the snapshot.
+    pub(crate) done: BoxFuture<'static, Result<Snapshot, StorageError>>,
 }
 
 /// Figures since the start.
@@ -63,6 +73,16 @@ impl Counters {
 }
 
 impl Shared {
+    /// Begins a dump now, whatever came of the one before; returns when it is sealed.
+    pub(crate) async fn demand_dump(&self) -> Result<(), StorageError> {
+        // What is applied before the seal only makes it seem that there is more log behind the snapshot.
+        let total = self.log_size.lock().total();
+        let done = self.storage.start_dump().await?;
+        *self.demanded.lock() = Some(SealedDump { total, done });
+        self.dump_hint.notify_one();
+        Ok(())
+    }
+
     /// Notes a sign of `leader`, elected in `term`.
     pub(crate) fn leader_sign(&self, term: u64, leader: u64) {
         if self.leadership.lock().sign(term, leader, self.env.clock.now()) {

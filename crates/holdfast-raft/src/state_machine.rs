@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::{Stream, StreamExt};
-use holdfast_env::BoxFuture;
 use holdfast_storage::{Applied, DispatchBody, DispatchItem, IncomingSnapshot, Snapshot, StorageError};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -19,7 +18,7 @@ use parking_lot::Mutex;
 use crate::codec::{self, CodecError, EntryBody};
 use crate::limits::FRAME_PAYLOAD_BYTES;
 use crate::peer::roster::Departure;
-use crate::shared::Shared;
+use crate::shared::{SealedDump, Shared};
 use crate::types::{
     Membership, RaftEntry, RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, from_raft, to_raft,
 };
@@ -33,7 +32,7 @@ pub(crate) enum SnapshotData {
     Local(Snapshot),
     /// Received from the leader, to be verified and installed.
     Incoming(IncomingSnapshot),
-    /// There is none: a dump failed before the first snapshot.
+    /// There is none: a dump failed before the first snapshot, or the last one was found damaged.
     None,
 }
 
@@ -145,11 +144,17 @@ impl StateMachine {
         Ok(())
     }
 
-    /// Seals the state for a dump.
+    /// Takes up the dump that somebody has demanded, or seals the state for one.
     async fn start_builder(&self) -> Result<SnapshotBuilder, StorageError> {
-        let sealed_total = self.shared.log_size.lock().total();
-        let dump = self.shared.storage.start_dump_by_policy().await?;
-        Ok(SnapshotBuilder { shared: Arc::clone(&self.shared), sealed_total, dump: Mutex::new(Some(dump)) })
+        let demanded = self.shared.demanded.lock().take();
+        let dump = match demanded {
+            Some(dump) => dump,
+            None => {
+                let total = self.shared.log_size.lock().total();
+                SealedDump { total, done: self.shared.storage.start_dump_by_policy().await? }
+            }
+        };
+        Ok(SnapshotBuilder { shared: Arc::clone(&self.shared), dump: Mutex::new(Some(dump)) })
     }
 }
 
@@ -197,11 +202,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Ok(builder) => Some(builder),
             Err(error) if force => {
                 tracing::error!(%error, "a snapshot is needed and cannot be started");
-                Some(SnapshotBuilder {
-                    shared: Arc::clone(&self.shared),
-                    sealed_total: 0,
-                    dump: Mutex::new(None),
-                })
+                Some(SnapshotBuilder { shared: Arc::clone(&self.shared), dump: Mutex::new(None) })
             }
             Err(error) => {
                 tracing::warn!(%error, "the dump does not start; it is tried again with more log");
@@ -242,17 +243,22 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
+    /// None is the end of this member when a follower needs one. Where there has to be one and it was found damaged, the
+    /// follower waits for the dump that replaces it.
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
-        self.shared.storage.current_snapshot().map(into_raft).transpose()
+        match self.shared.storage.current_snapshot() {
+            Some(snapshot) => into_raft(snapshot).map(Some),
+            None if self.shared.log.state().purged.is_some() => Ok(Some(no_snapshot())),
+            None => Ok(None),
+        }
     }
 }
 
 /// Waits for a dump that has been sealed.
 pub(crate) struct SnapshotBuilder {
     shared: Arc<Shared>,
-    sealed_total: u64,
     /// `None` when the dump did not start. Locked only because openraft wants builders that can be shared.
-    dump: Mutex<Option<BoxFuture<'static, Result<Snapshot, StorageError>>>>,
+    dump: Mutex<Option<SealedDump>>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -262,13 +268,13 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     /// given again: a failed dump must not stop the member.
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let dump = self.dump.get_mut().take();
-        let built = match dump {
-            Some(dump) => dump.await,
-            None => Err(StorageError::Closed),
+        let (total, built) = match dump {
+            Some(SealedDump { total, done }) => (total, done.await),
+            None => (0, Err(StorageError::Closed)),
         };
         let result = match built {
             Ok(snapshot) => {
-                self.shared.log_size.lock().snapshot_taken(snapshot.bytes, self.sealed_total);
+                self.shared.log_size.lock().snapshot_taken(snapshot.bytes, total);
                 into_raft(snapshot)
             }
             Err(error) => {
@@ -276,13 +282,17 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 self.shared.log_size.lock().dump_failed(self.shared.config.dump_log_bytes);
                 match self.shared.storage.current_snapshot() {
                     Some(snapshot) => into_raft(snapshot),
-                    None => Ok(RaftSnapshot { meta: SnapshotMeta::default(), snapshot: SnapshotData::None }),
+                    None => Ok(no_snapshot()),
                 }
             }
         };
         self.shared.dump_hint.notify_one();
         result
     }
+}
+
+fn no_snapshot() -> RaftSnapshot {
+    RaftSnapshot { meta: SnapshotMeta::default(), snapshot: SnapshotData::None }
 }
 
 fn into_raft(snapshot: Snapshot) -> Result<RaftSnapshot, io::Error> {

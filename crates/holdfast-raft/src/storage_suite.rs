@@ -102,6 +102,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
             proposals: Arc::new(Proposals::new(0, 1 << 20)),
             log_size: parking_lot::Mutex::new(LogSize::new(0, 0)),
             dump_hint: Notify::new(),
+            demanded: parking_lot::Mutex::new(None),
             stop: CancellationToken::new(),
             is_poisoned: std::sync::atomic::AtomicBool::new(false),
             leadership: parking_lot::Mutex::default(),

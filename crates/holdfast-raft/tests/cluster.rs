@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_mvcc::command::{Command, Compact};
 use holdfast_mvcc::validate::TXN_DEPTH_MAX;
 use holdfast_raft::NodeError;
+use holdfast_storage::{CancelReason, DispatcherState, StorageError};
 use support::{Cluster, PATIENCE, eventually, get, nested, put};
 
 /// More log than any test here writes.
@@ -206,6 +207,70 @@ async fn a_single_member_is_its_own_cluster() {
     cluster.restart(0).await;
     cluster.member(0).node.linearize(PATIENCE).await.unwrap();
     assert_eq!(get(&cluster.member(0).storage, "k").as_deref(), Some("v"));
+    cluster.stop_all().await;
+}
+
+/// The leader is sent back what it sent: it reads its snapshot through, and takes another one at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_rots_while_its_member_runs_is_replaced_and_sent() {
+    let mut cluster = Cluster::start(3, 256 << 10).await;
+    let leader = cluster.leader(&[]).await;
+    let follower = (leader + 1) % 3;
+    put(&cluster.member(leader).node, "before", b"1", PATIENCE).await.unwrap();
+    cluster.stop(follower).await;
+    let had = cluster.member(leader).log.state().last;
+    for n in 0..100 {
+        put(&cluster.member(leader).node, &format!("k{}", n % 10), &[n; 20_000], PATIENCE).await.unwrap();
+    }
+    put(&cluster.member(leader).node, "meanwhile", b"2", PATIENCE).await.unwrap();
+    eventually("a log that begins behind what the follower has", || {
+        (cluster.member(leader).log.state().purged > had).then_some(())
+    })
+    .await;
+    // None that begins by itself may replace the one that rots.
+    cluster.member(leader).node.trigger_dump().await.unwrap();
+    eventually("a snapshot of all", || {
+        let status = cluster.member(leader).storage.status();
+        (status.state == DispatcherState::Normal && status.snapshot == status.visible.log_id).then_some(())
+    })
+    .await;
+    cluster.rot_snapshot(leader);
+    let damaged = cluster.member(leader).storage.damaged_snapshots();
+    cluster.restart(follower).await;
+    cluster.sees(follower, "meanwhile", "2").await;
+    assert_eq!(*damaged.borrow(), 1);
+    assert_eq!(*cluster.member(leader).halted.borrow(), None);
+    put(&cluster.member(follower).node, "after", b"3", PATIENCE).await.unwrap();
+    cluster.stop_all().await;
+}
+
+/// What a person asks for does not wait as the next dump by policy does, and a refusal says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_by_hand_begins_at_once_after_one_that_failed() {
+    let mut cluster = Cluster::start(1, NO_DUMPS).await;
+    let member = cluster.member(0);
+    let is_postponed = async {
+        loop {
+            put(&member.node, "k", b"v", PATIENCE).await.unwrap();
+            member.node.trigger_dump().await.unwrap();
+            member.storage.cancel_dump(CancelReason::Admin);
+            let refused = member.storage.start_dump_by_policy().await.err();
+            if let Some(StorageError::DumpPostponed { wait }) = refused {
+                return wait;
+            }
+        }
+    };
+    let wait = tokio::time::timeout(PATIENCE, is_postponed).await.expect("one is cancelled in time");
+    assert!(wait > Duration::from_secs(20), "{wait:?}");
+    let visible = put(&member.node, "k", b"w", PATIENCE).await.unwrap().log_id;
+    member.node.trigger_dump().await.unwrap();
+    let dumped = eventually("the snapshot", || {
+        let snapshot = member.storage.current_snapshot()?;
+        (snapshot.applied.log_id >= Some(visible)).then_some(())
+    });
+    tokio::time::timeout(wait / 2, dumped).await.expect("it does not wait");
+    member.storage.shutdown().await;
+    assert!(matches!(member.node.trigger_dump().await, Err(StorageError::Closed)));
     cluster.stop_all().await;
 }
 

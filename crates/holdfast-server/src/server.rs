@@ -7,7 +7,7 @@ use holdfast_env::{Env, TaskHandle};
 use holdfast_mvcc::command::{Command, MemberAttributes};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::{Departure, GrpcNet, GrpcNetConfig, Log, LogConfig, Member, Node, NodeConfig};
-use holdfast_storage::{Storage, StorageConfig};
+use holdfast_storage::{Storage, StorageConfig, StorageError};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -170,10 +170,10 @@ impl Server {
         self.frontend.watch_figures()
     }
 
-    /// Starts a dump.
+    /// Begins a dump now, and returns when it is on its way.
     ///
-    /// Errors: the member applies nothing any more, or stops.
-    pub async fn dump(&self) -> Result<(), holdfast_raft::NodeError> {
+    /// Errors: why none was begun.
+    pub async fn dump(&self) -> Result<(), StorageError> {
         self.frontend.node.trigger_dump().await
     }
 

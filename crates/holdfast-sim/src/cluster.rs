@@ -3,12 +3,13 @@
 //! # A run
 //! *Safety phase.* Clients write, delete, compact and read through all members, watchers follow the changes, and a
 //! nemesis cuts links, crashes machines (what was not synced is lost or torn), stops members at named points in the
-//! middle of what they do, starts dumps, and holds members back until they need a snapshot. All the while the
-//! invariants of each member are checked.
+//! middle of what they do, starts dumps, holds members back until they need a snapshot, lets bits rot, loses stores and
+//! fills disks. Members are added as learners or voters under new ids, promoted and removed, and lose their whole disk,
+//! whereupon another one takes their place. All the while the invariants of each member are checked.
 //!
-//! *Liveness phase.* All is healed and started. Then there has to be a leader within some election timeouts, every
-//! member has to acknowledge a write, all have to come level, to dump, to work as usual again, and to let go of what is
-//! compacted.
+//! *Liveness phase.* All is healed and started. Then there has to be a leader within some election timeouts, the members
+//! have to be those that were asked for, every one has to acknowledge a write, all have to come level, to vote, to dump,
+//! to work as usual again, and to let go of what is compacted.
 //!
 //! Then what was recorded is judged (module `judge`).
 //!
@@ -16,15 +17,18 @@
 //!
 //! # What is not in it
 //! The stable store is kept by an engine of the storage crate that exists for this (sled and redb do their own file
-//! access). The server crate with its gRPC is not in it; watchers read what its watches read. The membership does not
-//! change during a run.
+//! access). The server crate with its gRPC is not in it; watchers read what its watches read. So nobody publishes its
+//! name, and nothing is refused for it; a member never starts with an empty disk under an id that had one.
 
+mod changes;
+mod full;
 mod harm;
 mod history;
 mod judge;
 mod life;
 mod member;
 mod nemesis;
+mod places;
 mod recovery;
 mod sabotage;
 mod watcher;
@@ -59,11 +63,11 @@ pub struct RunConfig {
     pub duration: Duration,
     /// Syncs that the disks pretend to do: a planted fault, to show that the judge sees its effect.
     pub lie: Option<Lie>,
-    /// Also harms disks, in ways that a member makes up for by itself: rotten and lost stores.
+    /// Also harms disks, in ways that a member makes up for by itself, or once there is room again: rotten snapshots and
+    /// stores, lost stores, full disks.
     pub harms: bool,
-    /// Harms snapshots, too. Not in a usual run: a leader that has not read its snapshot through sends it again and again
-    /// to a follower that refuses it, and the liveness phase says so (seed 121).
-    pub rot: bool,
+    /// Also changes who takes part.
+    pub changes: bool,
     /// A fault that is planted in every member.
     pub fault: Option<Fault>,
     /// The only point at which members are stopped; all when `None`.
@@ -103,6 +107,30 @@ pub struct Report {
     pub lost_stores: u64,
     /// Elections that a member has gone through while it dumped.
     pub elections_in_dumps: u64,
+    /// Disks that were lost with all that was on them.
+    pub lost_disks: u64,
+    /// New members that took the place of one whose disk was lost.
+    pub replaced: u64,
+    /// Logs that had no room for a segment.
+    pub full_logs: u64,
+    /// Stable stores that had no room, so that nothing was applied until a restart.
+    pub full_stores: u64,
+    /// Full disks on which a dump was refused or cancelled.
+    pub full_dumps: u64,
+    /// Writes that were refused for want of room for the log.
+    pub refused_no_space: u64,
+    /// Learners added.
+    pub learners_added: u64,
+    /// Members added that are to vote.
+    pub voters_added: u64,
+    /// Learners promoted, beside those at the end.
+    pub promoted: u64,
+    /// Members removed, beside those whose disk was lost.
+    pub removed: u64,
+    /// Members that have heard that they were removed.
+    pub departures: u64,
+    /// Additions whose outcome was not known.
+    pub changes_unsure: u64,
     /// The highest revision.
     pub revision: u64,
 }
@@ -144,7 +172,7 @@ impl RunConfig {
             duration,
             lie: None,
             harms: true,
-            rot: false,
+            changes: true,
             fault: None,
             only: None,
         }

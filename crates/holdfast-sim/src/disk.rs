@@ -63,6 +63,8 @@ struct State {
     failures: BTreeMap<u64, io::ErrorKind>,
     /// Bytes that files may take together.
     capacity: Option<u64>,
+    /// Files whose path begins so cannot grow.
+    full: Option<String>,
     lie: Option<Lie>,
     locks: BTreeSet<PathBuf>,
     /// Writes to each file so far.
@@ -98,6 +100,7 @@ impl SimDisk {
             power_off_at: None,
             failures: BTreeMap::new(),
             capacity: None,
+            full: None,
             lie: None,
             locks: BTreeSet::new(),
             writes: BTreeMap::new(),
@@ -182,6 +185,33 @@ impl SimDisk {
     /// Bounds the bytes of all files together; `None` lifts the bound.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.shared.lock().capacity = bytes;
+    }
+
+    /// From now on files whose path begins so cannot grow: as if they were on a file system of their own, which is full.
+    pub fn fill(&self, prefix: &str) {
+        self.shared.lock().full = Some(prefix.to_owned());
+    }
+
+    /// Lifts every bound on what files may take.
+    pub fn relieve(&self) {
+        let mut state = self.shared.lock();
+        (state.full, state.capacity) = (None, None);
+    }
+
+    /// Bytes that all files take.
+    pub fn used(&self) -> u64 {
+        self.shared.lock().image.used()
+    }
+
+    /// Another, empty disk takes the place of this one; the processes have died.
+    pub fn wipe(&self) {
+        let mut state = self.shared.lock();
+        state.image = Image::default();
+        state.writes.clear();
+        state.failures.clear();
+        state.life += 1;
+        state.locks.clear();
+        (state.full, state.capacity) = (None, None);
     }
 
     /// From now on syncs of this kind answer without doing anything, as a disk does whose cache lies. For tests that
@@ -299,12 +329,12 @@ impl State {
 
     fn check_space(&self, inode: InodeId, end: u64) -> io::Result<()> {
         let grows = end.saturating_sub(self.image.len(inode));
-        match self.capacity {
-            Some(capacity) if grows > 0 && self.image.used() + grows > capacity => {
-                Err(io::Error::new(io::ErrorKind::StorageFull, "the simulated disk is full"))
-            }
-            _ => Ok(()),
+        let is_over = self.capacity.is_some_and(|capacity| self.image.used() + grows > capacity)
+            || self.full.as_ref().is_some_and(|prefix| self.image.is_under(inode, prefix));
+        if grows > 0 && is_over {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the simulated disk is full"));
         }
+        Ok(())
     }
 }
 
@@ -365,8 +395,11 @@ impl Disk for SimDisk {
         Ok(Box::new(SimLock { shared: Arc::clone(&self.shared), path: path.to_owned(), life: state.life }))
     }
 
-    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let state = self.state()?;
+        if state.full.as_ref().is_some_and(|prefix| path.to_string_lossy().starts_with(prefix)) {
+            return Ok(0);
+        }
         Ok(state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.image.used())))
     }
 }

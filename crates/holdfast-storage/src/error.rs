@@ -45,6 +45,12 @@ pub enum StorageError {
         /// What is wrong with it.
         detail: String,
     },
+    /// There is no such snapshot any more: it was replaced, or found damaged. Take the current one.
+    #[error("the snapshot {id} is not the current one any more")]
+    NotCurrent {
+        /// Its id.
+        id: String,
+    },
     /// Something on disk was written by a newer release. Nothing was changed.
     #[error(
         "{} was written by a newer release of this program ({detail}); nothing was changed: \

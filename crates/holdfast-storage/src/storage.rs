@@ -41,6 +41,8 @@ struct Inner {
     queue_space: Arc<Semaphore>,
     /// Keys and logical bytes as they were read last.
     figures: Mutex<(usize, u64)>,
+    /// Held by who reads a snapshot through: who sends the same one waits for the outcome.
+    checking: tokio::sync::Mutex<()>,
     /// Taken by the shutdown.
     tasks: Mutex<Vec<TaskHandle>>,
 }
@@ -93,8 +95,8 @@ impl Storage {
             let state = view.state.read();
             Mutex::new((state.keys(), state.logical_bytes()))
         };
-        let tasks = Mutex::new(tasks);
-        Ok(Self { inner: Arc::new(Inner { shared, queue, control, queue_space, figures, tasks }) })
+        let (checking, tasks) = (tokio::sync::Mutex::default(), Mutex::new(tasks));
+        Ok(Self { inner: Arc::new(Inner { shared, queue, control, queue_space, figures, checking, tasks }) })
     }
 
     /// What the stable store contained when it was opened, or contains since the last install.
@@ -308,9 +310,29 @@ impl Storage {
         Ok(Box::pin(async move { is_done.await.unwrap_or(Err(StorageError::Closed)) }))
     }
 
-    /// The newest verified snapshot.
+    /// The newest snapshot. The one that a start found is read through a while later; see [`Storage::check_snapshot`].
     pub fn current_snapshot(&self) -> Option<Snapshot> {
         self.shared().snapshots.current()
+    }
+
+    /// Makes sure that a snapshot is the current one and good, before it is sent: reads it through unless this process has,
+    /// in steps. Blocks on files: call it where that is allowed. One that is bad is put out of the way.
+    ///
+    /// # Errors
+    /// [`StorageError::BadSnapshot`] and [`StorageError::NotCurrent`]: take the current one, or a dump.
+    pub async fn check_snapshot(&self, id: &str) -> Result<(), StorageError> {
+        let _turn = self.inner.checking.lock().await;
+        self.shared().snapshots.check_in_steps(id).await
+    }
+
+    /// Has a snapshot read through again before it is sent again: a receiver has refused it.
+    pub fn doubt_snapshot(&self, id: &str) {
+        self.shared().snapshots.doubt(id);
+    }
+
+    /// How many snapshots were found damaged while they were current, since the start. A dump replaces the last one.
+    pub fn damaged_snapshots(&self) -> watch::Receiver<u64> {
+        self.shared().snapshots.damaged()
     }
 
     /// Begins to receive a snapshot, written aside.

@@ -283,6 +283,42 @@ async fn a_snapshot_that_rots_inside_is_found_before_it_is_used() {
     }
 }
 
+/// Who sends it has it read through, once, and again when somebody has found it bad.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_read_through_before_it_is_sent() {
+    for engine in [EngineKind::Sled, EngineKind::Redb] {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = dir.path().join("snapshots");
+        let mut member = Member::open(dir.path(), engine).await;
+        member.run(some_commands(50)).await;
+        let good = member.dump().await;
+        member.close().await;
+        let path = files(&snapshots, "snap").remove(0);
+        let whole = std::fs::read(&path).unwrap();
+        let mut rotten = whole.clone();
+        let middle = rotten.len() / 2;
+        rotten[middle] ^= 1;
+        let member = Member::open(dir.path(), engine).await;
+        let mut damaged = member.storage.damaged_snapshots();
+        within(member.storage.check_snapshot(&good.id)).await.unwrap();
+        std::fs::write(&path, &rotten).unwrap();
+        within(member.storage.check_snapshot(&good.id)).await.expect("it is read once");
+        member.storage.doubt_snapshot(&good.id);
+        let found = within(member.storage.check_snapshot(&good.id)).await;
+        assert!(matches!(found, Err(StorageError::BadSnapshot { .. })), "{engine:?}: {found:?}");
+        assert_eq!(*damaged.borrow_and_update(), 1);
+        assert_eq!(files(&snapshots, "bad").len(), 1, "{engine:?}");
+        let gone = within(member.storage.check_snapshot(&good.id)).await;
+        assert!(matches!(gone, Err(StorageError::NotCurrent { .. })), "{engine:?}: {gone:?}");
+        // Of the same state, so it has the same name.
+        assert_eq!(member.dump().await.id, good.id);
+        within(member.storage.check_snapshot(&good.id)).await.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole, "{engine:?}");
+        assert!(!damaged.has_changed().unwrap());
+        member.close().await;
+    }
+}
+
 /// And a dump that would only repeat it is made all the same, and replaces it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_dump_is_spared_for_a_snapshot_that_was_not_read() {

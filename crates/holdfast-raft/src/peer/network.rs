@@ -121,7 +121,8 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 
     async fn new_client(&mut self, target: u64, node: &PeerNode) -> PeerNetwork {
         let link = self.peers.link(target, node);
-        PeerNetwork { link, from: self.peers.identity.member, append_timeout: self.append_timeout }
+        let (from, roster) = (self.peers.identity.member, Arc::clone(&self.peers.roster));
+        PeerNetwork { link, from, roster, append_timeout: self.append_timeout }
     }
 }
 
@@ -129,6 +130,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 pub(crate) struct PeerNetwork {
     link: Link,
     from: u64,
+    roster: Arc<Roster>,
     append_timeout: Duration,
 }
 
@@ -316,7 +318,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
                 "there is no snapshot to send",
             )));
         };
-        let sent = snapshot::send(self.link.clone(), vote, snapshot.meta, local, cancel).await?;
+        let (link, roster) = (self.link.clone(), Arc::clone(&self.roster));
+        let sent = snapshot::send(link, roster, vote, snapshot.meta, local, cancel).await?;
         sent.map(SnapshotResponse::new).map_err(|reason| {
             tracing::warn!(
                 peer = format!("{:x}", self.link.peer()),

@@ -64,6 +64,11 @@ impl Roster {
         last.is_none_or(|last| last.index().get() == 0)
     }
 
+    /// This member's own state, until the shutdown.
+    pub(crate) fn storage(&self) -> Option<Storage> {
+        self.stores.lock().as_ref().map(|(_, storage)| storage.clone())
+    }
+
     /// Lets go of the member's own log and state.
     pub(crate) fn close(&self) {
         drop(self.stores.lock().take());

@@ -4,14 +4,16 @@
 //! leader                         follower
 //!   Hello            ──────────►
 //!                    ◄──────────   Hello
-//!   SnapshotBegin    ──────────►
+//!   SnapshotBegin    ──────────►   of a snapshot that was read through since the start
 //!                    ◄──────────   SnapshotHave: how much of it is there already
 //!   SnapshotChunk…, SnapshotEnd (length and CRC-32C of all bytes)
 //!                    ◄──────────   SnapshotResponse, once installed
 //! ```
 //! A transfer that broke goes on where it was: the follower keeps what it has, under the snapshot's id, until a snapshot
 //! with another id comes or the process ends. Equal ids mean equal content, so another leader may go on with it.
-//! Each chunk is checked before it is written, and the whole before it is installed.
+//! Each chunk is checked before it is written, and the whole before it is installed. The leader reads through what it
+//! sends unless it has already, and again when a follower has refused it: a damaged snapshot is replaced by a dump, and
+//! openraft, which tries again, then finds that one.
 //!
 //! Both ends block on files, so both run where that is allowed.
 
@@ -28,6 +30,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
+use super::roster::Roster;
 use crate::codec::rpc::{self, Body, decode_message, encode_message};
 use crate::limits::{FRAME_PAYLOAD_BYTES, INSTALL_BYTES_PER_SECOND, SNAPSHOT_STEP_TIMEOUT, within};
 use crate::state_machine::SnapshotData;
@@ -36,6 +39,7 @@ use crate::types::{Raft, RaftVote, SnapshotMeta, TypeConfig};
 /// Sends a snapshot and waits until it is installed. The inner error says why it was not.
 pub(crate) async fn send(
     link: Link,
+    roster: Arc<Roster>,
     vote: RaftVote,
     meta: SnapshotMeta,
     snapshot: Snapshot,
@@ -47,7 +51,7 @@ pub(crate) async fn send(
     let transfer = Box::pin(async move {
         let peer = format!("{:x}", link.peer());
         tracing::info!(peer, bytes = snapshot.bytes, id = snapshot.id, "sending a snapshot");
-        let work = std::pin::pin!(transfer(&link, &vote, &meta, &snapshot));
+        let work = std::pin::pin!(checked_transfer(&link, &roster, &vote, &meta, &snapshot));
         match futures::future::select(work, is_cancelled).await {
             // The asker may be gone: then nobody needs the outcome.
             Either::Left((outcome, _)) => {
@@ -66,19 +70,56 @@ pub(crate) async fn send(
     }
 }
 
+/// Why a snapshot was not sent, or not installed.
+enum Failure {
+    /// The connection or this end failed.
+    Broken(String),
+    /// The follower has all of it, and does not take it.
+    Refused(String),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Broken(reason)
+    }
+}
+
+/// Holds on to the storage no longer than it takes to check: a transfer may outlive the member.
+async fn checked_transfer(
+    link: &Link,
+    roster: &Roster,
+    vote: &RaftVote,
+    meta: &SnapshotMeta,
+    snapshot: &Snapshot,
+) -> Result<RaftVote, String> {
+    let storage = roster.storage().ok_or("the member is stopping")?;
+    storage.check_snapshot(&snapshot.id).await.map_err(|error| error.to_string())?;
+    drop(storage);
+    match transfer(link, vote, meta, snapshot).await {
+        Ok(vote) => Ok(vote),
+        Err(Failure::Broken(reason)) => Err(reason),
+        Err(Failure::Refused(reason)) => {
+            if let Some(storage) = roster.storage() {
+                storage.doubt_snapshot(&snapshot.id);
+            }
+            Err(reason)
+        }
+    }
+}
+
 async fn transfer(
     link: &Link,
     vote: &RaftVote,
     meta: &SnapshotMeta,
     snapshot: &Snapshot,
-) -> Result<RaftVote, String> {
+) -> Result<RaftVote, Failure> {
     let env = link.env();
     let mut duplex = link.open(Lane::Snapshot).await?;
     put(env, &duplex, rpc::snapshot_begin(vote, meta, snapshot.id.clone(), snapshot.bytes)).await?;
     let have = match receive(env, &mut duplex, SNAPSHOT_STEP_TIMEOUT).await? {
         Body::SnapshotHave(have) => have,
-        Body::SnapshotResponse(response) => return rpc::snapshot_response_from(response),
-        other => return Err(format!("an answer of another kind: {other:?}")),
+        Body::SnapshotResponse(response) => return Ok(rpc::snapshot_response_from(response)?),
+        other => return Err(unexpected(&other)),
     };
     let (mut offset, mut crc) = match crc_of_first(snapshot, have.bytes)? {
         Some(crc) if crc == have.crc32c => (have.bytes, crc),
@@ -97,9 +138,13 @@ async fn transfer(
     }
     put(env, &duplex, Body::SnapshotEnd(pb::SnapshotEnd { bytes: offset, crc32c: crc })).await?;
     match receive(env, &mut duplex, install_limit(offset)).await? {
-        Body::SnapshotResponse(response) => rpc::snapshot_response_from(response),
-        other => Err(format!("an answer of another kind: {other:?}")),
+        Body::SnapshotResponse(response) => rpc::snapshot_response_from(response).map_err(Failure::Refused),
+        other => Err(unexpected(&other)),
     }
+}
+
+fn unexpected(body: &Body) -> Failure {
+    Failure::Broken(format!("an answer of another kind: {body:?}"))
 }
 
 /// The part of the file from `offset` on, at most to `end`.

@@ -347,6 +347,18 @@ impl Cluster {
         log.shutdown().await;
     }
 
+    /// Changes a bit in the middle of a member's newest snapshot, whether the member runs or not.
+    pub(crate) fn rot_snapshot(&self, place: usize) {
+        let dir = std::fs::read_dir(self.path(place).join("store/snapshots")).unwrap();
+        let paths = dir.map(|entry| entry.unwrap().path());
+        let path = paths.into_iter().find(|path| path.extension().is_some_and(|e| e == "snap")).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        // In place: who has the file open reads what is rotten.
+        std::fs::write(&path, bytes).unwrap();
+    }
+
     /// Throws a stopped member's disk away.
     pub(crate) fn wipe(&self, place: usize) {
         assert!(self.members[place].is_none(), "only a member that is down can be wiped");

@@ -1,11 +1,19 @@
 //! Damage to disks beside what crashes do to them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use holdfast_env::Disk;
 
 use super::member::Machines;
 use crate::world::SimRng;
+
+/// What a member has not made up for yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Harmed {
+    /// The index at which the snapshot ends that has rotted; a newer one makes up for it. `None` when it is the store that
+    /// was harmed: that is rebuilt by the next start.
+    pub snapshot: Option<u64>,
+}
 
 /// Damage to a disk that a member makes up for by itself. Two at once it could not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,12 +27,12 @@ pub(super) enum Harm {
 }
 
 impl Machines {
-    /// Damages the disk of a member that is down, unless it has been damaged before and the member has not come back
-    /// since.
+    /// Damages a disk, unless it has been damaged before and the member has not made up for it since. A stable store is
+    /// damaged only while its member is down.
     pub(super) fn harm(&self, index: usize, harm: Harm, rng: &SimRng) {
         let machine = self.machine(index);
         let mut harmed = machine.harm.lock();
-        if harmed.is_some() || machine.life.lock().is_some() {
+        if harmed.is_some() || (harm != Harm::RottenSnapshot && machine.life.lock().is_some()) {
             return;
         }
         let under = |part: &str, end: &str| -> Vec<(PathBuf, u64)> {
@@ -56,6 +64,12 @@ impl Machines {
             Harm::RottenStore => report.rotten_stores += 1,
             Harm::LostStore => report.lost_stores += 1,
         });
-        *harmed = Some(harm);
+        *harmed = Some(Harmed { snapshot: (harm == Harm::RottenSnapshot).then(|| index_of(path)) });
     }
+}
+
+/// The index in the name of a snapshot's file.
+fn index_of(path: &Path) -> u64 {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    name.split('-').nth(1).and_then(|index| index.parse().ok()).unwrap_or_default()
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use holdfast_env::LogId;
 use holdfast_log::Log;
 use holdfast_raft::Node;
 use holdfast_storage::{DispatcherState, Storage, Visible};
 use parking_lot::Mutex;
 
-use super::harm::Harm;
+use super::full::Full;
+use super::harm::Harmed;
 use super::history::Violation;
 use crate::world::SimSpawn;
 
@@ -23,8 +23,6 @@ pub(super) struct Life {
     pub log: Log,
     /// Its tasks.
     pub spawn: SimSpawn,
-    /// The newest snapshot that it began with.
-    pub snapshot_at_start: Option<LogId>,
     /// What its readers have seen last.
     pub seen: Arc<Mutex<Visible>>,
 }
@@ -45,7 +43,12 @@ impl Life {
     }
 
     /// What must hold at any time.
-    pub(super) fn check(&self, index: usize, harm: &mut Option<Harm>) -> Result<(), Violation> {
+    pub(super) fn check(
+        &self,
+        index: usize,
+        full: Option<Full>,
+        harmed: &mut Option<Harmed>,
+    ) -> Result<(), Violation> {
         let status = self.storage.status();
         let log = self.log.state();
         let wrong = |what: &str| {
@@ -54,7 +57,7 @@ impl Life {
                 log.purged, log.last
             )))
         };
-        if status.state == DispatcherState::Poisoned {
+        if status.state == DispatcherState::Poisoned && full.is_none() {
             return wrong("its store is poisoned although its disk is sound");
         }
         if status.durable > status.stable || status.stable > status.visible.log_id {
@@ -63,11 +66,11 @@ impl Life {
         if status.snapshot > status.durable {
             return wrong("the snapshot is ahead of the durable store");
         }
-        // A snapshot is read through some time after the start: one that is rotten is made up for by the next one.
-        if *harm != Some(Harm::RottenSnapshot) || status.snapshot > self.snapshot_at_start {
-            *harm = None;
+        let snapshot = status.snapshot.map(|snapshot| snapshot.index().get());
+        if harmed.is_some_and(|harmed| harmed.snapshot.is_none() || snapshot > harmed.snapshot) {
+            *harmed = None;
         }
-        if log.purged > status.snapshot && harm.is_none() {
+        if log.purged > status.snapshot && harmed.is_none() {
             return wrong("the log is purged beyond the snapshot");
         }
         if log.last.max(status.snapshot) < status.stable {

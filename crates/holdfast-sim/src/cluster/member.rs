@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::RunConfig;
-use super::harm::Harm;
+use super::full::Full;
+use super::harm::Harmed;
 use super::history::{History, LifeSink, Violation};
 use super::life::Life;
+use super::places::{Place, Places};
 use super::sabotage::{Armed, Saboteur};
 use crate::disk::SimDisk;
 use crate::network::{Host, Network};
@@ -37,6 +39,9 @@ const COMMITTER_US_MAX: [u64; 4] = [500, 5_000, 50_000, COMMITTER_US_SLOW];
 /// The latest that it comes.
 const COMMITTER_US_SLOW: u64 = 400_000;
 
+/// Machines beside those of the first members, for those that come later.
+const SPARE_MACHINES: usize = 2;
+
 /// The machines of one cluster. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Machines {
@@ -54,6 +59,7 @@ pub(super) struct Shared {
     dump_log_bytes: u64,
     memory_bytes: usize,
     machines: Vec<Machine>,
+    places: Places,
     /// Lives that are over, until somebody has time to drop what they held: a life may end in the middle of anything.
     graves: Mutex<Vec<Life>>,
 }
@@ -65,7 +71,9 @@ pub(super) struct Machine {
     /// The next life's committer is slow.
     is_slow: Mutex<bool>,
     /// What its disk has lost beside what crashes take, until the member has made up for it.
-    pub(super) harm: Mutex<Option<Harm>>,
+    pub(super) harm: Mutex<Option<Harmed>>,
+    /// What has no room left.
+    pub(super) full: Mutex<Option<Full>>,
     /// The dump that runs, if one does, and the term in which it was seen first.
     dumping_since: Mutex<Option<Term>>,
 }
@@ -89,7 +97,8 @@ impl Machines {
     /// Machines with empty disks.
     pub(super) fn new(rng: &SimRng, history: &History, config: RunConfig) -> Self {
         let network = Network::new(rng.next_u64(), DELAY_US_MAX);
-        let machines = (0..config.members)
+        let count = config.members + SPARE_MACHINES;
+        let machines = (0..count)
             .map(|index| {
                 network.place(&address(index), Host(index));
                 let disk = SimDisk::new(rng.next_u64());
@@ -102,6 +111,7 @@ impl Machines {
                     armed: Mutex::new(None),
                     is_slow: Mutex::new(false),
                     harm: Mutex::new(None),
+                    full: Mutex::new(None),
                     dumping_since: Mutex::new(None),
                 }
             })
@@ -116,6 +126,7 @@ impl Machines {
             dump_log_bytes: rng.pick(&DUMP_LOG_BYTES),
             memory_bytes: rng.pick(&MEMORY_BYTES),
             machines,
+            places: Places::new(config.members, count),
             graves: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -126,9 +137,19 @@ impl Machines {
         &self.shared.config
     }
 
-    /// How many there are.
+    /// How many there are, those where nobody lives among them.
     pub(super) fn count(&self) -> usize {
         self.shared.machines.len()
+    }
+
+    /// Who lives where.
+    pub(super) fn places(&self) -> &Places {
+        &self.shared.places
+    }
+
+    /// The machines where somebody lives.
+    pub(super) fn taken(&self) -> Vec<usize> {
+        self.shared.places.taken().into_keys().collect()
     }
 
     /// True when a value may be larger than one batch of the engine.
@@ -180,9 +201,10 @@ impl Machines {
         Ok(())
     }
 
-    /// Starts the member of a machine, when it does not run. Whatever a crash left on its disk must do for a start; it
+    /// Starts the member of a machine, when there is one and it does not run. Whatever a crash left on its disk must do for a start; it
     /// may be stopped on the way, and then does not run.
     pub(super) async fn start(&self, index: usize) -> Result<(), Violation> {
+        let Place::Taken { .. } = self.shared.places.at(index) else { return Ok(()) };
         if self.life(index).is_some() {
             return Ok(());
         }
@@ -260,11 +282,12 @@ impl Machines {
         let status = storage.status();
         shared.history.trace(("opened", index, log.state().purged, log.state().last));
         shared.history.trace(("opened", index, status.snapshot, status.durable, status.stable));
-        let node = Node::start(&env, self.node_config(index), log.clone(), storage.clone())
+        let node_config = self.node_config(index).ok_or("nobody lives there any more")?;
+        let node = Node::start(&env, node_config, log.clone(), storage.clone())
             .await
             .map_err(|error| error.to_string())?;
         let seen = Arc::new(Mutex::new(seen));
-        Ok(Life { node, storage, log, spawn, snapshot_at_start: status.snapshot, seen })
+        Ok(Life { node, storage, log, spawn, seen })
     }
 
     /// Crashes a member: its tasks end, its connections break, its disk loses what was not synced.
@@ -287,6 +310,16 @@ impl Machines {
         if let Some(life) = machine.life.lock().take() {
             self.shared.graves.lock().push(life);
         }
+    }
+
+    /// What was to happen to whoever lived on a machine does not happen to the next one.
+    pub(super) fn forget(&self, index: usize) {
+        let machine = &self.shared.machines[index];
+        *machine.armed.lock() = None;
+        *machine.is_slow.lock() = false;
+        *machine.harm.lock() = None;
+        *machine.full.lock() = None;
+        *machine.dumping_since.lock() = None;
     }
 
     /// Drops what lives that are over have held.
@@ -326,10 +359,16 @@ impl Machines {
         }
         for index in 0..self.count() {
             let Some(life) = self.life(index) else { continue };
+            let machine = &self.shared.machines[index];
+            let full = *machine.full.lock();
             if let Some(reason) = life.spawn.halt_reason() {
+                if full.is_some() {
+                    // A snapshot that cannot be installed for want of room ends the member; it is started again.
+                    continue;
+                }
                 return Err(Violation::new(format!("member {index} halted: {reason}")));
             }
-            life.check(index, &mut self.shared.machines[index].harm.lock())?;
+            life.check(index, full, &mut machine.harm.lock())?;
             self.count_dump(index, &life);
         }
         Ok(())
@@ -378,14 +417,16 @@ impl Machines {
         self.bury();
     }
 
-    fn node_config(&self, index: usize) -> NodeConfig {
-        let members = (0..self.count()).map(|index| Member {
-            id: member_id(index),
+    fn node_config(&self, index: usize) -> Option<NodeConfig> {
+        let Place::Taken { id, is_founder } = self.shared.places.at(index) else { return None };
+        let founders = if is_founder { self.shared.config.members } else { 0 };
+        let members = (0..founders).map(|index| Member {
+            id: founder_id(index),
             peer_urls: vec![address(index)],
             is_learner: false,
         });
-        NodeConfig {
-            id: member_id(index),
+        Some(NodeConfig {
+            id: MemberId(id),
             cluster_id: 1,
             listen_peer_urls: vec![address(index)],
             initial_members: members.collect(),
@@ -395,14 +436,16 @@ impl Machines {
             proposal_bytes_max: 64 * 1024 * 1024,
             apply_lag_max: 5_000,
             dump_log_bytes: self.shared.dump_log_bytes,
-        }
+        })
     }
 }
 
-fn address(index: usize) -> String {
+/// Where the member on a machine is reached, whoever it is.
+pub(super) fn address(index: usize) -> String {
     format!("http://member-{index}:2380")
 }
 
-fn member_id(index: usize) -> MemberId {
+/// The id of a member of the first hour.
+pub(super) fn founder_id(index: usize) -> MemberId {
     MemberId(u64::try_from(index).unwrap_or(u64::MAX) + 1)
 }

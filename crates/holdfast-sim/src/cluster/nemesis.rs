@@ -1,11 +1,13 @@
-//! The nemesis: cuts links, crashes machines, stops members at failpoints, starts dumps, and holds members back until
-//! they need a snapshot.
+//! The nemesis: cuts links, crashes machines, stops members at failpoints, starts dumps, holds members back until they
+//! need a snapshot, harms and fills disks, and has members come and go.
 
 use std::time::Duration;
 
 use holdfast_env::{Failpoint, LogId, Rng};
 use tokio::time::Instant;
 
+use super::changes::Changer;
+use super::full::Full;
 use super::harm::Harm;
 use super::history::{History, Violation};
 use super::life::Life;
@@ -21,6 +23,10 @@ const PAUSE_MS_MAX: u64 = 600;
 const ROUNDS_MAX: u64 = 5;
 /// How long a member is held back at most, until the log it needs is gone.
 const STARVE_MAX: Duration = Duration::from_secs(4);
+/// How often is written and dumped on a full disk.
+const FULL_ROUNDS: u64 = 5;
+/// What is left of a disk that is about to be full, at most.
+const FULL_BYTES_MAX: u64 = 160 * 1024;
 /// The nemesis' own client; the others count from 0.
 const CLIENT: usize = 1000;
 
@@ -34,6 +40,8 @@ pub(super) struct Nemesis {
     points: Vec<Failpoint>,
     /// Decides over the harm that is done to disks, when any is.
     harms: Option<SimRng>,
+    /// Changes the membership, when it changes at all.
+    changer: Option<Changer>,
 }
 
 impl Nemesis {
@@ -43,7 +51,9 @@ impl Nemesis {
         let harms = machines.config().harms.then(|| SimRng::new(!seed));
         let history = machines.history().clone();
         let client = Client::new(CLIENT, rng.next_u64(), machines.clone());
-        Self { rng, machines, history, client, points, harms }
+        let changes = machines.config().changes;
+        let changer = changes.then(|| Changer::new(rng.next_u64(), machines.clone()));
+        Self { rng, machines, history, client, points, harms, changer }
     }
 
     /// Breaks things until `end`.
@@ -51,7 +61,7 @@ impl Nemesis {
         while Instant::now() < end {
             self.pause(100 + self.rng.below(PAUSE_MS_MAX)).await?;
             let target = self.any_machine();
-            match self.rng.below(20) {
+            match self.rng.below(26) {
                 0 | 1 => self.isolate(target),
                 2 => self.cut_one_way(target),
                 3 => self.machines.crash(target, self.any_crash()),
@@ -59,9 +69,7 @@ impl Nemesis {
                     self.machines.crash(target, self.any_crash());
                     if let Some(rng) = &self.harms {
                         let harm = rng.pick(&[Harm::RottenSnapshot, Harm::RottenStore, Harm::LostStore]);
-                        if harm != Harm::RottenSnapshot || self.machines.config().rot {
-                            self.machines.harm(target, harm, rng);
-                        }
+                        self.machines.harm(target, harm, rng);
                     }
                 }
                 5 => self.crash_all(),
@@ -73,6 +81,10 @@ impl Nemesis {
                 }
                 9 => self.starve(target, None).await?,
                 10..18 if !self.points.is_empty() => self.stop_at_a_point(target).await?,
+                18 | 19 if self.changer.is_some() => self.change_members().await?,
+                20 | 23 | 24 if self.harms.is_some() => self.fill_disk(target).await?,
+                21 => self.dump_through_an_election(target).await?,
+                22 if self.harms.is_some() => self.rot(target),
                 _ => self.machines.start(target).await?,
             }
         }
@@ -87,11 +99,13 @@ impl Nemesis {
     async fn pause(&self, ms: u64) -> Result<(), Violation> {
         tokio::time::sleep(Duration::from_millis(ms)).await;
         self.machines.bury();
+        self.machines.retire_departed()?;
         self.machines.check()
     }
 
+    /// Any machine where somebody lives.
     fn any_machine(&self) -> usize {
-        usize::try_from(self.rng.below(self.machines.count() as u64)).unwrap_or_default()
+        self.rng.pick(&self.machines.taken())
     }
 
     fn any_crash(&self) -> Crash {
@@ -99,7 +113,7 @@ impl Nemesis {
     }
 
     fn others(&self, target: usize) -> impl Iterator<Item = usize> + use<> {
-        (0..self.machines.count()).filter(move |other| *other != target)
+        self.machines.taken().into_iter().filter(move |other| *other != target)
     }
 
     fn isolate(&self, target: usize) {
@@ -127,8 +141,8 @@ impl Nemesis {
         let Some(life) = self.machines.life(target) else { return };
         self.history.trace(("dump", target));
         self.history.count(|report| report.dumps += 1);
-        // A member that is cut off or busy may refuse; the next dump is never far.
-        life.until_crash(life.node.trigger_dump()).await;
+        // A member without room for one may refuse; the next dump is never far.
+        drop(life.until_crash(life.node.trigger_dump()).await);
     }
 
     /// A dump that holds entries back rather than end for them.
@@ -183,6 +197,55 @@ impl Nemesis {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// Also while the member runs, which has read its snapshot through then.
+    fn rot(&self, target: usize) {
+        if let Some(rng) = &self.harms {
+            self.machines.harm(target, Harm::RottenSnapshot, rng);
+        }
+    }
+
+    async fn change_members(&self) -> Result<(), Violation> {
+        match &self.changer {
+            Some(changer) => changer.step().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes and dumps while a disk is full, then makes room.
+    async fn fill_disk(&mut self, target: usize) -> Result<(), Violation> {
+        self.machines.start(target).await?;
+        let full = match self.rng.below(4) {
+            0 => Full::Log,
+            1 => Full::Store,
+            2 => Full::Snapshots,
+            _ => Full::All { bytes: self.rng.below(FULL_BYTES_MAX) },
+        };
+        let mut effects = self.machines.fill(target, full);
+        for _ in 0..FULL_ROUNDS {
+            self.load(15, 6 * 1024).await;
+            self.machines.feel_full(target, &mut effects).await;
+            self.machines.check()?;
+        }
+        self.machines.count_full(effects);
+        self.machines.relieve(target).await
+    }
+
+    /// A dump that takes long, on a member that does not lead, while those that lead are cut off.
+    async fn dump_through_an_election(&mut self, target: usize) -> Result<(), Violation> {
+        self.machines.crash(target, self.any_crash());
+        self.machines.slow_down(target);
+        self.machines.start(target).await?;
+        self.load(15, 6 * 1024).await;
+        let leader = self.machines.leader().map(|(index, _)| index).filter(|leader| *leader != target);
+        self.dump_demanded(target).await;
+        if let Some(leader) = leader {
+            self.isolate(leader);
+        }
+        self.pause(1_500).await?;
+        self.machines.network().heal();
         Ok(())
     }
 

@@ -1,21 +1,24 @@
 //! After the last fault: what a cluster that is whole again must do, and by when.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use holdfast_mvcc::types::MemberId;
+use holdfast_raft::{Member, MemberChange};
 use holdfast_storage::DispatcherState;
 use tokio::time::Instant;
 
+use super::changes::{Changed, ask};
 use super::history::Violation;
 use super::life::Life;
 use super::member::Machines;
+use super::places::Place;
 use super::workload::Client;
 
 /// How long each step may take: ten election timeouts, and an install.
 const STEP_MAX: Duration = Duration::from_secs(30);
 /// By when there is a leader: some rounds of elections, and the patience of broken connections.
 const LEADER_MAX: Duration = Duration::from_secs(10);
-/// How long dumps may take: after one that did not succeed, the next ones are put off for 30 s, then for a minute.
-const DUMPS_MAX: Duration = Duration::from_secs(300);
 /// How often a waiting loop looks again.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -24,7 +27,9 @@ pub(super) async fn recover(machines: &Machines, client: &mut Client) -> Result<
     machines.history().trace("recover");
     machines.network().heal();
     machines.start_all().await?;
-    let all = machines.count();
+    wait(machines, LEADER_MAX, "nobody leads", || machines.leader().is_some()).await?;
+    let members = settle(machines).await?;
+    let all = members.len();
     wait(machines, LEADER_MAX, "there is no leader that all know", || {
         let leaders: Vec<_> = machines.lives().iter().map(|life| life.node.health().leader).collect();
         leaders.len() == all && leaders[0].is_some() && leaders.windows(2).all(|pair| pair[0] == pair[1])
@@ -38,6 +43,7 @@ pub(super) async fn recover(machines: &Machines, client: &mut Client) -> Result<
         }
     }
     level(machines).await?;
+    all_vote(machines, members).await?;
     dumps_end(machines).await?;
     compaction_ends(machines, client).await?;
     level(machines).await?;
@@ -51,6 +57,63 @@ fn check_time(machines: &Machines, deadline: Instant, what: &str) -> Result<(), 
         return Ok(());
     }
     Err(Violation::new(format!("after all was healed, {what}: {}", machines.describe())))
+}
+
+/// Finishes what was begun with the membership, and waits until the members that the leader counts with are those that
+/// live somewhere, and nothing that was asked for can still happen.
+async fn settle(machines: &Machines) -> Result<Vec<Member>, Violation> {
+    let deadline = Instant::now() + STEP_MAX;
+    loop {
+        machines.retire_departed()?;
+        if let Some(members) = machines.confirmed_members().await
+            && !machines.places().is_unsure()
+            && is_settled(machines, &members).await?
+        {
+            return Ok(members);
+        }
+        check_time(machines, deadline, "the membership does not settle")?;
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn is_settled(machines: &Machines, members: &[Member]) -> Result<bool, Violation> {
+    let ids: BTreeSet<u64> = members.iter().map(|member| member.id.0).collect();
+    let lost = machines.places().lost();
+    if let Some((machine, id)) = lost {
+        if !ids.contains(&id) {
+            machines.places().set(machine, Place::Vacant);
+        } else if let Some((_, leader)) = machines.leader() {
+            machines.places().leaves(id);
+            ask(machines.clone(), leader, MemberChange::Remove(MemberId(id))).await;
+        }
+        return Ok(false);
+    }
+    let here = machines.places().taken();
+    if let Some(id) = ids.iter().find(|id| !here.values().any(|here| here == *id)) {
+        return Err(Violation::new(format!("the leader counts with member {id}, which is nowhere")));
+    }
+    // Those that were never added, or were removed and did not hear of it.
+    here.iter().filter(|(_, id)| !ids.contains(id)).for_each(|(machine, _)| machines.vacate(*machine));
+    Ok(true)
+}
+
+/// Promotes the learners, and waits until every member votes.
+async fn all_vote(machines: &Machines, members: Vec<Member>) -> Result<(), Violation> {
+    let deadline = Instant::now() + STEP_MAX;
+    for learner in members.into_iter().filter(|member| member.is_learner) {
+        loop {
+            let Some((_, leader)) = machines.leader() else {
+                return Err(Violation::new("the leader is gone although nothing is broken"));
+            };
+            if ask(machines.clone(), leader, MemberChange::Promote(learner.id)).await == Changed::Done {
+                break;
+            }
+            check_time(machines, deadline, "a learner that has caught up is not promoted")?;
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    let vote = || machines.lives().iter().all(|life| life.node.health().votes);
+    wait(machines, STEP_MAX, "a member that is to vote does not", vote).await
 }
 
 /// Waits until something is so.
@@ -104,11 +167,14 @@ async fn is_level(machines: &Machines) -> Result<bool, Violation> {
 
 /// Has every member dump, and waits until each has a snapshot of now, durable, and works as usual.
 async fn dumps_end(machines: &Machines) -> Result<(), Violation> {
-    let deadline = Instant::now() + DUMPS_MAX;
+    let deadline = Instant::now() + STEP_MAX;
     for life in machines.lives() {
         while !is_dumped(&life) {
-            // Nothing happens when one is running already, or when there is nothing new.
-            drop(life.node.trigger_dump().await);
+            // Begins at once, whatever came of the ones before; one that runs already is joined.
+            life.node
+                .trigger_dump()
+                .await
+                .map_err(|error| Violation::new(format!("no dump begins: {error}")))?;
             check_time(machines, deadline, "a dump does not end")?;
             tokio::time::sleep(5 * POLL).await;
         }

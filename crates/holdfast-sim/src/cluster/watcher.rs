@@ -38,15 +38,16 @@ impl Watcher {
     /// Reads until it is aborted.
     pub(super) async fn run(self) {
         let pause = self.rng.pick(&PAUSE_MS_MAX);
-        let mut at = 0;
+        let elsewhere = || self.rng.pick(&self.machines.taken());
+        let mut at = elsewhere();
         loop {
             tokio::time::sleep(Duration::from_millis(1 + self.rng.below(pause))).await;
             if self.rng.one_in(10) {
-                at = self.rng.below(self.machines.count() as u64);
+                at = elsewhere();
             }
-            match self.machines.life(usize::try_from(at).unwrap_or_default()) {
+            match self.machines.life(at) {
                 Some(life) => self.read(&life),
-                None => at = self.rng.below(self.machines.count() as u64),
+                None => at = elsewhere(),
             }
         }
     }

@@ -50,7 +50,7 @@ impl Client {
     pub(super) async fn run_until(mut self, end: Instant) {
         while Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(self.rng.below(PAUSE_MS_MAX))).await;
-            let target = usize::try_from(self.rng.below(self.machines.count() as u64)).unwrap_or_default();
+            let target = self.rng.pick(&self.machines.taken());
             let Some(life) = self.machines.life(target) else { continue };
             match self.rng.below(100) {
                 0..30 => self.put(&life).await,
@@ -225,6 +225,10 @@ impl Client {
                 },
                 None | Some(Err(NodeError::TimedOut(_) | NodeError::ApplyTimedOut | NodeError::Stopped)) => {
                     Told::Unknown
+                }
+                Some(Err(NodeError::NoSpace)) => {
+                    history.count(|report| report.refused_no_space += 1);
+                    Told::Refused
                 }
                 Some(Err(_)) => Told::Refused,
             };

@@ -371,6 +371,12 @@ impl Image {
         self.files().into_iter().map(|(_, len)| len).sum()
     }
 
+    /// True when the file has a name that begins so.
+    pub(super) fn is_under(&self, inode: InodeId, prefix: &str) -> bool {
+        let mut names = self.names.iter().filter(|(_, node)| **node == Node::File(inode));
+        names.any(|(path, _)| path.to_string_lossy().starts_with(prefix))
+    }
+
     pub(super) fn files(&self) -> Vec<(PathBuf, u64)> {
         let file = |(path, node): (&PathBuf, &Node)| match node {
             Node::File(inode) => Some((path.clone(), self.len(*inode))),

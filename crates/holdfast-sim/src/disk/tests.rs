@@ -173,3 +173,21 @@ fn a_full_disk_takes_no_more_and_a_lying_one_keeps_nothing() {
     open.sync_all().unwrap();
     assert_eq!(content(&disk.survivors(|_| Fate::Lost), file()).unwrap(), b"old");
 }
+
+#[test]
+fn a_directory_can_be_full_alone_and_a_new_disk_holds_nothing() {
+    let disk = with_file(b"old");
+    let other = disk.open(Path::new("/other"), OpenMode::CreateNew).unwrap();
+    disk.fill("/d/");
+    let open = disk.open(file(), OpenMode::ReadWrite).unwrap();
+    assert_eq!(open.write_all_at(b"longer", 0).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(disk.free_bytes(file()).unwrap(), 0);
+    open.write_all_at(b"new", 0).unwrap();
+    other.write_all_at(b"longer", 0).unwrap();
+    disk.relieve();
+    open.write_all_at(b"longer", 0).unwrap();
+    disk.wipe();
+    open.write_all_at(b"late", 0).unwrap_err();
+    assert_eq!(disk.files(), []);
+    assert_eq!(disk.unsynced(), []);
+}

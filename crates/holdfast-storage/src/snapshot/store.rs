@@ -6,9 +6,10 @@
 //! A snapshot was read back and verified in full before it was published, and the log was purged only behind it. So a
 //! start that does not need its content checks header, length and footer alone: those tell a file of another release,
 //! and one that was cut, and name its position. What can have changed since is the content, by rot, and that is found
-//! before it does harm: whoever builds a store from it verifies it first ([`SnapshotStore::check_now`]), a member that
-//! receives it verifies it again, no dump is spared because it is there, and the committer reads it through in pieces
-//! when it has nothing else to do ([`SnapshotStore::unchecked`]).
+//! before it does harm: whoever builds a store from it verifies it first ([`SnapshotStore::check_now`]), and whoever
+//! sends it ([`SnapshotStore::check_in_steps`]); a member that receives it verifies it again, no dump is spared because it
+//! is there, and the committer reads it through in pieces when it has nothing else to do ([`SnapshotStore::unchecked`]).
+//! One that a receiver has refused counts as not read through again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +18,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use holdfast_env::disk::create_dir_synced;
 use holdfast_env::{Disk, DiskFile, Env, Failpoint, Faults, OpenMode};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::format::{Reader, Verification};
 use crate::error::StorageError;
+use crate::limits::VERIFY_FRAMES;
+use crate::pipeline::breathe;
 use crate::types::Snapshot;
 
 /// The snapshots of one storage.
@@ -29,11 +33,31 @@ pub(crate) struct SnapshotStore {
     dir: PathBuf,
     /// Written by the committer (dump) and the dispatcher (install).
     current: Mutex<Option<Snapshot>>,
-    /// The id of a snapshot that this process has not read through. Written by the start and the committer.
-    unchecked: Mutex<Option<String>>,
+    /// A snapshot that this process has not read through. Written by the start, the committer, and whoever sends
+    /// snapshots; never held together with `current`.
+    unchecked: Mutex<Option<Unchecked>>,
+    /// Held while a file gets its name, and while one that was checked loses it: a check on one thread must not put out of
+    /// the way what a dump has just given the same name.
+    naming: Mutex<()>,
+    /// How many current snapshots were found damaged since the start.
+    damaged: watch::Sender<u64>,
     tmp: AtomicU64,
     /// True once a file that was a snapshot was found damaged: the log may have been purged up to it.
     lost: AtomicBool,
+}
+
+/// A snapshot that this process has not read through.
+#[derive(Debug)]
+struct Unchecked {
+    id: String,
+    /// False once a dump has given another file its name.
+    is_in_place: bool,
+}
+
+impl Unchecked {
+    fn new(id: String) -> Self {
+        Self { id, is_in_place: true }
+    }
 }
 
 /// What a start found beside the newest snapshot, still untouched.
@@ -55,6 +79,8 @@ impl SnapshotStore {
             dir,
             current: Mutex::new(None),
             unchecked: Mutex::new(None),
+            naming: Mutex::new(()),
+            damaged: watch::Sender::new(0),
             tmp: AtomicU64::new(0),
             lost: AtomicBool::new(false),
         };
@@ -79,7 +105,7 @@ impl SnapshotStore {
         found.sort_by_key(|(snapshot, _)| snapshot.applied.log_id);
         if let Some((newest, _)) = found.pop() {
             left_over.useless.extend(found.into_iter().map(|(_, older)| older));
-            *store.unchecked.lock() = is_alone.then(|| newest.id.clone());
+            *store.unchecked.lock() = is_alone.then(|| Unchecked::new(newest.id.clone()));
             *store.current.lock() = Some(newest);
         }
         Ok((store, left_over))
@@ -125,7 +151,7 @@ impl SnapshotStore {
 
     /// The verification of a snapshot that this process has not read through, with its id.
     pub(crate) fn unchecked(&self) -> Result<Option<(String, Verification)>, StorageError> {
-        let Some(id) = self.unchecked.lock().clone() else { return Ok(None) };
+        let Some(id) = self.unchecked_id() else { return Ok(None) };
         let (_, reader) = self.reader(&self.path(&id))?;
         match reader.verification() {
             Ok(verification) => Ok(Some((id, verification))),
@@ -133,30 +159,88 @@ impl SnapshotStore {
         }
     }
 
+    fn unchecked_id(&self) -> Option<String> {
+        self.unchecked.lock().as_ref().map(|unchecked| unchecked.id.clone())
+    }
+
     /// True when the snapshot was read through and found good by this process.
     pub(crate) fn is_checked(&self, id: &str) -> bool {
-        self.unchecked.lock().as_deref() != Some(id)
+        self.unchecked.lock().as_ref().is_none_or(|unchecked| unchecked.id != id)
     }
 
     /// Notes how the check of a snapshot ended: a bad one is put out of the way.
     pub(crate) fn checked(&self, id: &str, outcome: Result<(), StorageError>) -> Result<(), StorageError> {
-        if self.is_checked(id) {
-            // A dump has made the same anew meanwhile, and verified it.
-            return Ok(());
-        }
-        *self.unchecked.lock() = None;
+        let _naming = self.naming.lock();
+        let taken = self.unchecked.lock().take_if(|unchecked| unchecked.id == id);
+        // None: a dump has made the same anew meanwhile, or another check was faster.
+        let Some(Unchecked { is_in_place, .. }) = taken else { return Ok(()) };
         match outcome {
             Err(StorageError::BadSnapshot { path, detail }) => {
-                self.current.lock().take_if(|current| current.id == id);
-                self.set_aside(&path, &detail)
+                let is_current = self.current.lock().take_if(|current| current.id == id).is_some();
+                let aside = if is_in_place { self.set_aside(&path, &detail) } else { Ok(()) };
+                if is_current {
+                    self.damaged.send_modify(|damaged| *damaged += 1);
+                }
+                aside
             }
             other => other,
         }
     }
 
+    /// Reads a snapshot through unless this process has, letting other tasks run in between. What cannot be read is as
+    /// bad as what is damaged.
+    ///
+    /// # Errors
+    /// [`StorageError::BadSnapshot`] when it was found bad, and [`StorageError::NotCurrent`] when there is no such
+    /// snapshot any more.
+    pub(crate) async fn check_in_steps(&self, id: &str) -> Result<(), StorageError> {
+        if !self.is_checked(id) {
+            let outcome = match self.verify_in_steps(id).await {
+                Err(StorageError::Io { path, source, .. }) => {
+                    Err(StorageError::BadSnapshot { path, detail: source.to_string() })
+                }
+                outcome => outcome,
+            };
+            let told = match &outcome {
+                Err(StorageError::BadSnapshot { path, detail }) => {
+                    Err(StorageError::BadSnapshot { path: path.clone(), detail: detail.clone() })
+                }
+                _ => Ok(()),
+            };
+            self.checked(id, outcome)?;
+            told?;
+        }
+        match &*self.current.lock() {
+            Some(current) if current.id == id => Ok(()),
+            _ => Err(StorageError::NotCurrent { id: id.to_owned() }),
+        }
+    }
+
+    async fn verify_in_steps(&self, id: &str) -> Result<(), StorageError> {
+        let (_, reader) = self.reader(&self.path(id))?;
+        let mut verification = reader.verification()?;
+        while !verification.step(VERIFY_FRAMES)? {
+            breathe().await;
+        }
+        Ok(())
+    }
+
+    /// Has a snapshot read through again before it is used: somebody has found it bad.
+    pub(crate) fn doubt(&self, id: &str) {
+        let is_current = self.current.lock().as_ref().is_some_and(|current| current.id == id);
+        if is_current {
+            *self.unchecked.lock() = Some(Unchecked::new(id.to_owned()));
+        }
+    }
+
+    /// How many current snapshots were found damaged since the start.
+    pub(crate) fn damaged(&self) -> watch::Receiver<u64> {
+        self.damaged.subscribe()
+    }
+
     /// Checks now what was not read through yet: it is going to be used.
     pub(crate) fn check_now(&self) -> Result<(), StorageError> {
-        let Some(id) = self.unchecked.lock().clone() else { return Ok(()) };
+        let Some(id) = self.unchecked_id() else { return Ok(()) };
         let outcome = self.verified(&self.path(&id)).map(drop);
         self.checked(&id, outcome)
     }
@@ -205,7 +289,13 @@ impl SnapshotStore {
     /// Gives a written and synced file its name, durably.
     pub(crate) fn name(&self, tmp: &Path, id: &str) -> Result<PathBuf, StorageError> {
         let path = self.path(id);
-        self.disk.rename(tmp, &path).map_err(StorageError::io(tmp, "rename"))?;
+        {
+            let _naming = self.naming.lock();
+            self.disk.rename(tmp, &path).map_err(StorageError::io(tmp, "rename"))?;
+            if let Some(unchecked) = self.unchecked.lock().as_mut().filter(|unchecked| unchecked.id == id) {
+                unchecked.is_in_place = false;
+            }
+        }
         self.faults.hit(Failpoint::DumpFileRenamed);
         self.disk.sync_dir(&self.dir).map_err(StorageError::io(&self.dir, "sync"))?;
         Ok(path)
@@ -214,17 +304,23 @@ impl SnapshotStore {
     /// Makes a snapshot the current one when it is the newest, and removes the file of the other. Who has the other
     /// open can go on reading.
     pub(crate) fn publish(&self, snapshot: Snapshot) {
+        let naming = self.naming.lock();
         let mut current = self.current.lock();
-        let other = match &*current {
-            Some(old) if old.applied.log_id > snapshot.applied.log_id => Some(snapshot.id),
+        let (other, is_newest) = match &*current {
+            Some(old) if old.applied.log_id > snapshot.applied.log_id => (Some(snapshot.id), false),
             same_or_older => {
-                // What was not read through yet is replaced, or is the same content and now verified.
-                *self.unchecked.lock() = None;
                 let is_same = same_or_older.as_ref().is_some_and(|old| old.id == snapshot.id);
-                if is_same { None } else { current.replace(snapshot).map(|old| old.id) }
+                // Also when it is the same: who reads it now has the file that was verified.
+                let old = current.replace(snapshot).map(|old| old.id);
+                (old.filter(|_| !is_same), true)
             }
         };
         drop(current);
+        if is_newest {
+            // What was not read through yet is replaced, or is the same content and now verified.
+            *self.unchecked.lock() = None;
+        }
+        drop(naming);
         if let Some(other) = other {
             self.discard(&self.path(&other));
         }

@@ -1,0 +1,99 @@
+//! Full disks: no room for the log, for the stable store, for snapshots, or for anything.
+
+use std::time::Duration;
+
+use holdfast_storage::{CancelReason, DispatcherState, DumpResult, StorageError};
+
+use super::history::Violation;
+use super::life::Life;
+use super::member::{Crash, Machines};
+
+/// The part of a disk that has no room left. The parts may be file systems of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The log's directory: no new segment.
+    Log,
+    /// The stable store's files.
+    Store,
+    /// The directory of the snapshots.
+    Snapshots,
+    /// All of it, after so many bytes more.
+    All {
+        /// What is left.
+        bytes: u64,
+    },
+}
+
+/// What a full disk did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Effects {
+    log: bool,
+    store: bool,
+    dump: bool,
+    /// Dumps that were cancelled for want of space before.
+    cancelled_before: u64,
+}
+
+/// It says so, or has stopped.
+fn applies_no_more(life: &Life) -> bool {
+    life.spawn.halt_reason().is_some() || life.storage.status().state == DispatcherState::Poisoned
+}
+
+fn cancelled(life: &Life) -> u64 {
+    let no_space = DumpResult::Cancelled(CancelReason::NoSpace);
+    let dumps = life.storage.status().dispatch.dumps;
+    dumps.iter().find(|(result, ..)| *result == no_space).map_or(0, |(_, count, _)| *count)
+}
+
+impl Machines {
+    /// Fills the disk of a member that runs.
+    pub(super) fn fill(&self, index: usize, full: Full) -> Effects {
+        self.history().trace(("full", index, full));
+        let disk = self.disk(index);
+        match full {
+            Full::Log => disk.fill("/data/log/"),
+            Full::Store => disk.fill("/data/store/gen-"),
+            Full::Snapshots => disk.fill("/data/store/snapshots/"),
+            Full::All { bytes } => disk.set_capacity(Some(disk.used() + bytes)),
+        }
+        *self.machine(index).full.lock() = Some(full);
+        Effects { cancelled_before: self.life(index).as_ref().map_or(0, cancelled), ..Effects::default() }
+    }
+
+    /// Makes room again. A member that has stopped applying, or has stopped, is started again, as its log line says.
+    pub(super) async fn relieve(&self, index: usize) -> Result<(), Violation> {
+        self.history().trace(("room", index));
+        let is_over = self.life(index).is_some_and(|life| applies_no_more(&life));
+        if is_over {
+            self.crash(index, Crash::Kill);
+        }
+        self.disk(index).relieve();
+        *self.machine(index).full.lock() = None;
+        if is_over { self.start(index).await } else { Ok(()) }
+    }
+
+    /// Asks for a dump on a full disk, and looks what has come of the disk so far.
+    pub(super) async fn feel_full(&self, index: usize, effects: &mut Effects) {
+        let Some(life) = self.life(index) else { return };
+        let refused = match life.until_crash(life.node.trigger_dump()).await {
+            Some(Err(error)) => matches!(error, StorageError::NoSpaceForDump { .. }),
+            Some(Ok(())) | None => false,
+        };
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        effects.store |= applies_no_more(&life);
+        if life.is_alive() {
+            effects.log |= life.log.is_full();
+            effects.dump |= refused || cancelled(&life) > effects.cancelled_before;
+        }
+    }
+
+    /// Counts what a full disk did.
+    pub(super) fn count_full(&self, effects: Effects) {
+        self.history().trace(("full disk", effects));
+        self.history().count(|report| {
+            report.full_logs += u64::from(effects.log);
+            report.full_stores += u64::from(effects.store);
+            report.full_dumps += u64::from(effects.dump);
+        });
+    }
+}
