@@ -4,6 +4,7 @@ mod heads;
 mod history;
 mod keymap;
 mod packed;
+mod saved;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

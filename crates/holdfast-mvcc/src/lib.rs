@@ -23,10 +23,11 @@
 //!
 //! # Module map
 //! [`types`] the vocabulary; [`command`] what clients propose and what they get; [`validate`] the checks before
-//! replication; `index` the many-version key index; `state` the state; `evaluate` how commands change it; `txn`
-//! compares, checks, read-only transactions; `range` reads; `prefetch` which values a command will need; `size` logical
-//! bytes; `hash` checksums.
+//! replication; `index` the many-version key index; `state` the state; `evaluate` how commands change it; [`checkpoint`]
+//! its written form; `txn` compares, checks, read-only transactions; `range` reads; `prefetch` which values a command will
+//! need; `size` logical bytes; `hash` checksums; `varint` numbers in bytes.
 
+pub mod checkpoint;
 pub mod command;
 mod evaluate;
 mod hash;
@@ -38,6 +39,7 @@ mod state;
 mod txn;
 pub mod types;
 pub mod validate;
+mod varint;
 
 pub use hash::HistoryHasher;
 pub use range::{CHUNK_KEYS, RangeSource, range};

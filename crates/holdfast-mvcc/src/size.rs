@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::types::Revision;
+use crate::varint;
 
 /// What a record costs beside its key and its value, in logical bytes: ids, numbers, checksums, index.
 pub(crate) const RECORD_BYTES: u64 = 64;
@@ -15,10 +16,19 @@ pub(crate) const RECORD_BYTES: u64 = 64;
 const CHUNK_BYTES: usize = 4096;
 /// Two varints of at most ten bytes.
 const PAIR_BYTES_MAX: usize = 20;
+/// What one pair counts is far below: a key, a value and what a record costs.
+const PAIR_SUM_MAX: u64 = 1 << 40;
 
 /// The logical bytes of one record.
 pub(crate) fn record_bytes(key: &[u8], value_bytes: u32) -> u64 {
     RECORD_BYTES + key.len() as u64 + u64::from(value_bytes)
+}
+
+/// A queue of a [`LogicalSize`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    ReplacedPuts,
+    Tombstones,
 }
 
 /// The sum over all retained records, and what future compactions take from it.
@@ -30,6 +40,60 @@ pub(crate) struct LogicalSize {
 }
 
 impl LogicalSize {
+    /// So large, with no garbage yet.
+    pub(crate) fn of(total: u64) -> Self {
+        Self { total, ..Self::default() }
+    }
+    /// The bytes that compactions will take in the end.
+    pub(crate) fn garbage(&self) -> u64 {
+        [&self.replaced_puts, &self.tombstones]
+            .iter()
+            .flat_map(|queue| &queue.chunks)
+            .map(|chunk| chunk.bytes)
+            .sum()
+    }
+    /// Appends one chunk of a queue, up to `through`: `first revision v | length v | pairs`. False when there is none
+    /// with this number. Numbers stay the same until the next compaction.
+    pub(crate) fn save(&self, queue: Queue, chunk: usize, through: Revision, out: &mut Vec<u8>) -> bool {
+        let Some(chunk) = self.queue(queue).chunks.get(chunk) else { return false };
+        let end = chunk.end_of(through.get());
+        if end > chunk.read {
+            varint::write(out, chunk.read_revision);
+            varint::write(out, (end - chunk.read) as u64);
+            out.extend_from_slice(&chunk.encoded[chunk.read..end]);
+        }
+        true
+    }
+    /// Takes a chunk off the front of `input`. `None` when it is not one that [`LogicalSize::save`] wrote up to
+    /// `through`, or does not follow what is there.
+    pub(crate) fn load(&mut self, queue: Queue, through: Revision, input: &mut &[u8]) -> Option<()> {
+        let mut revision = varint::take(input)?;
+        let length = usize::try_from(varint::take(input)?).ok()?;
+        let (mut pairs, rest) = input.split_at_checked(length)?;
+        *input = rest;
+        let queue = match queue {
+            Queue::ReplacedPuts => &mut self.replaced_puts,
+            Queue::Tombstones => &mut self.tombstones,
+        };
+        if queue.chunks.back().is_some_and(|last| last.last_revision > revision) {
+            return None;
+        }
+        while !pairs.is_empty() {
+            revision = revision.checked_add(varint::take(&mut pairs)?)?;
+            let bytes = varint::take(&mut pairs)?;
+            if revision > through.get() || bytes > PAIR_SUM_MAX {
+                return None;
+            }
+            queue.push(revision, bytes);
+        }
+        Some(())
+    }
+    fn queue(&self, queue: Queue) -> &Garbage {
+        match queue {
+            Queue::ReplacedPuts => &self.replaced_puts,
+            Queue::Tombstones => &self.tombstones,
+        }
+    }
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
@@ -91,8 +155,8 @@ impl Garbage {
         }
         let chunk = self.chunks.back_mut().expect("a chunk with room was made");
         let step = revision.checked_sub(chunk.last_revision).expect("revisions ascend");
-        write_varint(&mut chunk.encoded, step);
-        write_varint(&mut chunk.encoded, bytes);
+        varint::write(&mut chunk.encoded, step);
+        varint::write(&mut chunk.encoded, bytes);
         chunk.last_revision = revision;
         chunk.bytes += bytes;
     }
@@ -112,42 +176,38 @@ impl Garbage {
 }
 
 impl Chunk {
+    /// Behind the unread pairs up to and including `revision`.
+    fn end_of(&self, revision: u64) -> usize {
+        if self.last_revision <= revision {
+            return self.encoded.len();
+        }
+        let (mut end, mut at) = (self.read, self.read_revision);
+        loop {
+            let mut next = end;
+            at += varint::read(&self.encoded, &mut next);
+            if at > revision {
+                return end;
+            }
+            varint::read(&self.encoded, &mut next);
+            end = next;
+        }
+    }
+
     fn release(&mut self, revision: u64) -> u64 {
         let mut released = 0;
         loop {
             let mut read = self.read;
-            let next_revision = self.read_revision + read_varint(&self.encoded, &mut read);
+            let next_revision = self.read_revision + varint::read(&self.encoded, &mut read);
             if next_revision > revision {
                 return released;
             }
-            let bytes = read_varint(&self.encoded, &mut read);
+            let bytes = varint::read(&self.encoded, &mut read);
             released += bytes;
             self.bytes -= bytes;
             self.read_revision = next_revision;
             self.read = read;
         }
     }
-}
-
-fn write_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    out.push(value.to_le_bytes()[0]);
-}
-
-fn read_varint(encoded: &[u8], place: &mut usize) -> u64 {
-    let mut value = 0;
-    for shift in (0..).step_by(7) {
-        let byte = encoded[*place];
-        *place += 1;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            break;
-        }
-    }
-    value
 }
 
 #[cfg(test)]

@@ -81,7 +81,13 @@ fn config() -> NodeConfig {
 }
 
 async fn open_storage(env: &Env, dir: &tempfile::TempDir, engine: EngineKind) -> Storage {
-    let config = StorageConfig { dir: dir.path().join("store"), engine, workers: 1, memory_bytes: 16 << 20 };
+    let config = StorageConfig {
+        dir: dir.path().join("store"),
+        engine,
+        workers: 1,
+        memory_bytes: 16 << 20,
+        checkpoint_revisions: 64 << 10,
+    };
     Storage::open(env, config, Arc::new(NoEvents)).await.unwrap()
 }
 

@@ -70,6 +70,10 @@ pub const MEMORY_BYTES_MIN: usize = 16 * 1024 * 1024;
 /// Log bytes since the last snapshot that start a dump; `--dump-log-bytes`.
 pub const DUMP_LOG_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Revisions since the last checkpoint of the key index that start one; `--checkpoint-revisions`. A start reads the
+/// metadata of so many in a tenth of a second.
+pub const CHECKPOINT_REVISIONS: u64 = 64 * 1024;
+
 /// Size of one log segment; `--segment-bytes`. Segments are filled ahead of their use and kept for their next one, so
 /// a few of them are on disk beside what the log holds.
 pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;

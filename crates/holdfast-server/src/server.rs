@@ -317,6 +317,7 @@ fn storage_config(config: &Config, data_dir: &DataDir) -> StorageConfig {
         engine: config.engine.kind,
         workers: config.engine.write_workers,
         memory_bytes: config.engine.memory_bytes,
+        checkpoint_revisions: config.engine.checkpoint_revisions,
     }
 }
 

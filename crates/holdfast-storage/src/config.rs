@@ -30,6 +30,9 @@ pub struct StorageConfig {
     /// our cache of values, a thirty-second each for the engine's own and (at most 32 MiB) for the newest changes, which
     /// watches read. The rest is for queues, and for what an allocator takes beside all that.
     pub memory_bytes: usize,
+    /// A checkpoint of the key index is written after so many revisions, and later when it is large; default 65,536,
+    /// whose metadata a start reads in a tenth of a second.
+    pub checkpoint_revisions: u64,
 }
 
 impl StorageConfig {

@@ -122,6 +122,68 @@ impl PressureLevel {
     }
 }
 
+/// What a start built the key index from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum IndexSource {
+    /// All records: there was no checkpoint.
+    #[default]
+    Records,
+    /// All records: there was a checkpoint, damaged or passed by a compaction.
+    RecordsDespiteCheckpoint,
+    /// A checkpoint and the records behind it.
+    Checkpoint,
+}
+
+impl IndexSource {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Records, Self::RecordsDespiteCheckpoint, Self::Checkpoint];
+
+    /// A word for labels and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+            Self::RecordsDespiteCheckpoint => "checkpoint_unusable",
+            Self::Checkpoint => "checkpoint",
+        }
+    }
+}
+
+/// How the writing of a checkpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CheckpointEnd {
+    /// It is in force.
+    Ok,
+    /// A compaction came in between.
+    Overtaken,
+    /// The disk failed.
+    Failed,
+}
+
+impl CheckpointEnd {
+    /// All of them, in the order of [`CheckpointFigures::ended`].
+    pub const ALL: [Self; 3] = [Self::Ok, Self::Overtaken, Self::Failed];
+
+    /// A word for labels and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Overtaken => "overtaken",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What checkpoints of the key index were good for, and what became of those that were written since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckpointFigures {
+    /// What the start built the index from.
+    pub source: IndexSource,
+    /// How many ended how, in the order of [`CheckpointEnd::ALL`].
+    pub ended: [u64; 3],
+    /// The length of the last one that was written.
+    pub bytes: u64,
+}
+
 /// How often the dispatcher went from one state to another, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
@@ -154,6 +216,8 @@ pub struct DispatchFigures {
     pub skipped_snapshots: u64,
     /// How often a dump came to each level of pressure, in the order of [`PressureLevel::ALL`].
     pub pressure: [u64; 3],
+    /// Checkpoints of the key index.
+    pub checkpoints: CheckpointFigures,
 }
 
 /// Collects the figures. Written by dispatcher and committer.
@@ -178,6 +242,18 @@ impl Collector {
             transitions: inner.transitions.iter().map(transition).collect(),
             dumps: inner.dumps.iter().map(|(&result, &(count, last))| (result, count, last)).collect(),
             ..inner.figures.clone()
+        }
+    }
+
+    pub(crate) fn opened(&self, source: IndexSource) {
+        self.inner.lock().figures.checkpoints.source = source;
+    }
+
+    pub(crate) fn checkpoint_ended(&self, end: CheckpointEnd, bytes: u64) {
+        let checkpoints = &mut self.inner.lock().figures.checkpoints;
+        checkpoints.ended[end as usize] += 1;
+        if end == CheckpointEnd::Ok {
+            checkpoints.bytes = bytes;
         }
     }
 

@@ -33,10 +33,11 @@
 //! # Module map
 //! `storage` the handle; `open` the start; `pipeline` the loops and their states; `read` ranges and hashes; `changes`
 //! and `ring` what watches read; `gate` who may read what; `view`, `memtable` where values are; `stable` records over an `engine`; `pack`, `record`, `codec` the
-//! written forms; `generation` the engine's directories; `snapshot` dump, file and install; `retention` what a
+//! written forms; `checkpoint` the index's, for a fast start; `generation` the engine's directories; `snapshot` dump, file and install; `retention` what a
 //! compaction leaves.
 
 mod changes;
+mod checkpoint;
 mod codec;
 mod config;
 mod engine;
@@ -66,7 +67,10 @@ extern crate self as holdfast_storage;
 
 pub use config::{EngineKind, StorageConfig};
 pub use error::{ReadError, StorageError};
-pub use figures::{DispatchFigures, DumpEnd, DumpResult, PressureLevel, STALL_BUCKETS, Stall, Transition};
+pub use figures::{
+    CheckpointEnd, CheckpointFigures, DispatchFigures, DumpEnd, DumpResult, IndexSource, PressureLevel,
+    STALL_BUCKETS, Stall, Transition,
+};
 pub use snapshot::install::IncomingSnapshot;
 pub use storage::Storage;
 pub use types::{

@@ -108,6 +108,16 @@ pub(crate) const REGENERATE_BYTES_MIN: u64 = 32 << 20;
 /// Records that a start puts back into the index at a time, sorted by key: 6 MiB of them.
 pub(crate) const RESTORE_RECORDS: usize = 64 << 10;
 
+/// A checkpoint of the index is not written before so many of its bytes were matched by one revision each: it adds that
+/// much at most to what a write costs the disk.
+pub(crate) const CHECKPOINT_BYTES_PER_REVISION: u64 = 64;
+
+/// Raw bytes of a block of a checkpoint, exceeded by less than a piece.
+pub(crate) const CHECKPOINT_BLOCK_BYTES: usize = 256 << 10;
+
+/// Pieces of a checkpoint that are written in one go, between two commits: some milliseconds.
+pub(crate) const CHECKPOINT_PIECES: usize = 32;
+
 /// How long after a start the snapshot that was found is read through: a member that is back has better things to do
 /// at first.
 pub(crate) const CHECK_AFTER: Duration = Duration::from_secs(30);

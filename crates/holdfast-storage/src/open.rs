@@ -15,22 +15,23 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use holdfast_env::disk::create_dir_synced;
-use holdfast_env::{Clock, Env, Monotonic, TaskHandle};
-use holdfast_mvcc::State;
+use holdfast_env::{Clock, Disk, Env, Monotonic, TaskHandle};
 use holdfast_mvcc::types::{RecordId, Revision};
+use holdfast_mvcc::{Head, State};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::checkpoint::{self, Found};
 use crate::config::StorageConfig;
 use crate::engine::EngineFactory;
 use crate::error::{StorageError, StoreError};
-use crate::figures::Collector;
+use crate::figures::{Collector, IndexSource};
 use crate::gate::Gate;
 use crate::generation::{Generation, Generations};
-use crate::limits::{CONTROL_MAX, QUEUE_MESSAGES_MAX, RESTORE_RECORDS, SLICES_IN_FLIGHT_MAX};
+use crate::limits::{CONTROL_MAX, QUEUE_MESSAGES_MAX, SLICES_IN_FLIGHT_MAX};
 use crate::memtable::Memtable;
-use crate::pack::metas;
 use crate::pipeline::backlog::Backlog;
+use crate::pipeline::checkpoint::Checkpointing;
 use crate::pipeline::committer::Committer;
 use crate::pipeline::control::{CommitPosition, Control, QueueItem};
 use crate::pipeline::dispatcher::{Channels, Dispatcher};
@@ -40,16 +41,24 @@ use crate::pipeline::{sequencer, worker};
 use crate::ring::Ring;
 use crate::snapshot::install::{self, Prepared};
 use crate::snapshot::store::SnapshotStore;
-use crate::stable::following;
+use crate::stable::Stable;
 use crate::types::{Applied, DispatcherState, EventSink, Visible};
 use crate::view::{Cache, View};
 
 /// A stable store with its index.
 pub(crate) struct Loaded {
     generation: Arc<Generation>,
+    index: Index,
+}
+
+/// What was read from a stable store.
+#[derive(Default)]
+struct Index {
     state: State,
     applied: Applied,
     scrubbed: Option<Revision>,
+    source: IndexSource,
+    checkpointing: Checkpointing,
 }
 
 /// What a pipeline starts from.
@@ -88,8 +97,9 @@ impl Phases {
     }
 
     fn tell(&self, loaded: &Loaded) {
-        let revision = loaded.state.head().revision.get();
-        tracing::info!(revision, keys = loaded.state.keys(), took = ?self.took, "the store is open");
+        let revision = loaded.index.state.head().revision.get();
+        let (keys, index_from) = (loaded.index.state.keys(), loaded.index.source.label());
+        tracing::info!(revision, keys, index_from, took = ?self.took, "the store is open");
     }
 }
 
@@ -107,12 +117,12 @@ pub(crate) fn load(
     let generations = Generations::new(&env.disk, config, engines);
     let current = generations.current()?;
     let loaded = match current {
-        Some(number) => load_generation(&generations, number, &mut phases)?,
+        Some(number) => load_generation(&*env.disk, &generations, number, &mut phases)?,
         None => None,
     };
     snapshots.clean_up(left_over)?;
     let behind = |loaded: &Loaded| {
-        snapshots.current().is_some_and(|snapshot| snapshot.applied.log_id > loaded.applied.log_id)
+        snapshots.current().is_some_and(|snapshot| snapshot.applied.log_id > loaded.index.applied.log_id)
     };
     if loaded.as_ref().is_none_or(behind) {
         snapshots.check_now()?;
@@ -132,6 +142,7 @@ pub(crate) fn load(
 
 /// The current generation with its index; `None` when it is damaged, which sets it aside.
 fn load_generation(
+    disk: &dyn Disk,
     generations: &Generations,
     number: u64,
     phases: &mut Phases,
@@ -153,7 +164,7 @@ fn load_generation(
     }
     let opened = generations.open(number).and_then(|generation| {
         phases.ended("engine");
-        let index = load_index(&generation)?;
+        let index = load_index(disk, &generation)?;
         phases.ended("index");
         // What we read may be in the system's cache only, after a process that was killed. From here on the position
         // counts as durable, and the log may be purged up to it: so it has to be on disk first.
@@ -162,9 +173,7 @@ fn load_generation(
         Ok((generation, index))
     });
     match opened {
-        Ok((generation, (state, applied, scrubbed))) => {
-            Ok(Some(Loaded { generation, state, applied, scrubbed }))
-        }
+        Ok((generation, index)) => Ok(Some(Loaded { generation, index })),
         Err(StoreError::Damaged(reason)) => {
             tracing::error!(
                 reason,
@@ -177,35 +186,49 @@ fn load_generation(
     }
 }
 
-type Index = (State, Applied, Option<Revision>);
-
-fn load_index(generation: &Generation) -> Result<Index, StoreError> {
+fn load_index(disk: &dyn Disk, generation: &Generation) -> Result<Index, StoreError> {
     let stable = generation.stable();
     let Some((head, applied)) = stable.position()? else {
         stable.trim(Revision::NONE)?;
-        return Ok((State::new(), Applied::default(), None));
+        return Ok(Index::default());
     };
     let revision = head.revision;
-    let mut state = State::with_head(head);
-    let mut from = RecordId::default();
-    let mut records = Vec::new();
-    loop {
-        let page = stable.meta_packs(from)?;
-        let Some((last, _)) = page.last() else { break };
-        from = following(*last);
-        for (_, pack) in &page {
-            // What an interrupted commit has left above the head is trimmed below.
-            records.extend(metas(pack)?.into_iter().filter(|meta| meta.id.revision <= revision));
-            if records.len() >= RESTORE_RECORDS {
-                state.restore_all(&records);
-                records.clear();
-            }
+    let found = checkpoint::load(disk, generation, &head)?;
+    let source = match &found {
+        Found::Nothing => IndexSource::Records,
+        Found::Unusable => IndexSource::RecordsDespiteCheckpoint,
+        Found::Loaded(_) => IndexSource::Checkpoint,
+    };
+    let (state, checkpointing) = match found {
+        Found::Loaded(loaded) => {
+            debug_assert_eq!(
+                loaded.state.digest(),
+                all_records(stable, head)?.digest(),
+                "the checkpoint is the index"
+            );
+            (loaded.state, Checkpointing::behind(loaded.since, loaded.bytes))
         }
-    }
-    state.restore_all(&records);
+        Found::Nothing | Found::Unusable => (all_records(stable, head)?, Checkpointing::default()),
+    };
     // Last, because it is the first thing that writes.
     stable.trim(revision)?;
-    Ok((state, applied, stable.scrubbed()?))
+    checkpoint::discard(disk, &checkpoint::tmp_path(generation.path()));
+    if source == IndexSource::RecordsDespiteCheckpoint {
+        checkpoint::discard(disk, &checkpoint::path(generation.path()));
+    }
+    Ok(Index { state, applied, scrubbed: stable.scrubbed()?, source, checkpointing })
+}
+
+/// The state with this head, from the metadata of the whole store.
+fn all_records(stable: &Stable, head: Head) -> Result<State, StoreError> {
+    let revision = head.revision;
+    let mut state = State::with_head(head);
+    // What an interrupted commit has left above the head is passed over, and trimmed later.
+    stable.each_meta(RecordId::default(), revision, |records| {
+        state.restore_all(records);
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(state)
 }
 
 /// A new generation from the newest snapshot, or an empty one.
@@ -220,7 +243,7 @@ fn rebuild(
             let built = install::build(generations, snapshots, number, snapshot)?;
             let Prepared { generation, state, applied, .. } = built;
             let scrubbed = state.head().compact_revision;
-            Loaded { generation, state, applied, scrubbed }
+            Loaded { generation, index: Index { state, applied, scrubbed, ..Index::default() } }
         }
         None => {
             if number > 1 {
@@ -231,7 +254,7 @@ fn rebuild(
             }
             let created = generations.create(number);
             let generation = created.map_err(|e| StorageError::store(&generations.path(number), e))?;
-            Loaded { generation, state: State::new(), applied: Applied::default(), scrubbed: None }
+            Loaded { generation, index: Index::default() }
         }
     };
     generations.switch_to(number)?;
@@ -247,7 +270,8 @@ pub(crate) fn start(
     (snapshots, generations, loaded): Opened,
 ) -> Running {
     let workers = config.workers.clamp(1, 64);
-    let Loaded { generation, state, applied, scrubbed } = loaded;
+    let Loaded { generation, index } = loaded;
+    let Index { state, applied, scrubbed, source, checkpointing } = index;
     let head = state.head().clone();
     let visible = Visible { log_id: applied.log_id, revision: head.revision };
     let disk_bytes = generation.stable().disk_bytes();
@@ -290,10 +314,16 @@ pub(crate) fn start(
         snapshots,
         generations,
     });
-    spawn(&shared, workers, CommitPosition { head, applied })
+    shared.figures.opened(source);
+    spawn(&shared, workers, CommitPosition { head, applied }, checkpointing)
 }
 
-fn spawn(shared: &Arc<Shared>, workers: usize, position: CommitPosition) -> Running {
+fn spawn(
+    shared: &Arc<Shared>,
+    workers: usize,
+    position: CommitPosition,
+    checkpointing: Checkpointing,
+) -> Running {
     let (queue, queue_out) = mpsc::channel(QUEUE_MESSAGES_MAX);
     let (control, control_out) = mpsc::channel(CONTROL_MAX);
     let (to_sequencer, sequencer_in) = mpsc::channel(SLICES_IN_FLIGHT_MAX);
@@ -306,7 +336,7 @@ fn spawn(shared: &Arc<Shared>, workers: usize, position: CommitPosition) -> Runn
         tasks.push(spawn.dedicated(&format!("hf-worker-{shard}"), Box::pin(worker::run(shard, jobs_in))));
     }
     tasks.push(spawn.dedicated("hf-sequencer", Box::pin(sequencer::run(Arc::clone(shared), sequencer_in))));
-    let committer = Committer::new(Arc::clone(shared), control.clone(), position.clone());
+    let committer = Committer::new(Arc::clone(shared), control.clone(), position.clone(), checkpointing);
     tasks.push(spawn.dedicated("hf-committer", Box::pin(committer.run())));
     let channels = Channels { queue: queue_out, control: control_out, shards, sequencer: to_sequencer };
     let dispatcher = Dispatcher::new(Arc::clone(shared), channels, position.applied);

@@ -23,14 +23,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_env::{Failpoint, Fault, Faults};
-use holdfast_mvcc::Head;
 use holdfast_mvcc::types::{RecordId, Revision};
+use holdfast_mvcc::{Head, RecordMeta};
 
 use crate::codec::{self, StoredApplied, StoredHead, StoredScrubbed};
 use crate::engine::{Batch, Engine};
 use crate::error::StoreError;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, PACK_BYTES, PIECE_BYTES, SCRUB_PACKS_MAX};
-use crate::pack::{PackKind, Run, RunBuilder};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, PACK_BYTES, PIECE_BYTES, RESTORE_RECORDS, SCRUB_PACKS_MAX,
+};
+use crate::pack::{PackKind, Run, RunBuilder, metas};
 use crate::record::Stored;
 use crate::types::Applied;
 
@@ -164,6 +166,30 @@ impl Stable {
                 Ok((first, self.load(PackKind::Meta, first, stored)?.0))
             })
             .collect()
+    }
+
+    /// Hands out the meta entries from the run that starts at or behind `from` up to `through` (inclusive), ascending, many
+    /// at a time.
+    pub(crate) fn each_meta<E: From<StoreError>>(
+        &self,
+        mut from: RecordId,
+        through: Revision,
+        mut take: impl FnMut(&[RecordMeta]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut records = Vec::new();
+        loop {
+            let page = self.meta_packs(from)?;
+            let Some((last, _)) = page.last() else { break };
+            from = following(*last);
+            for (_, pack) in &page {
+                records.extend(metas(pack)?.into_iter().filter(|meta| meta.id.revision <= through));
+                if records.len() >= RESTORE_RECORDS {
+                    take(&records)?;
+                    records.clear();
+                }
+            }
+        }
+        take(&records)
     }
 
     /// Where the run begins that holds `id`, if there is one that does.

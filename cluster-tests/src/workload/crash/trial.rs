@@ -38,6 +38,9 @@ const DUMP_EVERY: Duration = Duration::from_millis(300);
 /// The threshold of a member that is to lead before its first dump.
 const DUMPS_BY_HAND_ALONE: &str = "--dump-log-bytes=8GiB";
 
+/// A checkpoint after so few revisions that each life comes to several.
+const CHECKPOINTS_OFTEN: &str = "--checkpoint-revisions=100";
+
 /// Below that of the others, so that this member campaigns first.
 const CAMPAIGNS_FIRST: &str = "--election-timeout=600";
 
@@ -115,6 +118,9 @@ impl Stage<'_> {
             if trial.point.way != Way::Purge {
                 flags.push(DUMPS_BY_HAND_ALONE.to_owned());
             }
+        }
+        if trial.point.way == Way::Checkpoints {
+            flags.push(CHECKPOINTS_OFTEN.to_owned());
         }
         if trial.point.way == Way::FullOverlay {
             flags.extend_from_slice(self.small_memory);

@@ -68,10 +68,17 @@ fn slot(id: RecordId, put: Option<&PutMeta>) -> Slot {
 impl History {
     /// The history that consists of this record.
     pub(crate) fn new(id: RecordId, put: Option<&PutMeta>) -> Self {
-        if let Some(one) = put.and_then(|put| One::new(id, put)) {
+        Self::with_room(id, put, 1)
+    }
+
+    /// The history that begins with this record and is going to have so many.
+    pub(crate) fn with_room(id: RecordId, put: Option<&PutMeta>, records: usize) -> Self {
+        if records == 1
+            && let Some(one) = put.and_then(|put| One::new(id, put))
+        {
             return Self::One(one);
         }
-        let mut packed = Packed::with_room(1);
+        let mut packed = Packed::with_room(records);
         packed.set_oldest(put.map_or(0, |put| put.create_revision.get()), put.map_or(0, |put| put.version));
         packed.push(slot(id, put), put.map_or(0, |put| put.value_bytes));
         Self::Many(Many(packed))
@@ -116,7 +123,10 @@ impl History {
     }
 
     /// The records that are retained with this compact revision, ascending.
-    pub(crate) fn retained(&self, compact_revision: Option<Revision>) -> impl Iterator<Item = Entry> + '_ {
+    pub(crate) fn retained(
+        &self,
+        compact_revision: Option<Revision>,
+    ) -> impl ExactSizeIterator<Item = Entry> + '_ {
         let first = compact_revision.map_or(0, |compact| self.retained_from(compact));
         (first..self.len()).map(|place| self.entry(place))
     }

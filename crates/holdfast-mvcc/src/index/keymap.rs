@@ -93,6 +93,19 @@ impl<V> KeyMap<V> {
         }
     }
 
+    /// Adds a key that is behind all others, without a search.
+    pub(crate) fn append(&mut self, key: Box<[u8]>, value: V) {
+        self.len += 1;
+        let number = self.leaves.len();
+        let leaf = &mut self.leaves[number - 1];
+        assert!(leaf.entries.last().is_none_or(|(last, _)| *last < key), "the key is behind all others");
+        if leaf.entries.len() < LEAF_ENTRIES_MAX {
+            leaf.insert_at(leaf.entries.len(), (key, value));
+        } else {
+            self.add_leaf(number, vec![(key, value)]);
+        }
+    }
+
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<V> {
         let number = self.leaf_of(key);
         let leaf = &mut self.leaves[number];
@@ -221,7 +234,11 @@ mod tests {
             for (place, (kind, number)) in ops.iter().enumerate() {
                 let key = key(if ascending { u16::try_from(place).unwrap() * 3 } else { number % 2000 });
                 if *kind > 0 && !model.contains_key(&key) {
-                    map.insert(key.clone(), *number);
+                    if ascending && number % 2 == 0 {
+                        map.append(key.clone(), *number);
+                    } else {
+                        map.insert(key.clone(), *number);
+                    }
                     model.insert(key, *number);
                 } else {
                     prop_assert_eq!(map.remove(&key), model.remove(&key));

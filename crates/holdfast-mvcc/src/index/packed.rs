@@ -35,6 +35,9 @@ const TOMBSTONE: u32 = 1 << 31;
 const LEASED: u32 = 1 << 30;
 const SUB_MASK: u32 = LEASED - 1;
 
+/// The first place within a revision that the index cannot hold.
+pub(crate) const SUB_END: u32 = LEASED;
+
 /// A record's place within its revision, with what kind of record it is in the top two bits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sub(u32);

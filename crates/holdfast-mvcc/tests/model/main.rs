@@ -3,6 +3,7 @@
 //! `HOLDFAST_SEED` and `HOLDFAST_COMMANDS` choose another run; a failure prints the line that reproduces it.
 #![allow(clippy::cast_possible_truncation, reason = "the model's numbers are small")]
 
+mod checkpoints;
 mod generate;
 mod naive;
 
@@ -17,6 +18,7 @@ use holdfast_mvcc::{
 };
 use proptest::prelude::*;
 
+use checkpoints::Checkpoints;
 use generate::{Aim, Dice};
 use naive::Model;
 
@@ -72,6 +74,9 @@ struct Run {
     messy: State,
     /// Is thrown away and rebuilt now and then.
     rebuilt: State,
+    /// Is thrown away and built from a checkpoint and what follows it, now and then.
+    resumed: State,
+    checkpoints: Checkpoints,
     tidied: Option<Bytes>,
     store: Store,
     accepted: u64,
@@ -97,6 +102,8 @@ impl Run {
             tidy: State::new(),
             messy: State::new(),
             rebuilt: State::new(),
+            resumed: State::new(),
+            checkpoints: Checkpoints::default(),
             tidied: None,
             store: Store::default(),
             accepted: 0,
@@ -123,6 +130,14 @@ impl Run {
             let keys = 1 + dice.below(5) as usize;
             self.tidied = self.tidy.drop_compacted(self.tidied.as_ref(), keys);
         }
+        if dice.once_in(2) {
+            self.checkpoints.step(&mut dice, &self.tidy);
+        }
+        if dice.once_in(40)
+            && let Some(resumed) = self.checkpoints.resume(&mut dice, self.messy.head(), &self.store.records)
+        {
+            self.resumed = resumed;
+        }
         if dice.once_in(200) {
             self.rebuild(&mut dice);
             self.check_states();
@@ -133,7 +148,7 @@ impl Run {
         let expected = self.model.apply(command);
         let needed: BTreeSet<_> =
             self.tidy.needed_values(command, usize::MAX).into_iter().map(|(_, id)| id).collect();
-        for state in [&mut self.tidy, &mut self.messy, &mut self.rebuilt] {
+        for state in [&mut self.tidy, &mut self.messy, &mut self.rebuilt, &mut self.resumed] {
             self.store.asked.clear();
             let Ok(outcome) = state.evaluate(command, &mut self.store);
             assert_eq!(outcome, expected, "{command:?}");
@@ -156,7 +171,7 @@ impl Run {
 
     fn read(&mut self, dice: &mut Dice) {
         let request = generate::range(dice, self.aim());
-        let state = [&self.tidy, &self.messy, &self.rebuilt][dice.below(3) as usize];
+        let state = [&self.tidy, &self.messy, &self.rebuilt, &self.resumed][dice.below(4) as usize];
         let mut reader = Reader { state, store: &mut self.store, step: 1 + dice.below(9) as usize };
         let at = state.resolve(request.at);
         assert_eq!(at, self.model.resolve(request.at).map(Revision::new));
@@ -169,7 +184,7 @@ impl Run {
 
     fn read_txn(&mut self, dice: &mut Dice) {
         let txn = generate::read_only_txn(dice, self.aim());
-        let state = [&self.tidy, &self.messy, &self.rebuilt][dice.below(3) as usize];
+        let state = [&self.tidy, &self.messy, &self.rebuilt, &self.resumed][dice.below(4) as usize];
         let mut reader = Reader { state, store: &mut self.store, step: 1 + dice.below(9) as usize };
         let Ok(answer) = read_txn(&mut reader, &txn, state.window());
         let expected = self.model.apply(&Command::Txn(txn.clone()));
@@ -206,7 +221,7 @@ impl Run {
         let retained: BTreeSet<RecordId> = self.model.records.iter().map(|record| record.id).collect();
         let bytes: usize = self.model.records.iter().map(|record| 64 + weight(record)).sum();
         let mut hashes = Vec::new();
-        for state in [&self.tidy, &self.messy, &self.rebuilt] {
+        for state in [&self.tidy, &self.messy, &self.rebuilt, &self.resumed] {
             let mut hasher = HistoryHasher::new();
             for (id, record) in &self.store.records {
                 assert_eq!(state.is_retained(&record.key, *id), retained.contains(id), "{record:?}");
@@ -266,7 +281,8 @@ fn random_commands_agree_with_the_naive_model() {
         run.step(dice.next());
     }
     run.check_states();
-    println!("{} commands, revision {}", run.accepted, run.model.revision);
+    println!("{} commands, revision {}, {}", run.accepted, run.model.revision, run.checkpoints);
+    assert!(run.checkpoints.were_tried(), "{}", run.checkpoints);
 }
 
 proptest! {

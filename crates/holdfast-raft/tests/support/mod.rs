@@ -413,6 +413,7 @@ async fn open_stores(env: &Env, dir: &Path) -> (Log, Storage) {
         engine: EngineKind::Sled,
         workers: 1,
         memory_bytes: 32 << 20,
+        checkpoint_revisions: 64 << 10,
     };
     let storage = Storage::open(env, storage, Arc::new(NoEvents)).await.unwrap();
     (log, storage)

@@ -121,6 +121,8 @@ pub struct EngineConfig {
     pub memory_bytes: usize,
     /// Log bytes that start a dump.
     pub dump_log_bytes: u64,
+    /// Revisions that start a checkpoint of the key index.
+    pub checkpoint_revisions: u64,
     /// Bytes of one log segment.
     pub segment_bytes: u64,
 }
@@ -376,6 +378,7 @@ fn engine(flags: &ServerFlags) -> Result<EngineConfig, ConfigError> {
     let min = min.max(2 * (flags.max_request_bytes + limits::GRPC_OVERHEAD_BYTES as u64));
     bounded("segment-bytes", flags.segment_bytes, (min, max))?;
     bounded("dump-log-bytes", flags.dump_log_bytes, (1024 * 1024, u64::MAX))?;
+    bounded("checkpoint-revisions", flags.checkpoint_revisions, (1, u64::MAX))?;
     Ok(EngineConfig {
         kind: match flags.engine {
             EngineFlag::Sled => EngineKind::Sled,
@@ -389,6 +392,7 @@ fn engine(flags: &ServerFlags) -> Result<EngineConfig, ConfigError> {
             (limits::MEMORY_BYTES_MIN as u64, u64::MAX),
         )?,
         dump_log_bytes: flags.dump_log_bytes,
+        checkpoint_revisions: flags.checkpoint_revisions,
         segment_bytes: flags.segment_bytes,
     })
 }

@@ -266,6 +266,7 @@ fn the_defaults_of_the_table_are_those_of_limits() {
     assert_eq!(config.election_timeout, limits::ELECTION_TIMEOUT);
     assert_eq!(config.engine.memory_bytes, limits::MEMORY_BYTES);
     assert_eq!(config.engine.dump_log_bytes, limits::DUMP_LOG_BYTES);
+    assert_eq!(config.engine.checkpoint_revisions, limits::CHECKPOINT_REVISIONS);
     assert_eq!(config.engine.segment_bytes, limits::SEGMENT_BYTES);
     assert_eq!(config.keepalive_interval, Some(limits::KEEPALIVE_INTERVAL));
     assert_eq!(config.keepalive_timeout, limits::KEEPALIVE_TIMEOUT);

@@ -2,8 +2,9 @@
 //!
 //! Counters that the services own are counted where things happen; everything that another crate knows is read when
 //! the page is asked for. Module map: [`rpc`] counts RPCs, [`events`] counts changes, [`watch`] what watch streams do,
-//! `dispatch` forms what the dispatcher and its dumps do, `fsync` the log's times.
+//! `dispatch` forms what the dispatcher and its dumps do, `checkpoints` those of the key index, `fsync` the log's times.
 
+mod checkpoints;
 mod dispatch;
 pub mod events;
 mod fsync;
@@ -23,6 +24,7 @@ use prometheus::{
 
 use crate::codec::response::signed;
 use crate::version;
+use checkpoints::CheckpointGauges;
 use dispatch::DispatchGauges;
 use events::EventCounts;
 use rpc::RpcMetrics;
@@ -81,6 +83,7 @@ struct Refreshed {
     log_last_index: IntGauge,
     log_purged_index: IntGauge,
     dispatch: DispatchGauges,
+    checkpoints: CheckpointGauges,
     watch: WatchGauges,
 }
 
@@ -342,6 +345,7 @@ impl Refreshed {
             log_purged_index: maker
                 .gauge("holdfast_log_purged_index", "The last entry that was purged from the Raft log."),
             dispatch: DispatchGauges::new(maker),
+            checkpoints: CheckpointGauges::new(maker),
             watch: WatchGauges::new(maker),
         }
     }
@@ -381,6 +385,7 @@ impl Refreshed {
         self.log_last_index.set(index(*log_last));
         self.log_purged_index.set(index(*log_purged));
         self.dispatch.refresh(storage);
+        self.checkpoints.refresh(&storage.dispatch.checkpoints);
         self.watch.refresh(watch);
     }
 }

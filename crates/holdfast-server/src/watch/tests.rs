@@ -47,6 +47,7 @@ async fn fixture(inbox_bytes_max: usize) -> Fixture {
         engine: EngineKind::Memory,
         workers: 1,
         memory_bytes: 64 << 20,
+        checkpoint_revisions: 64 << 10,
     };
     let sink = Arc::<Inbox>::clone(&inbox);
     let storage = Storage::open(&env, config, sink).await.unwrap();

@@ -87,6 +87,15 @@ pub(super) enum Crash {
     Kill,
 }
 
+/// What makes a checkpoint of the index due: almost always, often, and never.
+fn checkpoint_revisions(seed: u64) -> u64 {
+    match seed % 3 {
+        0 => 3,
+        1 => 40,
+        _ => u64::MAX,
+    }
+}
+
 impl From<Arc<Shared>> for Machines {
     fn from(shared: Arc<Shared>) -> Self {
         Self { shared }
@@ -271,6 +280,7 @@ impl Machines {
             engine: EngineKind::Redb,
             workers: 2,
             memory_bytes: shared.memory_bytes,
+            checkpoint_revisions: checkpoint_revisions(shared.config.seed),
         };
         let sink = Arc::new(LifeSink::new(shared.history.clone()));
         let events = Arc::clone(&sink);

@@ -1,5 +1,9 @@
 //! The engine over redb: commits without durability, then one durable commit per flush. redb keeps the order: what
 //! survives a crash is the last durable commit or a state behind it.
+//!
+//! A durable commit carries the state of redb's allocator, so that an open after a crash need not walk through the whole
+//! database: 0.2 s for 300 MB that are in the system's cache. That walk would check pages that the packs' own checksums
+//! cover when they are read.
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -35,6 +39,7 @@ impl Redb {
     fn write(&self, durability: Durability, batch: Batch) -> Result<(), StoreError> {
         let mut txn = self.db.begin_write().map_err(failed)?;
         txn.set_durability(durability).map_err(failed)?;
+        txn.set_quick_repair(matches!(durability, Durability::Immediate));
         {
             let mut table = txn.open_table(TABLE).map_err(failed)?;
             for (key, value) in batch.into_ops() {

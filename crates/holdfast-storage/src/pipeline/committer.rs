@@ -1,5 +1,6 @@
 //! The committer: the only writer of the stable store. Takes contiguous prefixes of the visible log and stores each
-//! with one position; dumps while nothing is written; scrubs, regenerates and checks the snapshot when there is nothing else to do.
+//! with one position; dumps while nothing is written; writes checkpoints, scrubs, regenerates and checks the snapshot
+//! when there is nothing else to do.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::backlog::ReadySlice;
 use super::check::SnapshotCheck;
+use super::checkpoint::Checkpointing;
 use super::control::{CommitPosition, Control, Fence, step};
 use super::regenerate::{Outgoing, Regeneration};
 use super::scrub::Scrub;
@@ -36,6 +38,7 @@ pub(crate) struct Committer {
     regeneration: Regeneration,
     outgoing: Option<Outgoing>,
     check: SnapshotCheck,
+    checkpointing: Checkpointing,
     /// Bytes committed since the last flush.
     unflushed: usize,
     /// From the end of a dump until the overlay is stored.
@@ -47,6 +50,7 @@ pub(crate) struct Committer {
 enum Work {
     Commit,
     Fence(Fence),
+    Checkpoint,
     Scrub,
     Regenerate,
     Check,
@@ -59,12 +63,14 @@ impl Committer {
         shared: Arc<Shared>,
         control: mpsc::Sender<Control>,
         committed: CommitPosition,
+        checkpointing: Checkpointing,
     ) -> Self {
         let generation = Arc::clone(&shared.view.load().generation);
         let check = SnapshotCheck::after(&*shared.env.clock);
         Self {
             shared,
             check,
+            checkpointing,
             control,
             generation,
             committed,
@@ -96,10 +102,15 @@ impl Committer {
             match self.next().await {
                 Work::Commit => self.commit()?,
                 Work::Fence(fence) => self.on_fence(fence).await?,
+                Work::Checkpoint => {
+                    self.checkpoint()?;
+                    super::breathe().await;
+                }
                 Work::Scrub => {
                     self.tail.clear();
                     self.regeneration.abandon();
                     self.scrub.slice(&self.shared, &self.generation)?;
+                    self.checkpointing.remove_stale(&self.shared, &self.generation);
                     self.measure();
                     super::breathe().await;
                 }
@@ -156,6 +167,9 @@ impl Committer {
             }
             if waiting.closed {
                 return Work::End;
+            }
+            if self.checkpointing.is_wanted(&self.shared, &self.generation, &self.committed) {
+                return Work::Checkpoint;
             }
             if !Scrub::is_wanted(&self.shared) {
                 if self.regeneration.is_wanted(&self.shared, &self.generation) {
@@ -225,6 +239,15 @@ impl Committer {
         if self.unflushed >= FLUSH_BYTES { self.flush() } else { Ok(()) }
     }
 
+    /// Writes a piece of a checkpoint of the index.
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        if self.checkpointing.needs_flush() {
+            self.flush()?;
+        }
+        self.checkpointing.slice(&self.shared, &self.generation, &self.committed);
+        Ok(())
+    }
+
     fn measure(&self) {
         let disk_bytes = self.generation.stable().disk_bytes();
         self.shared.disk_bytes.store(disk_bytes, Ordering::Relaxed);
@@ -236,6 +259,8 @@ impl Committer {
         let Some(next) = next else { return Ok(()) };
         self.tail = Vec::new();
         self.unflushed = 0;
+        // Those are in the directory of the generation before.
+        self.checkpointing = Checkpointing::default();
         let before = std::mem::replace(&mut self.generation, Arc::clone(&next));
         self.shared.positions.lock().durable = self.committed.applied.log_id;
         let (resume, resumed) = oneshot::channel();
@@ -317,6 +342,7 @@ impl Committer {
                     self.tail = Vec::new();
                     self.scrub = Scrub::default();
                     self.regeneration = Regeneration::default();
+                    self.checkpointing = Checkpointing::default();
                     self.outgoing = None;
                     self.shared.env.faults.hit(Failpoint::InstallCleanup);
                     drop(old);

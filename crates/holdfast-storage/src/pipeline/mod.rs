@@ -24,6 +24,7 @@
 
 pub(crate) mod backlog;
 mod check;
+pub(crate) mod checkpoint;
 pub(crate) mod committer;
 pub(crate) mod control;
 pub(crate) mod dispatcher;

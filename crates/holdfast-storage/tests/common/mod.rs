@@ -151,7 +151,13 @@ impl EventSink for Events {
 }
 
 pub fn config(dir: &Path, engine: EngineKind) -> StorageConfig {
-    StorageConfig { dir: dir.to_owned(), engine, workers: 2, memory_bytes: 64 << 20 }
+    StorageConfig {
+        dir: dir.to_owned(),
+        engine,
+        workers: 2,
+        memory_bytes: 64 << 20,
+        checkpoint_revisions: 64 << 10,
+    }
 }
 
 /// A storage and the log it is fed from.
