@@ -234,7 +234,8 @@ mod tests {
             for (place, (kind, number)) in ops.iter().enumerate() {
                 let key = key(if ascending { u16::try_from(place).unwrap() * 3 } else { number % 2000 });
                 if *kind > 0 && !model.contains_key(&key) {
-                    if ascending && number % 2 == 0 {
+                    let is_behind = model.last_key_value().is_none_or(|(last, _)| *last < key);
+                    if is_behind && number % 2 == 0 {
                         map.append(key.clone(), *number);
                     } else {
                         map.insert(key.clone(), *number);
