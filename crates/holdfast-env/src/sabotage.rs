@@ -96,11 +96,11 @@ named! {
         InstallCleanup = "install.cleanup",
         /// K20: a part of the overlay went to the stable store while the dump goes on.
         DrainUnderDumpMid = "drain_under_dump.mid",
-        /// K21: a block of a checkpoint of the index was written.
+        /// K26: a block of a checkpoint of the index was written.
         CheckpointWriteBlock = "checkpoint.write.block_n",
-        /// K22: a checkpoint is whole and synced, and has no name yet.
+        /// K27: a checkpoint is whole and synced, and has no name yet.
         CheckpointSynced = "checkpoint.synced",
-        /// K23: a checkpoint is renamed, its directory is not synced.
+        /// K28: a checkpoint is renamed, its directory is not synced.
         CheckpointRenamed = "checkpoint.renamed",
     }
 }

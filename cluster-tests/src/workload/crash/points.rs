@@ -86,9 +86,9 @@ pub const POINTS: &[Point] = &[
     Point::new("install.switched", "K18", Way::Install, 1),
     Point::new("install.cleanup", "K19", Way::Install, 1),
     Point::new("drain_under_dump.mid", "K20", Way::FullOverlay, 2),
-    Point::new("checkpoint.write.block_n", "K21", Way::Checkpoints, 6),
-    Point::new("checkpoint.synced", "K22", Way::Checkpoints, 3),
-    Point::new("checkpoint.renamed", "K23", Way::Checkpoints, 3),
+    Point::new("checkpoint.write.block_n", "K26", Way::Checkpoints, 6),
+    Point::new("checkpoint.synced", "K27", Way::Checkpoints, 3),
+    Point::new("checkpoint.renamed", "K28", Way::Checkpoints, 3),
 ];
 
 /// The names in what the program says about a point that it does not have.
