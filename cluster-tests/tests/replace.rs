@@ -11,7 +11,7 @@ use cluster_tests::workload::writers::Load;
 async fn members_without_their_disk_are_replaced_and_nothing_is_lost() {
     let load = Load { writers: 4, value_bytes: 128, timeout: Duration::from_secs(3), seed: 1 };
     let plan =
-        Plan { store_bytes: 24 << 20, value_bytes: 32 << 10, cuts: 3, window: Duration::from_secs(1), load };
+        Plan { store_bytes: 48 << 20, value_bytes: 32 << 10, cuts: 3, window: Duration::from_secs(1), load };
     let report = Box::pin(run(System::holdfast(&[]).unwrap(), plan)).await.unwrap();
     assert!(report.verdict.is_clean(), "{report}");
     // Times are for the long run: here there are few, beside other tests.
