@@ -179,7 +179,7 @@ mod tests {
         let delayed = Finding::Delayed { calm: Duration::from_millis(2), busy: slow };
         assert_eq!(found(|r| r.busy = vec![Duration::from_millis(5); PUTS_MIN]), [delayed]);
         let not_compared = Finding::NotCompared { calm: PUTS_MIN, busy: 999 };
-        assert_eq!(found(|r| drop(r.busy.pop())), [not_compared]);
+        assert_eq!(found(|r| r.busy.truncate(999)), [not_compared]);
         assert_eq!(found(|r| r.failed = 1), [Finding::Failed { puts: 1 }]);
         assert_eq!(found(|r| r.missing = 2), [Finding::Lost { puts: 2 }]);
         assert_eq!(found(|r| r.hashes[2] = 8), [Finding::Differ { hashes: vec![7, 7, 8] }]);
