@@ -243,12 +243,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    /// None is the end of this member when a follower needs one. Where there has to be one and it was found damaged, the
-    /// follower waits for the dump that replaces it.
+    /// None is the end of this member when a follower needs one. When one was found damaged, the follower waits for the
+    /// dump that replaces it.
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
         match self.shared.storage.current_snapshot() {
             Some(snapshot) => into_raft(snapshot).map(Some),
-            None if self.shared.log.state().purged.is_some() => Ok(Some(no_snapshot())),
+            None if *self.shared.storage.damaged_snapshots().borrow() > 0 => Ok(Some(no_snapshot())),
             None => Ok(None),
         }
     }

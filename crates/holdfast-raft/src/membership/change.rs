@@ -225,7 +225,15 @@ impl Changes {
     pub(super) async fn propose(&self, change: ChangeMembers<u64, PeerNode>) -> Option<Outcome> {
         let written = self.raft.change_membership(change, false).await;
         Some(match written {
-            Ok(response) => Outcome::Done(self.changed(Some(from_raft(&response.log_id)))),
+            Ok(response) => {
+                let log_id = Some(from_raft(&response.log_id));
+                // What openraft shows to all may be from before the change for a moment longer.
+                let members = match &response.membership {
+                    Some(membership) => members_of(membership),
+                    None => self.changed(log_id).members,
+                };
+                Outcome::Done(Changed { log_id, members })
+            }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Outcome::NotLeader,
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => match error {
                 ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_) => {
