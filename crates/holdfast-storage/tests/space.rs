@@ -13,7 +13,8 @@ use holdfast_mvcc::types::Revision;
 use holdfast_storage::EngineKind;
 
 const KEYS: u64 = 100;
-const ROUNDS: u64 = 16;
+/// So many that the files stay far above the bound at which they are replaced: sled gives some space back by itself.
+const ROUNDS: u64 = 24;
 
 /// 30,000 characters that do not compress to much.
 fn noise(seed: u64) -> String {
@@ -39,7 +40,7 @@ fn generations(dir: &Path) -> Vec<String> {
     names
 }
 
-/// A member with 48 MB of history, and one in memory that was told the same.
+/// A member with 72 MB of history, and one in memory that was told the same.
 async fn loaded(dir: &Path, engine: EngineKind) -> (Member, Member) {
     let (mut member, mut other) =
         (Member::open(dir, engine).await, Member::open(&dir.join("other"), EngineKind::Memory).await);
@@ -78,7 +79,7 @@ async fn shrinks(engine: EngineKind) {
     let dir = tempfile::tempdir().unwrap();
     let (mut member, mut other) = loaded(dir.path(), engine).await;
     let before = member.storage.status().disk_bytes;
-    assert!(before > 40 << 20, "{engine:?}: {before}");
+    assert!(before > 50 << 20, "{engine:?}: {before}");
     let revision = compact_both(&mut member, &mut other).await;
     let writes = write_until_replaced(&mut member, &mut other, dir.path()).await;
     for member in [&member, &other] {
