@@ -57,16 +57,16 @@ impl Checkpoints {
             return None;
         };
         for (part, piece) in pieces {
-            loading.add(*part, piece).unwrap();
+            loading.add(*part, piece).expect("a whole piece");
         }
         let above = RecordId::new(Revision::new(saved.since.get() + 1), 0);
         let behind: Vec<_> = records.range(above..).map(|(_, record)| meta(record)).collect();
         for some in behind.chunks(1 + dice.below(40) as usize) {
-            loading.restore_all(some).unwrap();
+            loading.restore_all(some).expect("records behind it");
         }
         self.resumed += 1;
         self.resumed_compacted += usize::from(head.compact_revision > saved.compact_revision);
-        Some(loading.finish().unwrap())
+        Some(loading.finish().expect("all pieces"))
     }
 
     /// True when each way to end was seen.

@@ -144,8 +144,10 @@ impl Changer {
         if self.rng.one_in(4) {
             tokio::time::sleep(Duration::from_millis(self.rng.below(FAULT_MS_MAX))).await;
             if let Some((leader, _)) = self.machines.leader() {
-                self.machines
-                    .crash(leader, if self.rng.next_u64() % 2 == 0 { Crash::Kill } else { Crash::Power });
+                self.machines.crash(
+                    leader,
+                    if self.rng.next_u64().is_multiple_of(2) { Crash::Kill } else { Crash::Power },
+                );
             }
         }
         asked.await.unwrap_or(Changed::Unsure)
