@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::process::Process;
+use super::scrape::Scrape;
 use super::{binary, ports};
 use crate::client::{Client, TIMEOUT};
 
@@ -232,6 +233,25 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Waits until a member does nothing but serve and its metrics are as `wanted`, too; gives them.
+    pub async fn wait_settled(
+        &self,
+        index: usize,
+        patience: Duration,
+        wanted: impl Fn(&Scrape) -> Result<bool>,
+    ) -> Result<Scrape> {
+        let Member { name, client_url, .. } = &self.members[index];
+        let deadline = Instant::now() + patience;
+        loop {
+            let page = Scrape::of(client_url).await?;
+            if page.is_settled()? && wanted(&page)? {
+                return Ok(page);
+            }
+            ensure!(Instant::now() < deadline, "{name} is still busy after {patience:?}");
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Which member leads, asked of each running one; the answer of the highest term counts.

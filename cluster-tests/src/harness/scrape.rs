@@ -53,6 +53,16 @@ impl Scrape {
         Ok(value as u64)
     }
 
+    /// Whether the member's dispatcher is in its normal state: no dump, no merge, no install.
+    pub fn is_normal(&self) -> Result<bool> {
+        Ok(self.count("holdfast_dispatcher_state{state=\"normal\"}")? == 1)
+    }
+
+    /// Whether the member does nothing but serve: its stable store has all that readers see, too.
+    pub fn is_settled(&self) -> Result<bool> {
+        Ok(self.is_normal()? && self.count("holdfast_stable_lag_entries")? == 0)
+    }
+
     /// The buckets of a histogram: upper bounds in ascending order, each with the count of all up to it. Labels other
     /// than the bound have to be given as the page spells them, for example `state="x"`, or be empty.
     pub fn buckets(&self, name: &str, labels: &str) -> Vec<(f64, f64)> {

@@ -211,7 +211,7 @@ impl Bench<'_> {
         let mut comparison = comparison(&format!("a dump, {rate:.0} puts/s"));
         let mut shares = Vec::new();
         for _ in 0..self.plan.pairs {
-            self.settle().await?;
+            self.cluster.wait_settled(self.leader, PATIENCE, |_| Ok(true)).await?;
             comparison.calm.push(self.window(rate).await?);
             let url = self.cluster.members()[self.leader].client_url.clone();
             self.cluster.member(self.leader).process()?.ask_for_dump()?;
@@ -229,7 +229,7 @@ impl Bench<'_> {
             comparison(&format!("a client that lists {} keys, {RATE:.0} puts/s", self.plan.keys));
         let mut shares = Vec::new();
         for _ in 0..self.plan.pairs {
-            self.settle().await?;
+            self.cluster.wait_settled(self.leader, PATIENCE, |_| Ok(true)).await?;
             comparison.calm.push(self.window(RATE).await?);
             let (client, leader, keys) = (self.client.clone(), self.leader, self.plan.keys);
             let lister =
@@ -251,7 +251,7 @@ impl Bench<'_> {
     async fn compacting(&mut self, channel: &Channel) -> Result<Comparison> {
         let mut comparison =
             comparison(&format!("a compaction of {} replaced values, {RATE:.0} puts/s", self.plan.keys));
-        self.settle().await?;
+        self.cluster.wait_settled(self.leader, PATIENCE, |_| Ok(true)).await?;
         for _ in 0..2 {
             comparison.calm.push(self.window(RATE).await?);
         }
@@ -262,20 +262,6 @@ impl Bench<'_> {
         }
         comparison.share = 1.0;
         Ok(comparison)
-    }
-
-    /// Waits until the leader does nothing but serve.
-    async fn settle(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let url = self.cluster.members()[self.leader].client_url.clone();
-        loop {
-            let page = Scrape::of(&url).await?;
-            if is_normal(&page)? && page.count("holdfast_stable_lag_entries")? == 0 {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "the leader is still busy after {PATIENCE:?}");
-            tokio::time::sleep(POLL).await;
-        }
     }
 
     /// Puts at a rate for one window; the time of each runs from the moment at which it was due.
@@ -316,10 +302,6 @@ fn mean(shares: &[f64]) -> f64 {
     shares.iter().sum::<f64>() / shares.len().max(1) as f64
 }
 
-fn is_normal(page: &Scrape) -> Result<bool> {
-    Ok(page.count("holdfast_dispatcher_state{state=\"normal\"}")? == 1)
-}
-
 /// Looks whether a member dumps.
 struct Looking {
     task: JoinHandle<Vec<f64>>,
@@ -333,7 +315,7 @@ impl Looking {
         let task = tokio::spawn(async move {
             let mut looks = Vec::new();
             while !seen.load(Ordering::Relaxed) {
-                if let Ok(is_normal) = Scrape::of(&url).await.and_then(|page| is_normal(&page)) {
+                if let Ok(is_normal) = Scrape::of(&url).await.and_then(|page| page.is_normal()) {
                     looks.push(if is_normal { 0.0 } else { 1.0 });
                 }
                 tokio::time::sleep(POLL).await;

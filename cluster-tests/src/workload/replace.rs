@@ -220,25 +220,13 @@ async fn put(client: &Client, member: usize, key: &Bytes, value: &Bytes) -> bool
     matches!(client.put(member, key.clone(), value.clone(), TIMEOUT).await, Outcome::Acked(_))
 }
 
-/// Has the leader dump what it holds, and gives the size of that.
+/// Has the leader dump all that it holds, and gives the size of that.
 async fn dump(cluster: &mut Cluster, leader: usize) -> Result<u64> {
-    let url = cluster.members()[leader].client_url.clone();
-    let deadline = Instant::now() + PATIENCE;
-    let settled = async |above: u64| {
-        loop {
-            let page = Scrape::of(&url).await?;
-            let is_normal = page.count("holdfast_dispatcher_state{state=\"normal\"}")? == 1;
-            let index = page.count("holdfast_snapshot_index")?;
-            if is_normal && index >= above && page.count("holdfast_stable_lag_entries")? == 0 {
-                return anyhow::Ok(page);
-            }
-            ensure!(Instant::now() < deadline, "the leader is still busy after {PATIENCE:?}");
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    let before = settled(0).await?.count("holdfast_snapshot_index")?;
+    let page = cluster.wait_settled(leader, PATIENCE, |_| Ok(true)).await?;
+    let applied = page.count("etcd_server_proposals_applied_total")?;
     cluster.member(leader).process()?.ask_for_dump()?;
-    settled(before + 1).await?.count("holdfast_dump_bytes")
+    let has_all = |page: &Scrape| Ok(page.count("holdfast_snapshot_index")? >= applied);
+    cluster.wait_settled(leader, PATIENCE, has_all).await?.count("holdfast_dump_bytes")
 }
 
 /// Breaks the way so often, each time when the next equal part of the snapshot has been sent.

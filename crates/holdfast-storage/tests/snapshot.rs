@@ -253,6 +253,25 @@ async fn a_bad_snapshot_is_set_aside_at_start() {
     }
 }
 
+/// Changes a bit in the middle of a file; gives what it was.
+fn rot(path: &Path) -> Vec<u8> {
+    let whole = std::fs::read(path).unwrap();
+    let mut rotten = whole.clone();
+    let middle = rotten.len() / 2;
+    rotten[middle] ^= 1;
+    std::fs::write(path, rotten).unwrap();
+    whole
+}
+
+/// A store that was closed behind a dump: the snapshot, and where its file is.
+async fn dumped(dir: &Path, engine: EngineKind) -> (Snapshot, PathBuf) {
+    let mut member = Member::open(dir, engine).await;
+    member.run(some_commands(50)).await;
+    let snapshot = member.dump().await;
+    member.close().await;
+    (snapshot, files(&dir.join("snapshots"), "snap").remove(0))
+}
+
 /// A start that does not need the content does not read it: rot is found a while later, and before any use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_rots_inside_is_found_before_it_is_used() {
@@ -264,11 +283,7 @@ async fn a_snapshot_that_rots_inside_is_found_before_it_is_used() {
         member.dump().await;
         let image = member.image();
         member.close().await;
-        let path = files(&snapshots, "snap").remove(0);
-        let mut bytes = std::fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        rot(&files(&snapshots, "snap").remove(0));
         let hurried = Env { clock: Arc::new(Hurried(env().clock)), ..env() };
         let member = Member::open_in(&hurried, config(dir.path(), engine)).await;
         if engine == EngineKind::Memory {
@@ -289,19 +304,11 @@ async fn a_snapshot_is_read_through_before_it_is_sent() {
     for engine in [EngineKind::Sled, EngineKind::Redb] {
         let dir = tempfile::tempdir().unwrap();
         let snapshots = dir.path().join("snapshots");
-        let mut member = Member::open(dir.path(), engine).await;
-        member.run(some_commands(50)).await;
-        let good = member.dump().await;
-        member.close().await;
-        let path = files(&snapshots, "snap").remove(0);
-        let whole = std::fs::read(&path).unwrap();
-        let mut rotten = whole.clone();
-        let middle = rotten.len() / 2;
-        rotten[middle] ^= 1;
+        let (good, path) = dumped(dir.path(), engine).await;
         let member = Member::open(dir.path(), engine).await;
         let mut damaged = member.storage.damaged_snapshots();
         within(member.storage.check_snapshot(&good.id)).await.unwrap();
-        std::fs::write(&path, &rotten).unwrap();
+        let whole = rot(&path);
         within(member.storage.check_snapshot(&good.id)).await.expect("it is read once");
         member.storage.doubt_snapshot(&good.id);
         let found = within(member.storage.check_snapshot(&good.id)).await;
@@ -324,17 +331,8 @@ async fn a_snapshot_is_read_through_before_it_is_sent() {
 async fn no_dump_is_spared_for_a_snapshot_that_was_not_read() {
     for engine in [EngineKind::Sled, EngineKind::Redb] {
         let dir = tempfile::tempdir().unwrap();
-        let snapshots = dir.path().join("snapshots");
-        let mut member = Member::open(dir.path(), engine).await;
-        member.run(some_commands(50)).await;
-        let good = member.dump().await;
-        member.close().await;
-        let path = files(&snapshots, "snap").remove(0);
-        let whole = std::fs::read(&path).unwrap();
-        let mut bytes = whole.clone();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        let (good, path) = dumped(dir.path(), engine).await;
+        let whole = rot(&path);
         let member = Member::open(dir.path(), engine).await;
         assert_eq!(member.dump().await.id, good.id, "{engine:?}");
         assert_eq!(std::fs::read(&path).unwrap(), whole, "{engine:?}");

@@ -24,6 +24,13 @@ pub(super) enum Full {
     },
 }
 
+impl Full {
+    /// True when a member may stop applying, or stop. One whose log alone has no room waits for it.
+    pub(super) fn may_stop_members(self) -> bool {
+        self != Self::Log
+    }
+}
+
 /// What a full disk did.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Effects {

@@ -57,7 +57,7 @@ impl Life {
                 log.purged, log.last
             )))
         };
-        if status.state == DispatcherState::Poisoned && full.is_none() {
+        if status.state == DispatcherState::Poisoned && !full.is_some_and(Full::may_stop_members) {
             return wrong("its store is poisoned although its disk is sound");
         }
         if status.durable > status.stable || status.stable > status.visible.log_id {

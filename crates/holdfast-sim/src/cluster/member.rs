@@ -372,7 +372,7 @@ impl Machines {
             let machine = &self.shared.machines[index];
             let full = *machine.full.lock();
             if let Some(reason) = life.spawn.halt_reason() {
-                if full.is_some() {
+                if full.is_some_and(Full::may_stop_members) {
                     // A snapshot that cannot be installed for want of room ends the member; it is started again.
                     continue;
                 }

@@ -100,7 +100,13 @@ impl Committer {
     async fn work(&mut self) -> Result<(), StoreError> {
         loop {
             match self.next().await {
-                Work::Commit => self.commit()?,
+                Work::Commit => {
+                    self.commit()?;
+                    // Here, too: under load there is no moment without something to commit.
+                    if self.wants_checkpoint() {
+                        self.checkpoint()?;
+                    }
+                }
                 Work::Fence(fence) => self.on_fence(fence).await?,
                 Work::Checkpoint => {
                     self.checkpoint()?;
@@ -168,7 +174,7 @@ impl Committer {
             if waiting.closed {
                 return Work::End;
             }
-            if self.checkpointing.is_wanted(&self.shared, &self.generation, &self.committed) {
+            if self.wants_checkpoint() {
                 return Work::Checkpoint;
             }
             if !Scrub::is_wanted(&self.shared) {
@@ -237,6 +243,10 @@ impl Committer {
         self.measure();
         self.unflushed += bytes;
         if self.unflushed >= FLUSH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        self.checkpointing.is_wanted(&self.shared, &self.generation, &self.committed)
     }
 
     /// Writes a piece of a checkpoint of the index.
