@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+/// What an unpacked pack has at most.
+pub(crate) const UNPACKED_BYTES_MAX: usize = 32 << 10;
+
 /// Target size of a pack in bytes. sled writes a leaf of up to 16 and some items as one message, and moves messages
-/// above a quarter segment (1 MiB at our segment size) into unsynced blob files; 32 KiB keeps clear of that.
-pub(crate) const PACK_BYTES: usize = 32 << 10;
+/// above a quarter segment (1 MiB at our segment size) into unsynced blob files; 32 KiB keeps clear of that. redb's
+/// pages are powers of two: a full pack with its form, its key and the page's own bytes fits into one of 32 KiB, where
+/// a little more would take 64.
+pub(crate) const PACK_BYTES: usize = UNPACKED_BYTES_MAX - 128;
 
 /// A stored value of the engine is never longer: what is larger is cut into pieces.
 pub(crate) const PIECE_BYTES: usize = PACK_BYTES;

@@ -31,6 +31,7 @@ use crate::engine::{Batch, Engine};
 use crate::error::StoreError;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_OPS_MAX, PACK_BYTES, PIECE_BYTES, RESTORE_RECORDS, SCRUB_PACKS_MAX,
+    UNPACKED_BYTES_MAX,
 };
 use crate::pack::{PackKind, Run, RunBuilder, metas};
 use crate::record::Stored;
@@ -411,7 +412,7 @@ fn unpack(stored: &[u8]) -> Result<Bytes, StoreError> {
     let (length, packed) =
         stored.split_first_chunk::<4>().ok_or_else(|| StoreError::damaged("a packed pack is too short"))?;
     let length = u32::from_le_bytes(*length) as usize;
-    if length > PIECE_BYTES {
+    if length > UNPACKED_BYTES_MAX {
         return Err(StoreError::damaged("a packed pack is too long"));
     }
     let pack = lz4_flex::block::decompress(packed, length);

@@ -6,6 +6,7 @@
 //! cover when they are read.
 
 use std::ops::Bound;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -15,6 +16,9 @@ use super::{Batch, Engine, Pair};
 use crate::error::StoreError;
 
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("stable");
+
+/// Bytes of a block as the operating system counts them for a file.
+const BLOCK: u64 = 512;
 
 /// A redb database.
 pub(crate) struct Redb {
@@ -97,8 +101,9 @@ impl Engine for Redb {
     }
 
     fn disk_bytes(&self) -> u64 {
-        // redb has no figure of its own without a write transaction.
-        std::fs::metadata(&self.file).map_or(0, |m| m.len())
+        // redb has no figure of its own without a write transaction. It makes its file longer ahead of need; what was
+        // never written takes no blocks.
+        std::fs::metadata(&self.file).map_or(0, |m| m.blocks() * BLOCK)
     }
 }
 
@@ -114,5 +119,43 @@ fn failed(error: impl Into<redb::Error>) -> StoreError {
             StoreError::Newer(format!("redb: {why}"))
         }
         other => StoreError::Damaged(format!("redb: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::PACK_BYTES;
+
+    /// One byte of form before it, and a key as packs have it.
+    #[test]
+    fn a_full_pack_takes_no_more_than_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Redb::open(dir.path(), 8 << 20).unwrap();
+        let before = engine.disk_bytes();
+        let packs: u32 = 512;
+        for number in 0..packs {
+            let mut batch = Batch::default();
+            let mut key = vec![b'p'; 14];
+            key.extend_from_slice(&number.to_be_bytes());
+            batch.put(key, vec![0x5a; PACK_BYTES + 1]);
+            engine.apply(batch).unwrap();
+            if number % 64 == 0 {
+                engine.flush().unwrap();
+            }
+        }
+        engine.flush().unwrap();
+        let (taken, given) = (engine.disk_bytes() - before, u64::from(packs) * PACK_BYTES as u64);
+        assert!(taken < given / 4 * 5, "{taken} bytes of files for {given}");
+    }
+
+    #[test]
+    fn what_is_only_reserved_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Redb::open(dir.path(), 1 << 20).unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&engine.file).unwrap();
+        let (before, long) = (engine.disk_bytes(), 1 << 30);
+        file.set_len(long).unwrap();
+        assert!(engine.disk_bytes() < before + long / 2);
     }
 }
