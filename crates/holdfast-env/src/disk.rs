@@ -7,6 +7,11 @@
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use direct::DirectFile;
+
+mod direct;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +58,12 @@ pub trait DiskFile: Send + Sync {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `data` at `offset`, growing the file when needed.
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `data` at `offset`, and makes it durable. What was written before by other calls may stay as it
+    /// was. After an error nobody knows how much of it is on disk.
+    fn write_durably_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(data, offset)?;
+        self.sync_data()
+    }
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// True when the file holds no bytes.
@@ -97,7 +108,12 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
-struct RealFile(std::fs::File);
+struct RealFile {
+    file: std::fs::File,
+    /// For durable writes past the system's cache; decided at the first one.
+    direct: OnceLock<Option<DirectFile>>,
+    may_write: bool,
+}
 
 struct RealLock(
     #[expect(dead_code, reason = "held for its lock, which the kernel ties to the open file")] std::fs::File,
@@ -114,7 +130,8 @@ impl Disk for RealDisk {
         let mut options = std::fs::OpenOptions::new();
         options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::CreateNew);
         options.mode(FILE_MODE);
-        Ok(Box::new(RealFile(options.open(path)?)))
+        let file = options.open(path)?;
+        Ok(Box::new(RealFile { file, direct: OnceLock::new(), may_write: mode != OpenMode::Read }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -160,26 +177,38 @@ impl Disk for RealDisk {
 
 impl DiskFile for RealFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.0, buffer, offset)
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, buffer, offset)
     }
 
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        std::os::unix::fs::FileExt::write_all_at(&self.0, data, offset)
+        std::os::unix::fs::FileExt::write_all_at(&self.file, data, offset)
+    }
+
+    fn write_durably_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        if self.may_write
+            && DirectFile::takes(data, offset)
+            && let Some(direct) = self.direct.get_or_init(|| DirectFile::open(&self.file))
+            && direct.write_durably_at(data, offset)?
+        {
+            return Ok(());
+        }
+        self.write_all_at(data, offset)?;
+        self.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 }

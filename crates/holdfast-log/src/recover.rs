@@ -127,8 +127,7 @@ fn begin(
     contents.begin_segment(Arc::clone(&file), RECORDS_START);
     let mut tail = Tail::new(file, RECORDS_START, Vec::new());
     tail.push(Record::Head(Head::default()));
-    tail.write()?;
-    tail.sync()?;
+    tail.write_durably()?;
     let staged = tail.finish_batch();
     publish(&mut contents, &staged, tail.offset);
     Ok(Recovered { contents, tail, prepared: None, retired: Vec::new(), spares })

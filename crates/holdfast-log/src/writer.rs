@@ -4,9 +4,10 @@
 //! batch, so that an intact record proves that all before its batch had been durable.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
-use holdfast_env::{Env, Failpoint, Fault, LogId};
+use holdfast_env::{DiskFile, Env, Failpoint, Fault, LogId};
 
 use crate::Durable;
 use crate::contents::Contents;
@@ -102,19 +103,32 @@ impl Tail {
         self.staged.push((offset, staged));
     }
 
-    /// Writes the batch, padded with zeros to whole blocks. Returns how many bytes were written.
-    pub(crate) fn write(&mut self) -> Result<u64, LogError> {
+    /// Writes the batch, padded with zeros to whole blocks, and makes it durable. Returns how many bytes were written.
+    pub(crate) fn write_durably(&mut self) -> Result<u64, LogError> {
+        self.write_with("write durably", |file, bytes, at| file.write_durably_at(bytes, at))
+    }
+
+    /// The same, and makes nothing durable.
+    fn write(&mut self) -> Result<u64, LogError> {
+        self.write_with("write", |file, bytes, at| file.write_all_at(bytes, at))
+    }
+
+    fn write_with(
+        &mut self,
+        what: &'static str,
+        write: impl FnOnce(&dyn DiskFile, &[u8], u64) -> io::Result<()>,
+    ) -> Result<u64, LogError> {
         let used = self.buffer.len();
         self.buffer.resize(used.next_multiple_of(to_usize(BLOCK_BYTES)), 0);
-        let path = &self.file.path;
-        self.file.file.write_all_at(&self.buffer, self.buffer_start).map_err(LogError::io(path, "write"))?;
+        let SegmentFile { file, path, .. } = &*self.file;
+        write(&**file, &self.buffer, self.buffer_start).map_err(LogError::io(path, what))?;
         let written = self.buffer.len() as u64;
         self.buffer.truncate(used);
         Ok(written)
     }
 
-    /// Makes the batch durable.
-    pub(crate) fn sync(&self) -> Result<(), LogError> {
+    /// Makes durable what was written without that.
+    fn sync(&self) -> Result<(), LogError> {
         self.file.file.sync_data().map_err(LogError::io(&self.file.path, "make durable"))
     }
 
@@ -306,9 +320,8 @@ impl Writer {
         if std::mem::take(&mut self.owes_sync) {
             self.tail.sync().map_err(Stop::Failed)?;
         }
-        let written = self.tail.write().map_err(Stop::Failed)?;
         let started = self.env.clock.now();
-        self.sync().map_err(Stop::Failed)?;
+        let written = self.write().map_err(Stop::Failed)?;
         let took = self.env.clock.now().since(started);
         let staged = self.tail.finish_batch();
         let mut inner = self.shared.inner.lock();
@@ -339,18 +352,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes what was written durable before anybody is told.
-    fn sync(&mut self) -> Result<(), LogError> {
+    /// Writes the batch and makes it durable, before anybody is told.
+    fn write(&mut self) -> Result<u64, LogError> {
         let faults = &self.env.faults;
-        if faults.is_planted(Fault::NoFsync) {
-            return Ok(());
+        // Told now; durable when the next write is due, if the machine lives until then.
+        self.owes_sync = faults.is_planted(Fault::AckBeforeFsync);
+        if self.owes_sync || faults.is_planted(Fault::NoFsync) {
+            return self.tail.write();
         }
-        if faults.is_planted(Fault::AckBeforeFsync) {
-            // Told now; durable when the next write is due, if the machine lives until then.
-            self.owes_sync = true;
-            return Ok(());
-        }
-        self.tail.sync()
+        self.tail.write_durably()
     }
 
     /// Waits until the next segment is ready. All that was staged is on disk. Purges behind `record` go on.
