@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (peers, clients) =
         set.file.into_iter().partition(|file| file.package().starts_with("holdfast.internal"));
-    let builder = || tonic_prost_build::configure().bytes(".").out_dir(&out_dir);
+    let builder =
+        || tonic_prost_build::configure().bytes(".").codec_path("crate::codec::Codec").out_dir(&out_dir);
     builder().compile_fds(FileDescriptorSet { file: clients })?;
     // Peers open their own connections; the generated `connect` helper would also clash with a method of that name.
     builder().build_transport(false).compile_fds(FileDescriptorSet { file: peers })?;

@@ -11,7 +11,9 @@
 //!
 //! Module map: [`etcdserverpb`] (KV, Watch, Lease, Cluster, Maintenance, Auth), [`mvccpb`] (pairs and events),
 //! [`authpb`] (users and roles), [`v3lockpb`], [`v3electionpb`]; [`internal`] (log entries, peers), which clients
-//! never see.
+//! never see; [`codec`] puts messages into bytes.
+
+pub mod codec;
 
 /// Declares the module of one proto package. Its docs are the comments of the proto files.
 macro_rules! generated {

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use holdfast_env::{RealSpawn, Spawn};
 use holdfast_raft::Departure;
-use holdfast_server::config::Config;
 use holdfast_server::config::flags::{self, CliCommand, DemoFlags, HealthcheckFlags, JoinFlags, ServerFlags};
+use holdfast_server::config::{self, Config};
 use holdfast_server::error::{Exit, ServerError};
 use holdfast_server::server::{self, Server};
 use holdfast_server::{demo, healthcheck, joining, logging, monitoring};
@@ -23,7 +23,15 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let threads = match config::serving_threads(&cli.server) {
+        Ok(threads) => threads,
+        Err(error) => {
+            let (exit, message) = failed(&error.into());
+            return ended(exit, &message);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return ended(Exit::Failure, &format!("cannot start: {error}")),
     };

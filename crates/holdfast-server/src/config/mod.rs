@@ -132,10 +132,7 @@ impl Config {
     ///
     /// Errors: the first thing that cannot work, with what to do about it.
     pub fn from_flags(flags: &ServerFlags) -> Result<Self, ConfigError> {
-        Self::checked(flags).map_err(|error| match flags.place_elsewhere(error.flag()) {
-            Some(place) => ConfigError::Elsewhere { place: place.to_string(), error: Box::new(error) },
-            None => error,
-        })
+        Self::checked(flags).map_err(|error| placed(flags, error))
     }
 
     fn checked(flags: &ServerFlags) -> Result<Self, ConfigError> {
@@ -366,6 +363,26 @@ fn request_limits(flags: &ServerFlags) -> Result<RequestLimits, ConfigError> {
             _ => limits::QUOTA_BACKEND_BYTES,
         },
     })
+}
+
+/// How many threads serve clients and the other members: half the CPUs unless the flag says it.
+///
+/// Errors: it says zero, or more than [`limits::SERVING_THREADS_MAX`].
+pub fn serving_threads(flags: &ServerFlags) -> Result<usize, ConfigError> {
+    let threads = flags.serving_threads.unwrap_or_else(|| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        cores.div_ceil(limits::SERVING_THREADS_SHARE) as u64
+    });
+    bounded("serving-threads", threads, (1, limits::SERVING_THREADS_MAX as u64))
+        .map_err(|error| placed(flags, error))
+}
+
+/// An error with the place of its flag, when that is not the command line.
+fn placed(flags: &ServerFlags, error: ConfigError) -> ConfigError {
+    match flags.place_elsewhere(error.flag()) {
+        Some(place) => ConfigError::Elsewhere { place: place.to_string(), error: Box::new(error) },
+        None => error,
+    }
 }
 
 fn engine(flags: &ServerFlags) -> Result<EngineConfig, ConfigError> {

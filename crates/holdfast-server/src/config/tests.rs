@@ -273,3 +273,15 @@ fn the_defaults_of_the_table_are_those_of_limits() {
     assert_eq!(config.watch.progress_notify_interval, limits::PROGRESS_NOTIFY_INTERVAL);
     assert_eq!(config.watch.stream_bytes_max, limits::WATCH_STREAM_BYTES);
 }
+
+#[test]
+fn half_of_the_cpus_serve_unless_a_flag_says_it() {
+    let threads = |args: &[&str]| serving_threads(&parse_with(&[], args).unwrap().server);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(threads(&[]).unwrap(), cores.div_ceil(2));
+    assert_eq!(threads(&["--serving-threads=3"]).unwrap(), 3);
+    for refused in ["0", "257"] {
+        let error = threads(&[&format!("--serving-threads={refused}")]).unwrap_err().to_string();
+        assert!(error.contains("--serving-threads") && error.contains("from 1 to 256"), "{error}");
+    }
+}

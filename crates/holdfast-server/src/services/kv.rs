@@ -5,6 +5,7 @@ use std::sync::Arc;
 use holdfast_mvcc::command::{Command, Response as CommandResponse, TxnResponse};
 use holdfast_mvcc::types::Revision;
 use holdfast_mvcc::validate::{validate, validate_range, validate_txn};
+use holdfast_proto::codec::aside;
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::Answer;
 use tonic::{Request, Response, Status};
@@ -12,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::NoStream;
 use crate::codec::{request, response};
 use crate::frontend::{Call, Consistency, Frontend, Service};
+use crate::limits;
 use crate::metrics::RequestKind;
 use crate::status::Failure;
 
@@ -42,7 +44,10 @@ impl KvService {
         let consistency =
             if decoded.serializable { Consistency::Serializable } else { Consistency::Linearizable };
         let (result, revision) = self.frontend.read(decoded.range, consistency, call).await?;
-        Ok(response::range(result, self.frontend.header(revision)))
+        let header = self.frontend.header(revision);
+        let is_long = result.kvs.len() >= limits::ASIDE_PAIRS;
+        let answer = || response::range(result, header);
+        Ok(if is_long { aside(answer) } else { answer() })
     }
 
     async fn write(&self, command: Command, call: Call) -> Result<Answered, Failure> {

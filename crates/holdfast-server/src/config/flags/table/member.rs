@@ -92,6 +92,9 @@ pub(super) const ENGINE: Section = Section {
             "Engine of the stable store: sled, redb, or memory (rebuilt from snapshot and log at each start)",
         ),
         flag("memory-bytes", Bytes, "512MiB").ours().serves("Memory for values, in bytes or as 512MiB"),
+        flag("serving-threads", Count, "")
+            .ours()
+            .serves("Threads that serve clients and the other members [default: half the CPUs, at least one]"),
         flag("write-workers", Count, "")
             .ours()
             .serves("Threads that write the stable store [default: one per core, at most 8]"),
