@@ -34,6 +34,12 @@ pub(crate) const COMMIT_LINGER: Duration = Duration::from_millis(100);
 /// ... and takes at most this many bytes of records at a time.
 pub(crate) const COMMIT_BYTES_MAX: usize = 768 << 10;
 
+/// While something waits to be committed, chores rest so many times as long as they took ...
+pub(crate) const CHORE_REST_FACTOR: u32 = 3;
+
+/// ... and at least this long.
+pub(crate) const CHORE_REST_MIN: Duration = Duration::from_millis(5);
+
 /// The committer flushes the engine after this many bytes: redb reuses no page before, and a restart after a power cut
 /// replays from here.
 pub(crate) const FLUSH_BYTES: usize = 32 << 20;

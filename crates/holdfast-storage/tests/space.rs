@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use common::*;
@@ -176,4 +177,48 @@ async fn an_install_in_between_replaces_both() {
     };
     within(wait).await;
     member.close().await;
+}
+
+/// There is always something to commit, and all the same what was compacted goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_that_never_pause_do_not_hold_the_scrub_back() {
+    for engine in [EngineKind::Sled, EngineKind::Redb] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut member, mut other) = loaded(dir.path(), engine).await;
+        let revision = compact_both(&mut member, &mut other).await;
+        let storage = member.storage.clone();
+        let scrubbed = tokio::spawn(async move { storage.scrubbed(Revision::new(revision)).await });
+        let value = "v".repeat(8 << 10);
+        let mut answers = VecDeque::new();
+        let writing = async {
+            while !scrubbed.is_finished() {
+                let batch = (0..64).map(|n| put(&format!("busy/{n}"), &value)).collect();
+                answers.extend(member.dispatch(batch).await);
+                while answers.len() > 512 {
+                    answers.pop_front().unwrap().await.unwrap();
+                }
+            }
+        };
+        within(writing).await;
+        within(scrubbed).await.unwrap().unwrap();
+        member.close().await;
+    }
+}
+
+/// Nobody writes, and nobody has to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_replaced_goes_with_nobody_doing_anything() {
+    for engine in [EngineKind::Sled, EngineKind::Redb] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut member, mut other) = loaded(dir.path(), engine).await;
+        compact_both(&mut member, &mut other).await;
+        let gone = async {
+            while generations(dir.path()).iter().any(|name| name == "gen-1") {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        within(gone).await;
+        assert_eq!(member.image(), other.image(), "{engine:?}");
+        member.close().await;
+    }
 }

@@ -1,6 +1,9 @@
 //! The committer: the only writer of the stable store. Takes contiguous prefixes of the visible log and stores each
-//! with one position; dumps while nothing is written; writes checkpoints, scrubs, regenerates and checks the snapshot
-//! when there is nothing else to do.
+//! with one position; dumps while nothing is written.
+//!
+//! Beside that it has chores, done in bounded pieces: checkpoints, the scrub, regeneration, the check of the snapshot.
+//! While there is nothing to commit they are all it does. Under load that moment never comes: then they take the time in
+//! which a commit gathers, and at most a quarter of all time, so that space comes back however much is written.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +22,10 @@ use super::shared::Shared;
 use crate::error::StoreError;
 use crate::figures::PressureLevel;
 use crate::generation::Generation;
-use crate::limits::{COMMIT_BYTES, COMMIT_BYTES_MAX, COMMIT_LINGER, FLUSH_BYTES, SCRUB_RETRY, TAIL_BYTES};
+use crate::limits::{
+    CHORE_REST_FACTOR, CHORE_REST_MIN, COMMIT_BYTES, COMMIT_BYTES_MAX, COMMIT_LINGER, FLUSH_BYTES,
+    SCRUB_RETRY, TAIL_BYTES,
+};
 use crate::pack::{Run, RunBuilder};
 use crate::record::Stored;
 
@@ -39,6 +45,10 @@ pub(crate) struct Committer {
     outgoing: Option<Outgoing>,
     check: SnapshotCheck,
     checkpointing: Checkpointing,
+    /// When what waits is committed, whatever its size.
+    linger_until: Option<Monotonic>,
+    /// When the next chore may be done while something waits to be committed.
+    rest_until: Monotonic,
     /// Bytes committed since the last flush.
     unflushed: usize,
     /// From the end of a dump until the overlay is stored.
@@ -50,11 +60,17 @@ pub(crate) struct Committer {
 enum Work {
     Commit,
     Fence(Fence),
+    Chore(Chore),
+    End,
+}
+
+/// Work in pieces for which nobody waits.
+#[derive(Clone, Copy)]
+enum Chore {
     Checkpoint,
     Scrub,
     Regenerate,
     Check,
-    End,
 }
 
 impl Committer {
@@ -78,6 +94,8 @@ impl Committer {
             scrub: Scrub::default(),
             regeneration: Regeneration::default(),
             outgoing: None,
+            linger_until: None,
+            rest_until: Monotonic::default(),
             unflushed: 0,
             merges: false,
             pressed: None,
@@ -100,35 +118,36 @@ impl Committer {
     async fn work(&mut self) -> Result<(), StoreError> {
         loop {
             match self.next().await {
-                Work::Commit => {
-                    self.commit()?;
-                    // Here, too: under load there is no moment without something to commit.
-                    if self.wants_checkpoint() {
-                        self.checkpoint()?;
-                    }
-                }
+                Work::Commit => self.commit()?,
                 Work::Fence(fence) => self.on_fence(fence).await?,
-                Work::Checkpoint => {
-                    self.checkpoint()?;
-                    super::breathe().await;
-                }
-                Work::Scrub => {
-                    self.tail.clear();
-                    self.regeneration.abandon();
-                    self.scrub.slice(&self.shared, &self.generation)?;
-                    self.checkpointing.remove_stale(&self.shared, &self.generation);
-                    self.measure();
-                    super::breathe().await;
-                }
-                Work::Regenerate => {
-                    self.regenerate().await?;
-                    super::breathe().await;
-                }
-                Work::Check => {
-                    self.check.slice(&self.shared);
+                Work::Chore(chore) => {
+                    let began = self.shared.env.clock.now();
+                    self.do_some_of(chore).await?;
+                    let now = self.shared.env.clock.now();
+                    let rest = (now.since(began) * CHORE_REST_FACTOR).max(CHORE_REST_MIN);
+                    self.rest_until = now.after(rest);
                     super::breathe().await;
                 }
                 Work::End => return self.flush(),
+            }
+        }
+    }
+
+    async fn do_some_of(&mut self, chore: Chore) -> Result<(), StoreError> {
+        match chore {
+            Chore::Checkpoint => self.checkpoint(),
+            Chore::Scrub => {
+                self.tail.clear();
+                self.regeneration.abandon();
+                self.scrub.slice(&self.shared, &self.generation)?;
+                self.checkpointing.remove_stale(&self.shared, &self.generation);
+                self.measure();
+                Ok(())
+            }
+            Chore::Regenerate => self.regenerate().await,
+            Chore::Check => {
+                self.check.slice(&self.shared);
+                Ok(())
             }
         }
     }
@@ -147,7 +166,6 @@ impl Committer {
     }
 
     async fn next(&mut self) -> Work {
-        let mut linger_until: Option<Monotonic> = None;
         loop {
             let waiting = self.shared.backlog.waiting();
             if self.shared.abandon.load(Ordering::Acquire) {
@@ -155,11 +173,20 @@ impl Committer {
             }
             if waiting.slices {
                 let now = self.shared.env.clock.now();
-                let until = *linger_until.get_or_insert(now.after(COMMIT_LINGER));
-                if waiting.fence || waiting.closed || waiting.bytes >= COMMIT_BYTES || now >= until {
+                let until = *self.linger_until.get_or_insert(now.after(COMMIT_LINGER));
+                let is_urgent = waiting.fence || waiting.closed;
+                if !is_urgent
+                    && now >= self.rest_until
+                    && let Some(chore) = self.chore()
+                {
+                    return Work::Chore(chore);
+                }
+                if is_urgent || waiting.bytes >= COMMIT_BYTES || now >= until {
+                    self.linger_until = None;
                     return Work::Commit;
                 }
-                let timer = self.shared.env.clock.sleep(until.since(now));
+                let wake = if self.rest_until > now { until.min(self.rest_until) } else { until };
+                let timer = self.shared.env.clock.sleep(wake.since(now));
                 // Both arms are cancel-safe: a lost timer is started anew, a wake-up stays noted.
                 tokio::select! {
                     biased;
@@ -174,37 +201,36 @@ impl Committer {
             if waiting.closed {
                 return Work::End;
             }
-            if self.wants_checkpoint() {
-                return Work::Checkpoint;
-            }
-            if !Scrub::is_wanted(&self.shared) {
-                if self.regeneration.is_wanted(&self.shared, &self.generation) {
-                    return Work::Regenerate;
-                }
-                if self.check.is_due(&*self.shared.env.clock) {
-                    return Work::Check;
-                }
-                self.idle().await;
-                continue;
-            }
-            if Scrub::is_allowed(&self.shared) {
-                return Work::Scrub;
-            }
-            // A reader that leaves does not call us. Both arms are cancel-safe, as above.
-            let timer = self.shared.env.clock.sleep(SCRUB_RETRY);
-            tokio::select! {
-                biased;
-                () = self.shared.backlog.changed() => {}
-                () = timer => {}
+            match self.chore() {
+                Some(chore) => return Work::Chore(chore),
+                None => self.idle().await,
             }
         }
     }
 
-    /// Waits until something comes, or the check of the snapshot is due.
+    /// What there is to do beside commits.
+    fn chore(&self) -> Option<Chore> {
+        if self.checkpointing.is_wanted(&self.shared, &self.generation, &self.committed) {
+            return Some(Chore::Checkpoint);
+        }
+        if Scrub::is_wanted(&self.shared) {
+            return Scrub::is_allowed(&self.shared).then_some(Chore::Scrub);
+        }
+        if self.regeneration.is_wanted(&self.shared, &self.generation) {
+            return Some(Chore::Regenerate);
+        }
+        self.check.is_due(&*self.shared.env.clock).then_some(Chore::Check)
+    }
+
+    /// Waits until something comes, or a chore may be due.
     async fn idle(&self) {
-        let Some(rest) = self.check.rest(&*self.shared.env.clock) else {
-            return self.shared.backlog.changed().await;
+        let rest = if Scrub::is_wanted(&self.shared) {
+            // A reader in its way that leaves does not call us.
+            Some(SCRUB_RETRY)
+        } else {
+            self.check.rest(&*self.shared.env.clock)
         };
+        let Some(rest) = rest else { return self.shared.backlog.changed().await };
         let timer = self.shared.env.clock.sleep(rest);
         // Both arms are cancel-safe: a lost timer is started anew, a wake-up stays noted.
         tokio::select! {
@@ -245,10 +271,6 @@ impl Committer {
         if self.unflushed >= FLUSH_BYTES { self.flush() } else { Ok(()) }
     }
 
-    fn wants_checkpoint(&self) -> bool {
-        self.checkpointing.is_wanted(&self.shared, &self.generation, &self.committed)
-    }
-
     /// Writes a piece of a checkpoint of the index.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         if self.checkpointing.needs_flush() {
@@ -278,7 +300,7 @@ impl Committer {
             // Fired or dropped: readers use the new one, or there is nobody any more.
             drop(resumed.await);
         }
-        self.outgoing = Some(Outgoing::new(&self.shared, before));
+        self.outgoing = Outgoing::new(&self.shared, before, &self.committed);
         self.measure();
         Ok(())
     }

@@ -14,6 +14,7 @@
 //! ([`Outgoing`]), until the old one holds all that such a reader may see.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use holdfast_env::{Faults, Monotonic};
 use holdfast_mvcc::types::{RecordId, Revision};
@@ -53,9 +54,14 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// After readers were given the next generation.
-    pub(crate) fn new(shared: &Shared, generation: Arc<Generation>) -> Self {
-        Self { generation, through: shared.view.load().gate.revision() }
+    /// After readers were given the next generation; nothing when this one holds all that they may see.
+    pub(crate) fn new(
+        shared: &Shared,
+        generation: Arc<Generation>,
+        committed: &CommitPosition,
+    ) -> Option<Self> {
+        let through = shared.view.load().gate.revision();
+        (committed.head.revision < through).then_some(Self { generation, through })
     }
 
     /// Commits what was committed to the next generation; true when nothing more is needed.
@@ -84,7 +90,8 @@ impl Regeneration {
         if self.copy.is_some() {
             return true;
         }
-        let disk_bytes = generation.stable().disk_bytes();
+        // As of the last commit or scrub: asking the engine takes a call to the system.
+        let disk_bytes = shared.disk_bytes.load(Ordering::Relaxed);
         if !generation.is_durable()
             || disk_bytes <= REGENERATE_BYTES_MIN.max(self.reached / 2 * 3)
             || shared.env.clock.now() < self.not_before
