@@ -139,7 +139,7 @@ impl Committer {
             Chore::Scrub => {
                 self.tail.clear();
                 self.regeneration.abandon();
-                self.scrub.slice(&self.shared, &self.generation)?;
+                self.scrub.slice(&self.shared, &self.generation, &self.committed.head)?;
                 self.checkpointing.remove_stale(&self.shared, &self.generation);
                 self.measure();
                 Ok(())
@@ -214,7 +214,7 @@ impl Committer {
             return Some(Chore::Checkpoint);
         }
         if Scrub::is_wanted(&self.shared) {
-            return Scrub::is_allowed(&self.shared).then_some(Chore::Scrub);
+            return Scrub::is_allowed(&self.shared, &self.committed.head).then_some(Chore::Scrub);
         }
         if self.regeneration.is_wanted(&self.shared, &self.generation) {
             return Some(Chore::Regenerate);

@@ -2,6 +2,7 @@
 //! runs on the way.
 
 use bytes::Bytes;
+use holdfast_mvcc::Head;
 use holdfast_mvcc::types::{RecordId, Revision};
 
 use super::shared::Shared;
@@ -40,15 +41,20 @@ impl Scrub {
         compact_revision.is_some_and(|c| c.get() > *shared.scrubbed.borrow())
     }
 
-    /// True when it may be removed now: no dump runs, no reader is in the way.
-    pub(crate) fn is_allowed(shared: &Shared) -> bool {
-        !shared.scrubbing.is_locked() && allowed(shared).is_some()
+    /// True when it may be removed now: the compaction is stored, no dump runs, no reader is in the way.
+    pub(crate) fn is_allowed(shared: &Shared, stored: &Head) -> bool {
+        !shared.scrubbing.is_locked() && allowed(shared, stored).is_some()
     }
 
     /// Does a bounded piece of work.
-    pub(crate) fn slice(&mut self, shared: &Shared, generation: &Generation) -> Result<(), StoreError> {
+    pub(crate) fn slice(
+        &mut self,
+        shared: &Shared,
+        generation: &Generation,
+        stored: &Head,
+    ) -> Result<(), StoreError> {
         let Some(_alone) = shared.scrubbing.try_write() else { return Ok(()) };
-        let Some(compact_revision) = allowed(shared) else { return Ok(()) };
+        let Some(compact_revision) = allowed(shared, stored) else { return Ok(()) };
         let pass = match self.pass.take() {
             Some(pass) if pass.compact_revision == compact_revision => pass,
             _ => {
@@ -71,14 +77,16 @@ impl Scrub {
     }
 }
 
-/// The compact revision that may be scrubbed: visible, nobody reads below, and evaluation is not ahead of it.
-fn allowed(shared: &Shared) -> Option<Revision> {
+/// The compact revision that may be scrubbed: visible, nobody reads below, and evaluation is not ahead of it. And stored:
+/// a start replays what is not, in front of the compaction, and must find what was readable there.
+fn allowed(shared: &Shared, stored: &Head) -> Option<Revision> {
     let view = shared.view.load();
     let compact_revision = view.gate.scrubbable()?;
     let evaluated = view.state.read().head().compact_revision;
     // Asked last: a dump that starts from here on contains this compaction, and one that runs suspends the scrub.
     let normal = *shared.state.lock() == DispatcherState::Normal;
-    (normal && evaluated == Some(compact_revision)).then_some(compact_revision)
+    (normal && evaluated == Some(compact_revision) && stored.compact_revision == evaluated)
+        .then_some(compact_revision)
 }
 
 fn scrub_index(shared: &Shared, compact_revision: Revision, after: Option<&Bytes>) -> Option<Step> {
