@@ -367,9 +367,11 @@ impl Committer {
                 if let Ok(generation) = resumed.await
                     && !Arc::ptr_eq(&generation, &self.generation)
                 {
-                    let view = self.shared.view.load_full();
-                    let head = view.state.read().head().clone();
-                    self.committed = CommitPosition { head, applied: self.shared.applied.lock().clone() };
+                    // As the store says it: the dispatcher may have gone on meanwhile.
+                    let position = generation.stable().position()?;
+                    let (head, applied) =
+                        position.ok_or_else(|| StoreError::damaged("what was installed has no position"))?;
+                    self.committed = CommitPosition { head, applied };
                     let old = std::mem::replace(&mut self.generation, generation);
                     self.tail = Vec::new();
                     self.scrub = Scrub::default();
