@@ -40,9 +40,9 @@ pub(crate) const CHORE_REST_FACTOR: u32 = 3;
 /// ... and at least this long.
 pub(crate) const CHORE_REST_MIN: Duration = Duration::from_millis(5);
 
-/// The committer flushes the engine after this many bytes: redb reuses no page before, and a restart after a power cut
-/// replays from here.
-pub(crate) const FLUSH_BYTES: usize = 32 << 20;
+/// The committer flushes the engine after this many bytes: redb reuses no page before, a restart after a power cut
+/// replays from here, and the log's writes wait behind all that a flush gives the disk at once.
+pub(crate) const FLUSH_BYTES: usize = 8 << 20;
 
 /// Bytes of entries that may wait for the dispatcher.
 pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
@@ -81,6 +81,9 @@ pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 /// Bytes of the newest changes that are kept in memory for watches at most, beside what the stable store does not
 /// hold yet: the revisions of a reconnect or a slow watcher, for seconds of writes at full speed.
 pub(crate) const RING_BYTES_MAX: usize = 32 << 20;
+
+/// A snapshot that is written is made durable in parts of this size.
+pub(crate) const DUMP_SYNC_BYTES: u64 = 2 << 20;
 
 /// A dump that takes longer is cancelled: a disk that slow has something wrong with it, and the overlay grows.
 pub(crate) const DUMP_DEADLINE: Duration = Duration::from_secs(30 * 60);

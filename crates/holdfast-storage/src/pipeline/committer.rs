@@ -139,7 +139,8 @@ impl Committer {
             Chore::Scrub => {
                 self.tail.clear();
                 self.regeneration.abandon();
-                self.scrub.slice(&self.shared, &self.generation, &self.committed.head)?;
+                let written = self.scrub.slice(&self.shared, &self.generation, &self.committed.head)?;
+                self.flush_after(written)?;
                 self.checkpointing.remove_stale(&self.shared, &self.generation);
                 self.measure();
                 Ok(())
@@ -267,8 +268,7 @@ impl Committer {
         self.shared.memtable_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.shared.space.notify_one();
         self.measure();
-        self.unflushed += bytes;
-        if self.unflushed >= FLUSH_BYTES { self.flush() } else { Ok(()) }
+        self.flush_after(bytes)
     }
 
     /// Writes a piece of a checkpoint of the index.
@@ -336,6 +336,12 @@ impl Committer {
             }
         }
         slice.memtable.remove(&slice.records);
+    }
+
+    /// Flushes when so much was written since the last time.
+    fn flush_after(&mut self, bytes: usize) -> Result<(), StoreError> {
+        self.unflushed += bytes;
+        if self.unflushed >= FLUSH_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {

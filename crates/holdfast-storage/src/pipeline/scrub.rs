@@ -46,15 +46,15 @@ impl Scrub {
         !shared.scrubbing.is_locked() && allowed(shared, stored).is_some()
     }
 
-    /// Does a bounded piece of work.
+    /// Does a bounded piece of work; answers how many bytes it has written.
     pub(crate) fn slice(
         &mut self,
         shared: &Shared,
         generation: &Generation,
         stored: &Head,
-    ) -> Result<(), StoreError> {
-        let Some(_alone) = shared.scrubbing.try_write() else { return Ok(()) };
-        let Some(compact_revision) = allowed(shared, stored) else { return Ok(()) };
+    ) -> Result<usize, StoreError> {
+        let Some(_alone) = shared.scrubbing.try_write() else { return Ok(0) };
+        let Some(compact_revision) = allowed(shared, stored) else { return Ok(0) };
         let pass = match self.pass.take() {
             Some(pass) if pass.compact_revision == compact_revision => pass,
             _ => {
@@ -62,18 +62,18 @@ impl Scrub {
                 Pass { compact_revision, step: Step::Index(None) }
             }
         };
-        let step = match pass.step {
-            Step::Index(after) => scrub_index(shared, compact_revision, after.as_ref()),
+        let (step, written) = match pass.step {
+            Step::Index(after) => (scrub_index(shared, compact_revision, after.as_ref()), 0),
             Step::Store(from) => scrub_store(shared, generation, compact_revision, from)?,
         };
         if let Some(step) = step {
             self.pass = Some(Pass { compact_revision, step });
-            return Ok(());
+            return Ok(written);
         }
         generation.stable().set_scrubbed(compact_revision)?;
         shared.scrubbed.send_replace(compact_revision.get());
         tracing::debug!(compact_revision = compact_revision.get(), "scrub: done");
-        Ok(())
+        Ok(written)
     }
 }
 
@@ -107,46 +107,48 @@ fn scrub_store(
     generation: &Generation,
     compact_revision: Revision,
     from: RecordId,
-) -> Result<Option<Step>, StoreError> {
+) -> Result<(Option<Step>, usize), StoreError> {
     let stable = generation.stable();
     let mut page = stable.runs(from, PageMax::SCRUB)?;
     page.retain(|placed| placed.run.first.revision <= compact_revision);
-    let Some(last) = page.last() else { return Ok(None) };
+    let Some(last) = page.last() else { return Ok((None, 0)) };
     let next = following(last.run.first);
     let mut group: Vec<PlacedRun> = Vec::new();
+    let mut written = 0;
     for placed in page {
         if placed.is_in_pieces() {
-            rewrite(shared, generation, compact_revision, &std::mem::take(&mut group))?;
-            rewrite(shared, generation, compact_revision, &[placed])?;
+            written += rewrite(shared, generation, compact_revision, &std::mem::take(&mut group))?;
+            written += rewrite(shared, generation, compact_revision, &[placed])?;
         } else {
             group.push(placed);
         }
     }
-    rewrite(shared, generation, compact_revision, &group)?;
-    Ok(Some(Step::Store(next)))
+    written += rewrite(shared, generation, compact_revision, &group)?;
+    Ok((Some(Step::Store(next)), written))
 }
 
-/// Replaces adjacent runs by what is retained of them, when that saves something.
+/// Replaces adjacent runs by what is retained of them, when that saves something. Answers the bytes of those.
 fn rewrite(
     shared: &Shared,
     generation: &Generation,
     compact_revision: Revision,
     group: &[PlacedRun],
-) -> Result<(), StoreError> {
+) -> Result<usize, StoreError> {
     if group.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
-    let Some((kept, dropped)) = retained(shared, compact_revision, group)? else { return Ok(()) };
+    let Some((kept, dropped)) = retained(shared, compact_revision, group)? else { return Ok(0) };
     let small =
         group.len() > 1 && group.iter().map(|p| p.run.bytes()).sum::<usize>() < group.len() * PACK_BYTES / 4;
     if dropped == 0 && !small {
-        return Ok(());
+        return Ok(0);
     }
     if kept.is_empty() || !group[0].is_in_pieces() {
         let new: Vec<Run> = build_runs(kept.into_iter());
         generation.stable().replace(group, &new)?;
+        return Ok(new.iter().map(Run::bytes).sum());
     }
-    Ok(())
+    Ok(0)
 }
 
 /// The records that stay, and how many go; `None` when a newer compaction was evaluated meanwhile.

@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 
 use crate::codec::{self, Footer, Preface};
 use crate::error::{StorageError, StoreError};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, DUMP_SYNC_BYTES};
 use crate::pack::Run;
 use crate::types::Applied;
 
@@ -54,6 +54,8 @@ pub(crate) struct Writer {
     file: Box<dyn DiskFile>,
     path: PathBuf,
     offset: u64,
+    /// How much of it is durable.
+    synced: u64,
     block: Vec<u8>,
     sha: Sha256,
     blocks: u64,
@@ -65,8 +67,17 @@ impl Writer {
     /// Begins in an empty file.
     pub(crate) fn new(file: Box<dyn DiskFile>, path: PathBuf, faults: Faults) -> Result<Self, StorageError> {
         let block = Vec::with_capacity(BLOCK_BYTES);
-        let mut writer =
-            Self { file, path, offset: 0, block, sha: Sha256::new(), blocks: 0, content_bytes: 0, faults };
+        let mut writer = Self {
+            file,
+            path,
+            offset: 0,
+            synced: 0,
+            block,
+            sha: Sha256::new(),
+            blocks: 0,
+            content_bytes: 0,
+            faults,
+        };
         writer.append(MAGIC)?;
         Ok(writer)
     }
@@ -143,6 +154,11 @@ impl Writer {
     fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         self.file.write_all_at(bytes, self.offset).map_err(StorageError::io(&self.path, "write"))?;
         self.offset += bytes.len() as u64;
+        // In small parts: the log's own writes wait behind what the disk has been given at once.
+        if self.offset - self.synced >= DUMP_SYNC_BYTES {
+            self.file.sync_data().map_err(StorageError::io(&self.path, "sync"))?;
+            self.synced = self.offset;
+        }
         Ok(())
     }
 }
