@@ -175,6 +175,11 @@ fn refused(refusal: Refusal) -> Status {
         Refusal::Corrupt => Status::new(Code::DataLoss, "etcdserver: corrupt cluster"),
         Refusal::KeyNotFound => Status::new(Code::InvalidArgument, "etcdserver: key not found"),
         Refusal::LeaseNotFound { .. } => Status::new(Code::NotFound, "etcdserver: requested lease not found"),
+        Refusal::LeaseExists { .. } => {
+            Status::new(Code::FailedPrecondition, "etcdserver: lease already exists")
+        }
+        // Of what only leaders propose, and no client waits for.
+        Refusal::OtherTerm { .. } => Status::new(Code::Unavailable, "etcdserver: leader changed"),
         Refusal::Compacted { compact_revision, .. } => with(
             Status::new(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
             COMPACT_REVISION,
@@ -331,6 +336,7 @@ mod tests {
             (Refusal::NoSpace.into(), 8, "etcdserver: mvcc: database space exceeded"),
             (Refusal::Corrupt.into(), 15, "etcdserver: corrupt cluster"),
             (Refusal::LeaseNotFound { lease: LeaseId(7) }.into(), 5, "etcdserver: requested lease not found"),
+            (Refusal::LeaseExists { lease: LeaseId(7) }.into(), 9, "etcdserver: lease already exists"),
             (
                 Refusal::Compacted { requested: 1, compact_revision: Revision::new(4) }.into(),
                 11,

@@ -431,7 +431,11 @@ fn command_cost(command: &Command) -> usize {
         | Command::Compact(_)
         | Command::PublishMember(_)
         | Command::RaiseAlarm(_)
-        | Command::ClearAlarm(_) => 256,
+        | Command::ClearAlarm(_)
+        | Command::LeaseGrant(_)
+        | Command::LeaseRevoke(_) => 256,
+        Command::LeaseExpire(expire) => 256 + 8 * expire.leases.len(),
+        Command::LeaseCheckpoint(checkpoint) => 256 + 24 * checkpoint.remaining.len(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use holdfast_mvcc::Values;
 use holdfast_mvcc::command::Command;
-use holdfast_mvcc::types::{Change, PutRecord, Record, RecordId, Revision};
+use holdfast_mvcc::types::{Change, PutRecord, Record, RecordId, Revision, Term};
 use tokio::sync::oneshot;
 
 use super::control::CommitPosition;
@@ -78,7 +78,8 @@ pub(super) fn evaluate(
             DispatchBody::Membership(content) => applied.membership = Some((item.log_id, content)),
             DispatchBody::Command { command, respond } => {
                 let before = state.head().revision;
-                let mut outcome = state.evaluate(&command, &mut values)?;
+                let term = Term(item.log_id.term().get());
+                let mut outcome = state.evaluate(term, &command, &mut values)?;
                 check(before, outcome.revision, &outcome.records);
                 values.recent.add(&outcome.records);
                 bytes += outcome.records.iter().map(cost).sum::<usize>();
@@ -159,9 +160,14 @@ fn may_need_values(command: &Command) -> bool {
         Command::Put(put) => put.prev_kv || put.ignore_value,
         Command::DeleteRange(delete) => delete.prev_kv,
         Command::Txn(_) => true,
-        Command::Compact(_) | Command::PublishMember(_) | Command::RaiseAlarm(_) | Command::ClearAlarm(_) => {
-            false
-        }
+        Command::Compact(_)
+        | Command::PublishMember(_)
+        | Command::RaiseAlarm(_)
+        | Command::ClearAlarm(_)
+        | Command::LeaseGrant(_)
+        | Command::LeaseRevoke(_)
+        | Command::LeaseExpire(_)
+        | Command::LeaseCheckpoint(_) => false,
     }
 }
 
