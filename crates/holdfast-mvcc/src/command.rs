@@ -230,13 +230,16 @@ pub struct LeaseGrant {
     pub ttl_seconds: u64,
 }
 
+/// Leases that one command changes at most. What a longer list names beyond is passed over.
+pub const LEASES_MAX: usize = 64;
+
 /// Ends leases whose time is over. Those that do not exist are passed over. All keys that go, go in one revision: lease
 /// by lease in this order, those of one lease in key order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseExpire {
     /// The term in which the leader judged. In an entry of another term the command is refused.
     pub term: Term,
-    /// Which leases.
+    /// Which leases; at most [`LEASES_MAX`].
     pub leases: Vec<LeaseId>,
 }
 
@@ -245,7 +248,7 @@ pub struct LeaseExpire {
 pub struct LeaseCheckpoint {
     /// As in [`LeaseExpire`]: a checkpoint that comes late could shorten what was renewed since.
     pub term: Term,
-    /// How much of which.
+    /// How much of which; at most [`LEASES_MAX`].
     pub remaining: Vec<LeaseRemaining>,
 }
 

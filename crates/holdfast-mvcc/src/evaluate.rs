@@ -7,9 +7,9 @@
 use bytes::Bytes;
 
 use crate::command::{
-    AlarmKind, Command, Compact, DeleteRange, DeleteRangeResponse, LeaseCheckpoint, LeaseExpire, LeaseGrant,
-    Op, OpResponse, OpResult, Outcome, Put, PutResponse, Range, RangeResponse, ReadAt, Refusal, Response,
-    Txn, TxnResponse,
+    AlarmKind, Command, Compact, DeleteRange, DeleteRangeResponse, LEASES_MAX, LeaseCheckpoint, LeaseExpire,
+    LeaseGrant, Op, OpResponse, OpResult, Outcome, Put, PutResponse, Range, RangeResponse, ReadAt, Refusal,
+    Response, Txn, TxnResponse,
 };
 use crate::lease::check_term;
 use crate::range::{RangeSource, fetch_one, for_each_key, range};
@@ -225,7 +225,7 @@ impl<'a, V: Values> Execution<'a, V> {
 
     fn expire(&mut self, expire: &LeaseExpire, term: Term) -> Result<Response, Refusal> {
         check_term(expire.term, term)?;
-        for &lease in &expire.leases {
+        for &lease in expire.leases.iter().take(LEASES_MAX) {
             if self.state.leases.contains(lease) {
                 self.end_lease(lease);
             }

@@ -47,9 +47,13 @@ impl KeyIndex {
         self.attached.lease(key)
     }
 
-    /// The keys that are attached to a lease now, ascending.
-    pub(crate) fn attached_keys(&self, lease: LeaseId) -> impl Iterator<Item = &[u8]> + '_ {
-        self.attached.keys(lease)
+    /// The keys that are attached to a lease now, behind one (exclusive), ascending.
+    pub(crate) fn attached_keys(
+        &self,
+        lease: LeaseId,
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = &[u8]> + use<'_> {
+        self.attached.keys(lease, after)
     }
 
     /// The leases that keys are attached to now, ascending.

@@ -6,8 +6,9 @@
 //! leader that was deposed while it did not notice cannot end what its successor keeps alive.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
-use crate::command::{LeaseCheckpoint, LeaseGrant, Refusal};
+use crate::command::{LEASES_MAX, LeaseCheckpoint, LeaseGrant, Refusal};
 use crate::hash::Mixer;
 use crate::state::State;
 use crate::types::{Lease, LeaseChange, LeaseId, Term};
@@ -36,6 +37,11 @@ impl LeaseTable {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (LeaseId, Lease)> + '_ {
         self.leases.iter().map(|(id, lease)| (*id, *lease))
+    }
+
+    pub(crate) fn behind(&self, after: Option<LeaseId>) -> impl Iterator<Item = (LeaseId, Lease)> + '_ {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.leases.range((from, Bound::Unbounded)).map(|(id, lease)| (*id, *lease))
     }
 
     /// Sets or removes a lease; answers the change for the caller's store.
@@ -76,6 +82,11 @@ impl State {
         self.leases.iter()
     }
 
+    /// The leases behind one (exclusive), ascending by id; all with `None`.
+    pub fn leases_behind(&self, after: Option<LeaseId>) -> impl Iterator<Item = (LeaseId, Lease)> + '_ {
+        self.leases.behind(after)
+    }
+
     /// How many leases there are.
     pub fn lease_count(&self) -> usize {
         self.leases.len()
@@ -83,7 +94,12 @@ impl State {
 
     /// The keys that are attached to a lease, ascending.
     pub fn attached_keys(&self, id: LeaseId) -> impl Iterator<Item = &[u8]> + '_ {
-        self.index.attached_keys(id)
+        self.index.attached_keys(id, None)
+    }
+
+    /// As [`State::attached_keys`], behind a key (exclusive).
+    pub fn attached_keys_behind(&self, id: LeaseId, after: &[u8]) -> impl Iterator<Item = &[u8]> + use<'_> {
+        self.index.attached_keys(id, Some(after))
     }
 
     /// A lease that keys are attached to and that does not exist: never in a state that commands have led to. For who has
@@ -112,7 +128,7 @@ impl State {
     ) -> Result<Vec<LeaseChange>, Refusal> {
         check_term(checkpoint.term, term)?;
         let mut changes = Vec::with_capacity(checkpoint.remaining.len());
-        for remaining in &checkpoint.remaining {
+        for remaining in checkpoint.remaining.iter().take(LEASES_MAX) {
             let Some(lease) = self.leases.get(remaining.id) else { continue };
             // All of the time that was granted is no news.
             let seconds = remaining.seconds.filter(|seconds| *seconds < lease.granted_seconds);

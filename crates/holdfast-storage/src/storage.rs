@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use holdfast_env::{BoxFuture, Env, TaskHandle};
 use holdfast_mvcc::command::{Alarm, Command, MemberAttributes, Op, Range, RangeResponse, Txn, TxnResponse};
-use holdfast_mvcc::types::{KeyValue, Record, Revision};
+use holdfast_mvcc::types::{KeyValue, Lease, LeaseChange, LeaseId, Record, Revision};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -14,7 +15,7 @@ use crate::changes;
 use crate::config::StorageConfig;
 use crate::engine::{self, EngineFactory};
 use crate::error::{ReadError, StorageError};
-use crate::limits::{DUMP_FREE_FACTOR, ENTRY_BYTES, QUEUE_BYTES_MAX, SHUTDOWN};
+use crate::limits::{DUMP_FREE_FACTOR, ENTRY_BYTES, LOCK_KEYS_MAX, QUEUE_BYTES_MAX, SHUTDOWN};
 use crate::open::{self, Running};
 use crate::pipeline::control::{Control, QueueItem};
 use crate::pipeline::dump_control::Urgency;
@@ -188,6 +189,72 @@ impl Storage {
     /// The alarms that are active as of the visible state.
     pub fn alarms(&self) -> Arc<[Alarm]> {
         self.shared().view.load().gate.alarms()
+    }
+
+    /// A lease as of what is evaluated, which is committed and may be a little ahead of what is visible.
+    pub fn lease(&self, id: LeaseId) -> Option<Lease> {
+        self.shared().view.load().state.read().lease(id)
+    }
+
+    /// The ids of all leases, ascending. Read in small steps under the index lock.
+    pub fn lease_ids(&self) -> Vec<LeaseId> {
+        let view = self.shared().view.load();
+        let mut ids = Vec::new();
+        loop {
+            let before = ids.len();
+            let after = ids.last().copied();
+            ids.extend(view.state.read().leases_behind(after).take(LOCK_KEYS_MAX).map(|(id, _)| id));
+            if ids.len() == before {
+                return ids;
+            }
+        }
+    }
+
+    /// The keys that are attached to a lease, ascending. Read in small steps under the index lock.
+    pub fn lease_keys(&self, id: LeaseId) -> Vec<Bytes> {
+        let view = self.shared().view.load();
+        let mut keys: Vec<Bytes> = Vec::new();
+        loop {
+            let before = keys.len();
+            {
+                let state = view.state.read();
+                let last = keys.last().cloned().unwrap_or_default();
+                let some = state.attached_keys_behind(id, &last).take(LOCK_KEYS_MAX);
+                keys.extend(some.map(Bytes::copy_from_slice));
+            }
+            if keys.len() == before {
+                return keys;
+            }
+        }
+    }
+
+    /// True when no key is attached to the lease.
+    pub fn is_lease_empty(&self, id: LeaseId) -> bool {
+        self.shared().view.load().state.read().attached_keys(id).next().is_none()
+    }
+
+    /// All leases; what happens to them from here on is kept for [`Storage::take_lease_changes`]. One follows at a time.
+    pub fn follow_leases(&self) -> Vec<(LeaseId, Lease)> {
+        let view = self.shared().view.load();
+        let state = view.state.read();
+        self.shared().leases.follow();
+        state.leases().collect()
+    }
+
+    /// What happened to leases since the last call, in order; also what is not visible yet. `None` when the thread is lost,
+    /// because too much happened or the state was replaced: follow anew.
+    pub fn take_lease_changes(&self) -> Option<Vec<LeaseChange>> {
+        self.shared().leases.take()
+    }
+
+    /// Resolves after the next change of a lease; one that came before counts. Cancel-safe.
+    pub async fn lease_changed(&self) {
+        self.shared().leases.changed().await;
+    }
+
+    /// Ends what [`Storage::follow_leases`] began.
+    pub fn unfollow_leases(&self) {
+        self.shared().leases.cut();
     }
 
     /// Figures for status and metrics. Takes only short locks: while commands are evaluated, keys and logical bytes are

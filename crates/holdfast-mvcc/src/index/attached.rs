@@ -20,9 +20,12 @@ impl Attached {
         self.leases.get(key).copied()
     }
 
-    /// The keys of a lease, ascending.
-    pub(super) fn keys(&self, id: LeaseId) -> impl Iterator<Item = &[u8]> + '_ {
-        let from = Bound::Included((id, Arc::from([])));
+    /// The keys of a lease behind one (exclusive), ascending.
+    pub(super) fn keys(&self, id: LeaseId, after: Option<&[u8]>) -> impl Iterator<Item = &[u8]> + use<'_> {
+        let from = match after {
+            Some(after) => Bound::Excluded((id, Arc::from(after))),
+            None => Bound::Included((id, Arc::from([]))),
+        };
         self.keys
             .range((from, Bound::Unbounded))
             .take_while(move |entry| entry.0 == id)

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use holdfast_mvcc::Values;
 use holdfast_mvcc::command::Command;
-use holdfast_mvcc::types::{Change, PutRecord, Record, RecordId, Revision, Term};
+use holdfast_mvcc::types::{Change, LeaseChange, PutRecord, Record, RecordId, Revision, Term};
 use tokio::sync::oneshot;
 
 use super::control::CommitPosition;
@@ -47,6 +47,8 @@ impl Recent {
 pub(super) struct Evaluated {
     /// All records, ascending.
     pub(super) records: Vec<Record>,
+    /// What became of leases, in order.
+    pub(super) leases: Vec<LeaseChange>,
     /// Who waits for what.
     pub(super) answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     /// The position behind it.
@@ -66,7 +68,7 @@ pub(super) fn evaluate(
     let prefetched = prefetch(shared, view, &items, recent)?;
     let reader = ValueReader::counting(view, &shared.cache, &shared.evaluation_reads);
     let mut values = Sources { recent, prefetched, reader };
-    let (mut records, mut answers) = (Vec::new(), Vec::new());
+    let (mut records, mut leases, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     let mut bytes = 0;
     let _span = tracing::debug_span!("evaluate", entries = items.len()).entered();
     let mut state = view.state.write();
@@ -84,14 +86,18 @@ pub(super) fn evaluate(
                 values.recent.add(&outcome.records);
                 bytes += outcome.records.iter().map(cost).sum::<usize>();
                 records.append(&mut outcome.records);
+                bytes += outcome.leases.len() * LEASE_CHANGE_BYTES;
+                leases.append(&mut outcome.leases);
                 if let Some(respond) = respond {
                     answers.push((respond, Answer { log_id: item.log_id, outcome }));
                 }
             }
         }
     }
+    // Under the lock of the index: who begins to follow reads the leases there.
+    shared.leases.push(&leases);
     let position = CommitPosition { head: state.head().clone(), applied: applied.clone() };
-    Ok(Evaluated { records, answers, position, bytes })
+    Ok(Evaluated { records, leases, answers, position, bytes })
 }
 
 /// A revision moves by one when there are records, and else not at all; records ascend.
@@ -104,6 +110,9 @@ fn check(before: Revision, after: Revision, records: &[Record]) {
     );
     assert!(records.windows(2).all(|w| w[0].id < w[1].id), "records are out of order");
 }
+
+/// What a change of a lease costs until it is committed.
+const LEASE_CHANGE_BYTES: usize = 64;
 
 fn cost(record: &Record) -> usize {
     let value = match &record.change {

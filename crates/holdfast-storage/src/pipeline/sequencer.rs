@@ -75,6 +75,7 @@ pub(crate) fn make_visible(shared: &Shared, slice: Slice, records: Vec<Arc<Store
     }
     shared.backlog.push_slice(ReadySlice {
         records,
+        leases: slice.leases,
         memtable: slice.memtable,
         position: slice.commit,
         bytes: slice.bytes,
