@@ -109,6 +109,10 @@ impl State {
     }
 
     pub(crate) fn grant(&mut self, grant: LeaseGrant) -> Result<LeaseChange, Refusal> {
+        // On the wire 0 means none: it is the id of no lease, as a put that names it.
+        if grant.id.0 == 0 {
+            return Err(Refusal::LeaseNotFound { lease: grant.id });
+        }
         if self.leases.contains(grant.id) {
             return Err(Refusal::LeaseExists { lease: grant.id });
         }

@@ -230,6 +230,7 @@ impl Node {
             proposals_failed: shared.counters.proposals_failed.load(Ordering::Relaxed),
             proposals_committed: shared.counters.proposals_committed.load(Ordering::Relaxed),
             leases_expired: self.inner.leases.expired.load(Ordering::Relaxed),
+            leases_renewed: self.inner.leases.renewed.load(Ordering::Relaxed),
         }
     }
 

@@ -40,6 +40,8 @@ pub enum Failure {
     Transfer(TransferError),
     /// The client's own deadline ended first; a write may have happened.
     ClientDeadline,
+    /// A time to live above the bound.
+    LeaseTooLong,
     /// The client asked for a leader and none is known.
     LeaderRequired,
     /// The version that the client names is no text.
@@ -133,6 +135,7 @@ impl From<Failure> for Status {
                 OUTCOME,
                 "unknown",
             ),
+            Failure::LeaseTooLong => Self::new(Code::OutOfRange, "etcdserver: too large lease TTL"),
             Failure::LeaderRequired => Self::new(Code::Unavailable, "etcdserver: no leader"),
             Failure::ClientApiVersion => {
                 Self::new(Code::InvalidArgument, "etcdserver: invalid client api version")
@@ -379,6 +382,7 @@ mod tests {
             (Failure::ClientApiVersion, 3, "etcdserver: invalid client api version"),
             (Failure::Learner, 9, "etcdserver: rpc not supported for learner"),
             (Failure::Store("sled: corrupt".to_owned()), 15, "etcdserver: corrupt cluster"),
+            (Failure::LeaseTooLong, 11, "etcdserver: too large lease TTL"),
             (Failure::Stopped, 14, "etcdserver: server stopped"),
             (Failure::Unimplemented("Watch"), 12, "Watch is not served by this version of holdfast"),
             (

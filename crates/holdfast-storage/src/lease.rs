@@ -6,6 +6,8 @@
 //! lease    granted seconds u64 LE | remaining seconds u64 LE, one more; 0 when there is no checkpoint
 //! ```
 
+use std::sync::atomic::AtomicU64;
+
 use holdfast_mvcc::types::{Lease, LeaseChange, LeaseId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -72,6 +74,10 @@ pub(crate) struct LeaseFeed {
     changes: Mutex<Option<Vec<LeaseChange>>>,
     /// Told of each change. One task waits on it: the follower.
     changed: Notify,
+    /// Leases granted since the start; written by the dispatcher.
+    pub(crate) granted: AtomicU64,
+    /// Leases that ended since the start; written by the dispatcher.
+    pub(crate) ended: AtomicU64,
 }
 
 impl LeaseFeed {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use holdfast_env::{BoxFuture, Env, TaskHandle};
+use holdfast_mvcc::State;
 use holdfast_mvcc::command::{Alarm, Command, MemberAttributes, Op, Range, RangeResponse, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyValue, Lease, LeaseChange, LeaseId, Record, Revision};
 use parking_lot::Mutex;
@@ -23,8 +24,8 @@ use crate::pipeline::shared::Shared;
 use crate::read;
 use crate::snapshot::install::IncomingSnapshot;
 use crate::types::{
-    Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, EventSink, HistoryHash, Snapshot,
-    StorageStatus, Visible,
+    Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, EventSink, HistoryHash,
+    LeaseFigures, Snapshot, StorageStatus, Visible,
 };
 use crate::view::View;
 
@@ -40,12 +41,26 @@ struct Inner {
     control: mpsc::Sender<Control>,
     /// One permit per KiB that may wait in the queue.
     queue_space: Arc<Semaphore>,
-    /// Keys and logical bytes as they were read last.
-    figures: Mutex<(usize, u64)>,
+    /// Keys, leases and logical bytes as they were read last.
+    figures: Mutex<IndexFigures>,
     /// Held by who reads a snapshot through: who sends the same one waits for the outcome.
     checking: tokio::sync::Mutex<()>,
     /// Taken by the shutdown.
     tasks: Mutex<Vec<TaskHandle>>,
+}
+
+/// What is told of the index.
+#[derive(Debug, Clone, Copy)]
+struct IndexFigures {
+    keys: usize,
+    leases: usize,
+    logical_bytes: u64,
+}
+
+impl IndexFigures {
+    fn of(state: &State) -> Self {
+        Self { keys: state.keys(), leases: state.lease_count(), logical_bytes: state.logical_bytes() }
+    }
 }
 
 impl std::fmt::Debug for Storage {
@@ -94,7 +109,7 @@ impl Storage {
         let figures = {
             let view = shared.view.load();
             let state = view.state.read();
-            Mutex::new((state.keys(), state.logical_bytes()))
+            Mutex::new(IndexFigures::of(&state))
         };
         let (checking, tasks) = (tokio::sync::Mutex::default(), Mutex::new(tasks));
         Ok(Self { inner: Arc::new(Inner { shared, queue, control, queue_space, figures, checking, tasks }) })
@@ -263,7 +278,7 @@ impl Storage {
         let shared = self.shared();
         let positions = *shared.positions.lock();
         let view = shared.view.load();
-        let (keys, logical_bytes) = self.index_figures(&view);
+        let IndexFigures { keys, leases, logical_bytes } = self.index_figures(&view);
         StorageStatus {
             state: *shared.state.lock(),
             visible: *shared.visible.borrow(),
@@ -273,6 +288,11 @@ impl Storage {
             logical_bytes,
             disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
             keys,
+            leases: LeaseFigures {
+                count: leases,
+                granted: shared.leases.granted.load(Ordering::Relaxed),
+                ended: shared.leases.ended.load(Ordering::Relaxed),
+            },
             memtable_bytes: shared.memtable_bytes.load(Ordering::Relaxed),
             active: view.active.figures(),
             frozen: view.frozen.as_ref().map_or_else(Default::default, |frozen| frozen.figures()),
@@ -283,11 +303,11 @@ impl Storage {
         }
     }
 
-    /// Keys and logical bytes, as they were read last.
-    fn index_figures(&self, view: &View) -> (usize, u64) {
+    /// As they were read last.
+    fn index_figures(&self, view: &View) -> IndexFigures {
         let mut figures = self.inner.figures.lock();
         if let Some(state) = view.state.try_read() {
-            *figures = (state.keys(), state.logical_bytes());
+            *figures = IndexFigures::of(&state);
         }
         *figures
     }
@@ -296,7 +316,7 @@ impl Storage {
     fn check_space(&self) -> Result<(), StorageError> {
         let shared = self.shared();
         let dir = &shared.config.dir;
-        let (_, logical_bytes) = self.index_figures(&shared.view.load());
+        let logical_bytes = self.index_figures(&shared.view.load()).logical_bytes;
         let needed_bytes = logical_bytes.saturating_mul(DUMP_FREE_FACTOR);
         let free_bytes =
             shared.env.disk.free_bytes(dir).map_err(StorageError::io(dir, "measure the free space"))?;

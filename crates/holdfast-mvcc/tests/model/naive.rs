@@ -102,6 +102,9 @@ impl Model {
     }
 
     fn grant(&mut self, work: &mut Work, grant: LeaseGrant) -> Result<Response, Refusal> {
+        if grant.id.0 == 0 {
+            return Err(Refusal::LeaseNotFound { lease: grant.id });
+        }
         if self.leases.contains_key(&grant.id) {
             return Err(Refusal::LeaseExists { lease: grant.id });
         }

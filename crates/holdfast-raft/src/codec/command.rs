@@ -50,21 +50,16 @@ pub(super) fn from_proto(proto: pb::Command) -> Result<Command, CodecError> {
         }),
         Kind::RaiseAlarm(alarm) => Command::RaiseAlarm(alarm_from_proto(alarm)?),
         Kind::ClearAlarm(alarm) => Command::ClearAlarm(alarm_from_proto(alarm)?),
-        Kind::LeaseGrant(grant) => Command::LeaseGrant(LeaseGrant {
-            id: lease_from_proto(grant.id)?,
-            ttl_seconds: grant.ttl_seconds,
-        }),
-        Kind::LeaseRevoke(revoke) => Command::LeaseRevoke(lease_from_proto(revoke.id)?),
+        Kind::LeaseGrant(grant) => {
+            Command::LeaseGrant(LeaseGrant { id: LeaseId(grant.id), ttl_seconds: grant.ttl_seconds })
+        }
+        Kind::LeaseRevoke(revoke) => Command::LeaseRevoke(LeaseId(revoke.id)),
         Kind::LeaseExpire(expire) => Command::LeaseExpire(LeaseExpire {
             term: Term(expire.term),
-            leases: expire.ids.into_iter().map(lease_from_proto).collect::<Result<_, _>>()?,
+            leases: expire.ids.into_iter().map(LeaseId).collect(),
         }),
-        Kind::LeaseCheckpoint(checkpoint) => Command::LeaseCheckpoint(checkpoint_from_proto(checkpoint)?),
+        Kind::LeaseCheckpoint(checkpoint) => Command::LeaseCheckpoint(checkpoint_from_proto(checkpoint)),
     })
-}
-
-fn lease_from_proto(id: i64) -> Result<LeaseId, CodecError> {
-    if id == 0 { Err(CodecError::Missing("lease id")) } else { Ok(LeaseId(id)) }
 }
 
 fn checkpoint_to_proto(checkpoint: LeaseCheckpoint) -> pb::LeaseCheckpoint {
@@ -73,12 +68,10 @@ fn checkpoint_to_proto(checkpoint: LeaseCheckpoint) -> pb::LeaseCheckpoint {
     pb::LeaseCheckpoint { term: checkpoint.term.0, remaining: remaining.collect() }
 }
 
-fn checkpoint_from_proto(proto: pb::LeaseCheckpoint) -> Result<LeaseCheckpoint, CodecError> {
-    let remaining = proto.remaining.into_iter().map(|left| {
-        let id = lease_from_proto(left.id)?;
-        Ok(LeaseRemaining { id, seconds: left.seconds })
-    });
-    Ok(LeaseCheckpoint { term: Term(proto.term), remaining: remaining.collect::<Result<_, CodecError>>()? })
+fn checkpoint_from_proto(proto: pb::LeaseCheckpoint) -> LeaseCheckpoint {
+    let remaining = proto.remaining.into_iter();
+    let remaining = remaining.map(|left| LeaseRemaining { id: LeaseId(left.id), seconds: left.seconds });
+    LeaseCheckpoint { term: Term(proto.term), remaining: remaining.collect() }
 }
 
 fn alarm_to_proto(alarm: Alarm) -> pb::Alarm {

@@ -1,6 +1,7 @@
 //! Questions for a lease: answered by the leader, asked on any member.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_env::{LogId, LogIndex};
@@ -129,8 +130,12 @@ impl Leases {
         let now = shared.env.clock.now();
         reign.catch_up(&shared.storage, now);
         let (Question::Renew(id) | Question::Left(id)) = question;
-        if matches!(question, Question::Renew(_)) && reign.deadlines.renew(now, id) == Renewal::Ending {
-            return Ok((Answered::Ending, at));
+        if matches!(question, Question::Renew(_)) {
+            match reign.deadlines.renew(now, id) {
+                Renewal::Ending => return Ok((Answered::Ending, at)),
+                Renewal::Renewed(_) => drop(self.renewed.fetch_add(1, Ordering::Relaxed)),
+                Renewal::Unknown => {}
+            }
         }
         let left = reign.deadlines.left(now, id);
         let left = left.map(|(left, granted_seconds)| LeaseLeft { left, granted_seconds });

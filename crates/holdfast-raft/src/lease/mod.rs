@@ -46,6 +46,8 @@ pub(crate) struct Leases {
     reign: Mutex<Option<Reign>>,
     /// Leases whose end this member has proposed, since its start.
     pub(crate) expired: AtomicU64,
+    /// Keep-alives that this member has granted, since its start.
+    pub(crate) renewed: AtomicU64,
 }
 
 /// The time in which this member leads.

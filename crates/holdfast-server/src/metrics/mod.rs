@@ -63,6 +63,11 @@ struct Refreshed {
     is_leader: IntGauge,
     is_learner: IntGauge,
     leader_changes: IntCounter,
+    leases: IntGauge,
+    leases_granted: IntCounter,
+    leases_revoked: IntCounter,
+    leases_renewed: IntCounter,
+    leases_expired: IntCounter,
     proposals_committed: IntGauge,
     proposals_applied: IntGauge,
     proposals_pending: IntGauge,
@@ -264,6 +269,10 @@ pub enum RequestKind {
     Txn,
     /// Compact.
     Compact,
+    /// LeaseGrant.
+    LeaseGrant,
+    /// LeaseRevoke.
+    LeaseRevoke,
 }
 
 impl RequestKind {
@@ -274,6 +283,8 @@ impl RequestKind {
             Self::DeleteRange => "delete_range",
             Self::Txn => "txn",
             Self::Compact => "compact",
+            Self::LeaseGrant => "lease_grant",
+            Self::LeaseRevoke => "lease_revoke",
         }
     }
 }
@@ -309,6 +320,17 @@ impl Refreshed {
                 "etcd_mvcc_db_total_size_in_use_in_bytes",
                 "Logical bytes of the retained history in use, equal on all members.",
             ),
+            leases: maker.gauge("holdfast_leases", "Leases that exist."),
+            leases_granted: maker
+                .counter("etcd_debugging_lease_granted_total", "The total number of granted leases."),
+            leases_revoked: maker
+                .counter("etcd_debugging_lease_revoked_total", "The total number of revoked leases."),
+            leases_renewed: maker.counter(
+                "etcd_debugging_lease_renewed_total",
+                "The number of renewed leases seen by the leader.",
+            ),
+            leases_expired: maker
+                .counter("etcd_debugging_server_lease_expired_total", "The total number of expired leases."),
             keys: maker.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys in the index."),
             current_revision: maker
                 .gauge("etcd_debugging_mvcc_current_revision", "The current revision of the store."),
@@ -364,6 +386,11 @@ impl Refreshed {
         let bytes = signed(storage.logical_bytes);
         self.db_bytes.set(bytes);
         self.db_bytes_in_use.set(bytes);
+        self.leases.set(signed(storage.leases.count as u64));
+        raise(&self.leases_granted, storage.leases.granted);
+        raise(&self.leases_revoked, storage.leases.ended);
+        raise(&self.leases_renewed, health.leases_renewed);
+        raise(&self.leases_expired, health.leases_expired);
         self.keys.set(signed(storage.keys as u64));
         self.current_revision.set(signed(storage.visible.revision.get()));
         for state in STATES {

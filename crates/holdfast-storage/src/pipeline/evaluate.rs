@@ -1,6 +1,7 @@
 //! Evaluation of a slice of the log: entries in, answers and records out.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use holdfast_mvcc::Values;
@@ -87,6 +88,7 @@ pub(super) fn evaluate(
                 bytes += outcome.records.iter().map(cost).sum::<usize>();
                 records.append(&mut outcome.records);
                 bytes += outcome.leases.len() * LEASE_CHANGE_BYTES;
+                count_leases(shared, &command, &outcome.leases);
                 leases.append(&mut outcome.leases);
                 if let Some(respond) = respond {
                     answers.push((respond, Answer { log_id: item.log_id, outcome }));
@@ -98,6 +100,18 @@ pub(super) fn evaluate(
     shared.leases.push(&leases);
     let position = CommitPosition { head: state.head().clone(), applied: applied.clone() };
     Ok(Evaluated { records, leases, answers, position, bytes })
+}
+
+/// Counts for the figures.
+fn count_leases(shared: &Shared, command: &Command, changes: &[LeaseChange]) {
+    if changes.is_empty() {
+        return;
+    }
+    let ended = changes.iter().filter(|change| change.lease.is_none()).count() as u64;
+    shared.leases.ended.fetch_add(ended, Ordering::Relaxed);
+    if matches!(command, Command::LeaseGrant(_)) {
+        shared.leases.granted.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A revision moves by one when there are records, and else not at all; records ascend.

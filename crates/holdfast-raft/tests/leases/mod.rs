@@ -1,13 +1,11 @@
 //! Leases on three members over real gRPC: kept alive and ended through any member, across leaders, many at once.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{Cluster, PATIENCE, eventually, get, put};
 use holdfast_mvcc::command::{Command, LeaseExpire, LeaseGrant, Put, Refusal};
 use holdfast_mvcc::types::{LeaseId, Term};
 use holdfast_raft::Node;
-use support::{Cluster, PATIENCE, eventually, get, put};
 
 /// More log than any test here writes.
 const NO_DUMPS: u64 = 1 << 30;
