@@ -48,7 +48,7 @@ const UNORDERED: [(&str, &str); 2] =
 fn sort(value: &mut Value) {
     if let Value::List(items) = value {
         // By what they look like: keys and ids do not repeat.
-        items.sort_by_cached_key(|item| item.to_string());
+        items.sort_by_cached_key(ToString::to_string);
     }
 }
 

@@ -315,7 +315,7 @@ pub fn broken_stream(status: &Status) -> Option<Failure> {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_mvcc::types::{LeaseId, Revision};
+    use holdfast_mvcc::types::{LeaseId, Revision, Term};
 
     use super::*;
 
@@ -338,8 +338,6 @@ mod tests {
             (Refusal::KeyNotFound.into(), 3, "etcdserver: key not found"),
             (Refusal::NoSpace.into(), 8, "etcdserver: mvcc: database space exceeded"),
             (Refusal::Corrupt.into(), 15, "etcdserver: corrupt cluster"),
-            (Refusal::LeaseNotFound { lease: LeaseId(7) }.into(), 5, "etcdserver: requested lease not found"),
-            (Refusal::LeaseExists { lease: LeaseId(7) }.into(), 9, "etcdserver: lease already exists"),
             (
                 Refusal::Compacted { requested: 1, compact_revision: Revision::new(4) }.into(),
                 11,
@@ -382,7 +380,6 @@ mod tests {
             (Failure::ClientApiVersion, 3, "etcdserver: invalid client api version"),
             (Failure::Learner, 9, "etcdserver: rpc not supported for learner"),
             (Failure::Store("sled: corrupt".to_owned()), 15, "etcdserver: corrupt cluster"),
-            (Failure::LeaseTooLong, 11, "etcdserver: too large lease TTL"),
             (Failure::Stopped, 14, "etcdserver: server stopped"),
             (Failure::Unimplemented("Watch"), 12, "Watch is not served by this version of holdfast"),
             (
@@ -392,6 +389,21 @@ mod tests {
             ),
         ];
         check(cases);
+    }
+
+    #[test]
+    fn those_of_leases_are() {
+        let lease = LeaseId(7);
+        check(vec![
+            (Refusal::LeaseNotFound { lease }.into(), 5, "etcdserver: requested lease not found"),
+            (Refusal::LeaseExists { lease }.into(), 9, "etcdserver: lease already exists"),
+            (
+                Refusal::OtherTerm { judged: Term(1), applied: Term(2) }.into(),
+                14,
+                "etcdserver: leader changed",
+            ),
+            (Failure::LeaseTooLong, 11, "etcdserver: too large lease TTL"),
+        ]);
     }
 
     fn check(cases: Vec<(Failure, i32, &str)>) {

@@ -173,7 +173,7 @@ async fn wait_for(shared: &Shared, index: LogIndex) {
     let reaches = |visible: &Visible| visible.log_id.is_some_and(|id| id.index() >= index);
     if shared.visible.clone().wait_for(reaches).await.is_err() {
         // The storage has ended, and the member with it: its end is noticed elsewhere.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,6 +1,10 @@
 //! Leases on three members over real gRPC: kept alive and ended through any member, across leaders, many at once.
 
-use std::time::{Duration, Instant};
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::support::{Cluster, PATIENCE, eventually, get, put};
 use holdfast_mvcc::command::{Command, LeaseExpire, LeaseGrant, Put, Refusal};

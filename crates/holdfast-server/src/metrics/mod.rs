@@ -2,12 +2,13 @@
 //!
 //! Counters that the services own are counted where things happen; everything that another crate knows is read when
 //! the page is asked for. Module map: [`rpc`] counts RPCs, [`events`] counts changes, [`watch`] what watch streams do,
-//! `dispatch` forms what the dispatcher and its dumps do, `checkpoints` those of the key index, `fsync` the log's times.
+//! `dispatch` forms what the dispatcher and its dumps do, `checkpoints` those of the key index, `leases` those of leases, `fsync` the log's times.
 
 mod checkpoints;
 mod dispatch;
 pub mod events;
 mod fsync;
+mod leases;
 pub mod rpc;
 pub mod watch;
 
@@ -27,6 +28,7 @@ use crate::version;
 use checkpoints::CheckpointGauges;
 use dispatch::DispatchGauges;
 use events::EventCounts;
+use leases::LeaseGauges;
 use rpc::RpcMetrics;
 use watch::{WatchCounts, WatchFigures, WatchGauges};
 
@@ -63,11 +65,7 @@ struct Refreshed {
     is_leader: IntGauge,
     is_learner: IntGauge,
     leader_changes: IntCounter,
-    leases: IntGauge,
-    leases_granted: IntCounter,
-    leases_revoked: IntCounter,
-    leases_renewed: IntCounter,
-    leases_expired: IntCounter,
+    leases: LeaseGauges,
     proposals_committed: IntGauge,
     proposals_applied: IntGauge,
     proposals_pending: IntGauge,
@@ -320,17 +318,6 @@ impl Refreshed {
                 "etcd_mvcc_db_total_size_in_use_in_bytes",
                 "Logical bytes of the retained history in use, equal on all members.",
             ),
-            leases: maker.gauge("holdfast_leases", "Leases that exist."),
-            leases_granted: maker
-                .counter("etcd_debugging_lease_granted_total", "The total number of granted leases."),
-            leases_revoked: maker
-                .counter("etcd_debugging_lease_revoked_total", "The total number of revoked leases."),
-            leases_renewed: maker.counter(
-                "etcd_debugging_lease_renewed_total",
-                "The number of renewed leases seen by the leader.",
-            ),
-            leases_expired: maker
-                .counter("etcd_debugging_server_lease_expired_total", "The total number of expired leases."),
             keys: maker.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys in the index."),
             current_revision: maker
                 .gauge("etcd_debugging_mvcc_current_revision", "The current revision of the store."),
@@ -368,6 +355,7 @@ impl Refreshed {
                 .gauge("holdfast_log_purged_index", "The last entry that was purged from the Raft log."),
             dispatch: DispatchGauges::new(maker),
             checkpoints: CheckpointGauges::new(maker),
+            leases: LeaseGauges::new(maker),
             watch: WatchGauges::new(maker),
         }
     }
@@ -386,11 +374,6 @@ impl Refreshed {
         let bytes = signed(storage.logical_bytes);
         self.db_bytes.set(bytes);
         self.db_bytes_in_use.set(bytes);
-        self.leases.set(signed(storage.leases.count as u64));
-        raise(&self.leases_granted, storage.leases.granted);
-        raise(&self.leases_revoked, storage.leases.ended);
-        raise(&self.leases_renewed, health.leases_renewed);
-        raise(&self.leases_expired, health.leases_expired);
         self.keys.set(signed(storage.keys as u64));
         self.current_revision.set(signed(storage.visible.revision.get()));
         for state in STATES {
@@ -413,6 +396,7 @@ impl Refreshed {
         self.log_purged_index.set(index(*log_purged));
         self.dispatch.refresh(storage);
         self.checkpoints.refresh(&storage.dispatch.checkpoints);
+        self.leases.refresh(storage.leases, health);
         self.watch.refresh(watch);
     }
 }

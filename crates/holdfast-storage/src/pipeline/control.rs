@@ -97,7 +97,7 @@ pub(crate) enum ShardJob {
 /// What the sequencer gets, in log order.
 pub(crate) enum Sequenced {
     /// An evaluated slice.
-    Slice(Slice),
+    Slice(Box<Slice>),
     /// Passed on once all shards have reached it.
     Fence {
         /// One per shard.

@@ -258,7 +258,7 @@ impl Dispatcher {
             return Ok(());
         }
         let slice = Slice { encoded, parts, answers, leases, visible, commit: position, bytes, memtable };
-        self.sequence(Sequenced::Slice(slice)).await
+        self.sequence(Sequenced::Slice(Box::new(slice))).await
     }
 
     async fn sequence(&self, next: Sequenced) -> Result<(), Broken> {
