@@ -11,6 +11,8 @@ const MASKED: &[(&str, &[&str])] = &[
     ("etcdserverpb.HashResponse", &["hash"]),
     ("etcdserverpb.HashKVResponse", &["hash"]),
     ("etcdserverpb.Member", &["ID", "name", "peerURLs", "clientURLs"]),
+    // Whether it is below zero is compared, too.
+    ("etcdserverpb.LeaseTimeToLiveResponse", &["TTL"]),
     (
         "etcdserverpb.StatusResponse",
         &["version", "dbSize", "dbSizeInUse", "leader", "raftIndex", "raftTerm", "raftAppliedIndex"],
@@ -31,9 +33,22 @@ pub fn mask(message: &mut DynamicMessage) {
         let value = message.get_field_mut(&field);
         if masked.contains(&field.name()) {
             mask_value(value);
+        } else if UNORDERED.contains(&(descriptor.full_name(), field.name())) {
+            sort(value);
         } else {
             descend(value);
         }
+    }
+}
+
+/// Lists that clients take for sets, with what they hold.
+const UNORDERED: [(&str, &str); 2] =
+    [("etcdserverpb.LeaseTimeToLiveResponse", "keys"), ("etcdserverpb.LeaseLeasesResponse", "leases")];
+
+fn sort(value: &mut Value) {
+    if let Value::List(items) = value {
+        // By what they look like: keys and ids do not repeat.
+        items.sort_by_cached_key(ToString::to_string);
     }
 }
 
@@ -58,7 +73,7 @@ fn mask_value(value: &mut Value) {
         Value::U32(number) => *number = 1,
         Value::I32(number) => *number = 1,
         Value::U64(number) => *number = 1,
-        Value::I64(number) => *number = 1,
+        Value::I64(number) => *number = number.signum(),
         Value::String(text) => "masked".clone_into(text),
         Value::List(items) => items.iter_mut().for_each(mask_value),
         _ => {}

@@ -10,6 +10,8 @@
 //! that comes later and stays at or below `since` is made up for when loading; beyond that, records are missing that
 //! would have to be added.
 //!
+//! Leases are not in it: what is attached to which is, with the keys, and the rest is small.
+//!
 //! # Trust
 //! What is loaded may be damaged in ways that a checksum of its bytes does not find. Nothing here panics because of it:
 //! each step says [`Unusable`] when what it reads cannot be, and the end compares the sum over keys and garbage with the
@@ -45,7 +47,7 @@ pub struct Saved {
     pub through: Revision,
     /// The compact revision.
     pub compact_revision: Option<Revision>,
-    /// The logical bytes.
+    /// The logical bytes of the records.
     pub logical_bytes: u64,
 }
 
@@ -106,7 +108,7 @@ impl Saving {
                     Some(last) => (Part::Keys, Step::Keys(Some(last))),
                     None => {
                         self.saved.through = state.head().revision;
-                        self.saved.logical_bytes = state.logical_bytes();
+                        self.saved.logical_bytes = state.size().total();
                         (Part::Keys, Step::Garbage(Queue::ReplacedPuts, 0))
                     }
                 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::types::{KeyRange, KeyValue, LeaseId, MemberId, Record, Revision};
+use crate::types::{KeyRange, KeyValue, LeaseChange, LeaseId, MemberId, Record, Revision, Term};
 
 /// A replicated command. The closed set of what can change the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,14 @@ pub enum Command {
     RaiseAlarm(Alarm),
     /// Clears an alarm.
     ClearAlarm(Alarm),
+    /// Creates a lease.
+    LeaseGrant(LeaseGrant),
+    /// Ends a lease and deletes its keys, because a client wants it.
+    LeaseRevoke(LeaseId),
+    /// Ends leases and deletes their keys, because their time is over.
+    LeaseExpire(LeaseExpire),
+    /// Notes how much time leases have left.
+    LeaseCheckpoint(LeaseCheckpoint),
 }
 
 /// Creates or replaces one key.
@@ -213,6 +221,46 @@ pub enum AlarmKind {
     Corrupt,
 }
 
+/// Creates a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseGrant {
+    /// Its id.
+    pub id: LeaseId,
+    /// Its time to live in seconds. The bounds are checked before: they belong to who proposes.
+    pub ttl_seconds: u64,
+}
+
+/// Leases that one command changes at most. What a longer list names beyond is passed over.
+pub const LEASES_MAX: usize = 64;
+
+/// Ends leases whose time is over. Those that do not exist are passed over. All keys that go, go in one revision: lease
+/// by lease in this order, those of one lease in key order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseExpire {
+    /// The term in which the leader judged. In an entry of another term the command is refused.
+    pub term: Term,
+    /// Which leases; at most [`LEASES_MAX`].
+    pub leases: Vec<LeaseId>,
+}
+
+/// Notes how much time leases have left. Those that do not exist are passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseCheckpoint {
+    /// As in [`LeaseExpire`]: a checkpoint that comes late could shorten what was renewed since.
+    pub term: Term,
+    /// How much of which; at most [`LEASES_MAX`].
+    pub remaining: Vec<LeaseRemaining>,
+}
+
+/// How much time a lease has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseRemaining {
+    /// Which one.
+    pub id: LeaseId,
+    /// In seconds; `None` means all that was granted.
+    pub seconds: Option<u64>,
+}
+
 /// The deterministic result of a command: equal on every member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -220,6 +268,8 @@ pub struct Outcome {
     pub response: Result<Response, Refusal>,
     /// The changes, in order of `id`; empty when nothing changed.
     pub records: Vec<Record>,
+    /// What became of leases, in order; beside [`Outcome::records`], what the caller has to store.
+    pub leases: Vec<LeaseChange>,
     /// The store's revision after the command.
     pub revision: Revision,
 }
@@ -239,6 +289,8 @@ pub enum Response {
     PublishMember,
     /// To [`Command::RaiseAlarm`] and [`Command::ClearAlarm`]: the alarm, unless there was none to clear.
     Alarm(Option<Alarm>),
+    /// To [`Command::LeaseGrant`], [`Command::LeaseRevoke`], [`Command::LeaseExpire`] and [`Command::LeaseCheckpoint`].
+    Lease,
 }
 
 /// What a put answers.
@@ -305,11 +357,25 @@ pub enum Refusal {
     /// `ignore_value` or `ignore_lease` on a key that does not exist.
     #[error("the key to keep the value or lease of does not exist")]
     KeyNotFound,
-    /// A put names a lease that does not exist.
+    /// A put or a revoke names a lease that does not exist.
     #[error("lease {} not found", lease.0)]
     LeaseNotFound {
         /// The lease.
         lease: LeaseId,
+    },
+    /// A grant names a lease that exists.
+    #[error("lease {} exists already", lease.0)]
+    LeaseExists {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// The entry is of another term than the one in which the leader judged: it has been deposed since.
+    #[error("judged in term {}, applied in term {}", judged.0, applied.0)]
+    OtherTerm {
+        /// The term in which the command was made.
+        judged: Term,
+        /// The entry's term.
+        applied: Term,
     },
     /// A member's data has reached the quota.
     #[error("the alarm for missing space is active")]

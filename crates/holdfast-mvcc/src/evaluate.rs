@@ -7,22 +7,32 @@
 use bytes::Bytes;
 
 use crate::command::{
-    AlarmKind, Command, Compact, DeleteRange, DeleteRangeResponse, Op, OpResponse, OpResult, Outcome, Put,
-    PutResponse, Range, RangeResponse, ReadAt, Refusal, Response, Txn, TxnResponse,
+    AlarmKind, Command, Compact, DeleteRange, DeleteRangeResponse, LEASES_MAX, LeaseCheckpoint, LeaseExpire,
+    LeaseGrant, Op, OpResponse, OpResult, Outcome, Put, PutResponse, Range, RangeResponse, ReadAt, Refusal,
+    Response, Txn, TxnResponse,
 };
+use crate::lease::check_term;
 use crate::range::{RangeSource, fetch_one, for_each_key, range};
 use crate::state::{IndexChunk, PutMeta, State, Values};
 use crate::txn::{choose_branches, for_each_op};
-use crate::types::{Change, KeyRange, KeyValue, LeaseId, PutRecord, Record, RecordId, Revision};
+use crate::types::{
+    Change, KeyRange, KeyValue, LeaseChange, LeaseId, PutRecord, Record, RecordId, Revision, Term,
+};
 
 impl State {
     /// Evaluates a command and changes the state. All the randomness, time and I/O it may depend on is in the command
-    /// and in `values`. The command has passed [`validate`](crate::validate::validate()).
-    pub fn evaluate<V: Values>(&mut self, command: &Command, values: &mut V) -> Result<Outcome, V::Error> {
+    /// and in `values`; `term` is that of its log entry. The command has passed [`validate`](crate::validate::validate()).
+    pub fn evaluate<V: Values>(
+        &mut self,
+        term: Term,
+        command: &Command,
+        values: &mut V,
+    ) -> Result<Outcome, V::Error> {
         if let Some(refusal) = self.alarmed(command) {
             return Ok(Outcome {
                 response: Err(refusal),
                 records: Vec::new(),
+                leases: Vec::new(),
                 revision: self.head().revision,
             });
         }
@@ -44,13 +54,17 @@ impl State {
                 let was_active = execution.state.clear(*alarm);
                 Ok(Response::Alarm(was_active.then_some(*alarm)))
             }
+            Command::LeaseGrant(grant) => execution.grant(*grant),
+            Command::LeaseRevoke(lease) => execution.revoke(*lease),
+            Command::LeaseExpire(expire) => execution.expire(expire, term),
+            Command::LeaseCheckpoint(checkpoint) => execution.checkpoint(checkpoint, term),
         };
-        let records = execution.records;
+        let Execution { records, leases, .. } = execution;
+        assert!(response.is_ok() || (records.is_empty() && leases.is_empty()), "a refusal changes nothing");
         if !records.is_empty() {
-            assert!(response.is_ok(), "a refusal changes nothing");
             self.advance();
         }
-        Ok(Outcome { response, records, revision: self.head().revision })
+        Ok(Outcome { response, records, leases, revision: self.head().revision })
     }
 
     /// Why an active alarm forbids a command.
@@ -58,8 +72,15 @@ impl State {
         let (changes_data, needs_space) = match command {
             Command::Put(_) => (true, true),
             Command::Txn(txn) => (true, contains_put(txn)),
-            Command::DeleteRange(_) | Command::Compact(_) => (true, false),
-            Command::PublishMember(_) | Command::RaiseAlarm(_) | Command::ClearAlarm(_) => (false, false),
+            Command::LeaseGrant(_) => (true, true),
+            Command::DeleteRange(_)
+            | Command::Compact(_)
+            | Command::LeaseRevoke(_)
+            | Command::LeaseExpire(_) => (true, false),
+            Command::PublishMember(_)
+            | Command::RaiseAlarm(_)
+            | Command::ClearAlarm(_)
+            | Command::LeaseCheckpoint(_) => (false, false),
         };
         if changes_data && self.is_alarmed(AlarmKind::Corrupt) {
             return Some(Refusal::Corrupt);
@@ -104,12 +125,14 @@ struct Execution<'a, V> {
     begin: Revision,
     /// What was written so far; a record's place is its `sub`.
     records: Vec<Record>,
+    /// What became of leases so far.
+    leases: Vec<LeaseChange>,
 }
 
 impl<'a, V: Values> Execution<'a, V> {
     fn new(state: &'a mut State, values: &'a mut V) -> Self {
         let begin = state.head().revision;
-        Self { state, values, begin, records: Vec::new() }
+        Self { state, values, begin, records: Vec::new(), leases: Vec::new() }
     }
 
     /// The revision that a read sees here: moved as soon as something was written.
@@ -128,11 +151,11 @@ impl<'a, V: Values> Execution<'a, V> {
         self.put(put).map(Ok)
     }
 
-    /// No lease exists yet, so that none can be named.
+    /// A lease that is named has to exist.
     fn check_lease(&self, put: &Put) -> Result<(), Refusal> {
         match put.lease {
-            Some(lease) => Err(Refusal::LeaseNotFound { lease }),
-            None => Ok(()),
+            Some(lease) if !self.state.leases.contains(lease) => Err(Refusal::LeaseNotFound { lease }),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -184,6 +207,45 @@ impl<'a, V: Values> Execution<'a, V> {
             self.write_tombstone(key);
         }
         Ok(answer)
+    }
+
+    fn grant(&mut self, grant: LeaseGrant) -> Result<Response, Refusal> {
+        let change = self.state.grant(grant)?;
+        self.leases.push(change);
+        Ok(Response::Lease)
+    }
+
+    fn revoke(&mut self, lease: LeaseId) -> Result<Response, Refusal> {
+        if !self.state.leases.contains(lease) {
+            return Err(Refusal::LeaseNotFound { lease });
+        }
+        self.end_lease(lease);
+        Ok(Response::Lease)
+    }
+
+    fn expire(&mut self, expire: &LeaseExpire, term: Term) -> Result<Response, Refusal> {
+        check_term(expire.term, term)?;
+        for &lease in expire.leases.iter().take(LEASES_MAX) {
+            if self.state.leases.contains(lease) {
+                self.end_lease(lease);
+            }
+        }
+        Ok(Response::Lease)
+    }
+
+    /// Deletes the keys of a lease, in their order, and the lease.
+    fn end_lease(&mut self, lease: LeaseId) {
+        let keys: Vec<Bytes> = self.state.attached_keys(lease).map(Bytes::copy_from_slice).collect();
+        for key in keys {
+            self.write_tombstone(key);
+        }
+        let change = self.state.remove_lease(lease);
+        self.leases.push(change);
+    }
+
+    fn checkpoint(&mut self, checkpoint: &LeaseCheckpoint, term: Term) -> Result<Response, Refusal> {
+        self.leases = self.state.checkpoint(checkpoint, term)?;
+        Ok(Response::Lease)
     }
 
     /// The id of the next record of this command.

@@ -1,18 +1,19 @@
 //! The key index: every key with its retained records, in key order, without values.
 
+mod attached;
 mod heads;
 mod history;
 mod keymap;
 mod packed;
 mod saved;
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::hash::Mixer;
 use crate::state::{IndexedLease, PutMeta};
 use crate::types::{KeyRange, LeaseId, RangeEnd, RecordId, Revision};
 
+use attached::Attached;
 use keymap::KeyMap;
 
 pub(crate) use history::{Entry, EntryPut, History};
@@ -21,8 +22,7 @@ pub(crate) use history::{Entry, EntryPut, History};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KeyIndex {
     keys: KeyMap<History>,
-    /// The lease each live key is attached to; keys without a lease are not in it.
-    attached: BTreeMap<Box<[u8]>, LeaseId>,
+    attached: Attached,
 }
 
 impl KeyIndex {
@@ -44,7 +44,21 @@ impl KeyIndex {
 
     /// The lease that a key is attached to now.
     pub(crate) fn lease(&self, key: &[u8]) -> Option<LeaseId> {
-        self.attached.get(key).copied()
+        self.attached.lease(key)
+    }
+
+    /// The keys that are attached to a lease now, behind one (exclusive), ascending.
+    pub(crate) fn attached_keys(
+        &self,
+        lease: LeaseId,
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = &[u8]> + use<'_> {
+        self.attached.keys(lease, after)
+    }
+
+    /// The leases that keys are attached to now, ascending.
+    pub(crate) fn attached_leases(&self) -> impl Iterator<Item = LeaseId> + '_ {
+        self.attached.leases()
     }
 
     /// What is known of the lease of one of the key's records.
@@ -58,7 +72,7 @@ impl KeyIndex {
 
     /// Adds the next record of a key. Answers the length of the value it replaces, when the key existed before.
     pub(crate) fn push(&mut self, key: &[u8], id: RecordId, put: Option<&PutMeta>) -> Option<u32> {
-        self.attach(key, put.and_then(|put| put.lease));
+        self.attached.set(key, put.and_then(|put| put.lease));
         if let Some(history) = self.keys.get_mut(key) {
             let replaced = history.live_value_bytes();
             history.push(id, put);
@@ -77,7 +91,7 @@ impl KeyIndex {
         lease: Option<LeaseId>,
         value_bytes: u32,
     ) -> (PutMeta, Option<u32>) {
-        self.attach(key, lease);
+        self.attached.set(key, lease);
         let first = PutMeta { create_revision: id.revision, version: 1, lease, value_bytes };
         let Some(history) = self.keys.get_mut(key) else {
             self.keys.insert(key.into(), History::new(id, Some(&first)));
@@ -96,7 +110,7 @@ impl KeyIndex {
 
     /// Forgets a key. Answers the length of its live value.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<u32> {
-        self.attach(key, None);
+        self.attached.set(key, None);
         self.keys.remove(key)?.live_value_bytes()
     }
 
@@ -134,10 +148,7 @@ impl KeyIndex {
                 mixer.number(entry.put.map_or(0, |put| put.version << 1 | u64::from(put.leased)));
             }
         }
-        for (key, lease) in &self.attached {
-            mixer.bytes(key);
-            mixer.bytes(&lease.0.to_le_bytes());
-        }
+        self.attached.digest(mixer);
     }
 
     /// Drops what is not retained, for at most `keys_max` keys behind `after`. Answers where to go on.
@@ -168,18 +179,5 @@ impl KeyIndex {
         let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let has_more = self.keys.range(from).next().is_some();
         last.filter(|_| has_more)
-    }
-
-    fn attach(&mut self, key: &[u8], lease: Option<LeaseId>) {
-        match lease {
-            Some(lease) => {
-                self.attached.insert(key.into(), lease);
-            }
-            // Usually nothing is attached to anything: no search then.
-            None if self.attached.is_empty() => {}
-            None => {
-                self.attached.remove(key);
-            }
-        }
     }
 }

@@ -24,7 +24,7 @@
 //! # Module map
 //! [`types`] the vocabulary; [`command`] what clients propose and what they get; [`validate`] the checks before
 //! replication; `index` the many-version key index; `state` the state; `evaluate` how commands change it; [`checkpoint`]
-//! its written form; `txn` compares, checks, read-only transactions; `range` reads; `prefetch` which values a command will
+//! its written form; `lease` the leases; `txn` compares, checks, read-only transactions; `range` reads; `prefetch` which values a command will
 //! need; `size` logical bytes; `hash` checksums; `varint` numbers in bytes.
 
 pub mod checkpoint;
@@ -32,6 +32,7 @@ pub mod command;
 mod evaluate;
 mod hash;
 mod index;
+mod lease;
 mod prefetch;
 mod range;
 mod size;

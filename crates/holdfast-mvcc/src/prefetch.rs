@@ -23,7 +23,11 @@ impl State {
             Command::Compact(_)
             | Command::PublishMember(_)
             | Command::RaiseAlarm(_)
-            | Command::ClearAlarm(_) => Ok(()),
+            | Command::ClearAlarm(_)
+            | Command::LeaseGrant(_)
+            | Command::LeaseRevoke(_)
+            | Command::LeaseExpire(_)
+            | Command::LeaseCheckpoint(_) => Ok(()),
         };
         probe.needed
     }

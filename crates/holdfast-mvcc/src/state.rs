@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::command::{Alarm, AlarmKind, MemberAttributes, ReadAt, Refusal};
 use crate::hash::Mixer;
 use crate::index::{EntryPut, KeyIndex};
+use crate::lease::{LEASE_BYTES, LeaseTable};
 use crate::size::{LogicalSize, record_bytes};
 use crate::txn::ReadWindow;
 use crate::types::{KeyRange, LeaseId, PutRecord, RangeEnd, RecordId, Revision};
@@ -22,6 +23,7 @@ pub trait Values {
 pub struct State {
     head: Head,
     pub(crate) index: KeyIndex,
+    pub(crate) leases: LeaseTable,
     size: LogicalSize,
 }
 
@@ -122,12 +124,12 @@ impl State {
     }
 
     /// The state with this head and an empty index; follow with [`State::restore`] for each retained record,
-    /// ascending by id.
+    /// ascending by id, and with [`State::restore_leases`].
     pub fn with_head(head: Head) -> Self {
         assert!(head.compact_revision <= Some(head.revision), "nothing in the future is compacted");
         assert!(head.members.is_sorted_by_key(|member| member.id), "members ascend by id");
         assert!(head.alarms.is_sorted(), "alarms ascend");
-        Self { head, index: KeyIndex::default(), size: LogicalSize::default() }
+        Self { head, index: KeyIndex::default(), leases: LeaseTable::default(), size: LogicalSize::default() }
     }
 
     /// Puts one record back into the index: ascending by id, all that are retained. Others, left over because their
@@ -261,7 +263,7 @@ impl State {
         next.map(Bytes::from)
     }
 
-    /// A checksum over head and retained index, equal on members that applied the same commands, however far each
+    /// A checksum over head, leases and retained index, equal on members that applied the same commands, however far each
     /// has cleaned up. Reads the whole index.
     pub fn digest(&self) -> u64 {
         let mut mixer = Mixer::default();
@@ -278,6 +280,7 @@ impl State {
             mixer.number(alarm.kind as u64 + 1);
         }
         mixer.number(self.logical_bytes());
+        self.leases.digest(&mut mixer);
         self.index.digest(self.head.compact_revision, &mut mixer);
         mixer.finish()
     }
@@ -287,11 +290,12 @@ impl State {
         self.index.len()
     }
 
-    /// The bytes of all retained records: per record its key, its value and 64 more, for puts and tombstones alike.
+    /// The bytes of all retained records, per record its key, its value and 64 more, for puts and tombstones alike; and
+    /// 64 per lease.
     /// A compaction lowers it at once: it depends on the commands only, not on how far [`State::drop_compacted`] has
     /// come, and is equal on all members.
     pub fn logical_bytes(&self) -> u64 {
-        self.size.total()
+        self.size.total() + self.leases.len() as u64 * LEASE_BYTES
     }
 
     /// Adds a new put to the index and to the size. Answers its numbers, which follow from what the key was before.

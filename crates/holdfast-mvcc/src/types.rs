@@ -20,6 +20,29 @@ pub struct RecordId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub i64);
 
+/// The term of a leader, as the log counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term(pub u64);
+
+/// What is known of a lease beside its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The time to live that was granted, in seconds.
+    pub granted_seconds: u64,
+    /// What a leader has left of it at the last checkpoint, in seconds, below what was granted; `None` means all. The
+    /// next leader counts from here.
+    pub remaining_seconds: Option<u64>,
+}
+
+/// What a command did to a lease. Not part of the history: only the last change of a lease counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseChange {
+    /// Which one.
+    pub id: LeaseId,
+    /// What it is now; `None` when it is gone.
+    pub lease: Option<Lease>,
+}
+
 /// A member's id; never 0, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u64);

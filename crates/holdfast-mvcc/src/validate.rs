@@ -23,9 +23,14 @@ pub fn validate(command: &Command, txn_ops_max: usize) -> Result<(), Invalid> {
         Command::Put(put) => validate_put(put),
         Command::DeleteRange(delete) => validate_key(&delete.range.start),
         Command::Txn(txn) => validate_txn(txn, txn_ops_max),
-        Command::Compact(_) | Command::PublishMember(_) | Command::RaiseAlarm(_) | Command::ClearAlarm(_) => {
-            Ok(())
-        }
+        Command::Compact(_)
+        | Command::PublishMember(_)
+        | Command::RaiseAlarm(_)
+        | Command::ClearAlarm(_)
+        | Command::LeaseGrant(_)
+        | Command::LeaseRevoke(_)
+        | Command::LeaseExpire(_)
+        | Command::LeaseCheckpoint(_) => Ok(()),
     }
 }
 

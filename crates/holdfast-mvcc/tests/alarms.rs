@@ -4,9 +4,10 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use holdfast_mvcc::command::{
-    Alarm, AlarmKind, Command, Compact, DeleteRange, MemberAttributes, Op, Put, Refusal, Response, Txn,
+    Alarm, AlarmKind, Command, Compact, DeleteRange, LeaseExpire, LeaseGrant, MemberAttributes, Op, Put,
+    Refusal, Response, Txn,
 };
-use holdfast_mvcc::types::{KeyRange, MemberId, PutRecord, RangeEnd, RecordId, Revision};
+use holdfast_mvcc::types::{KeyRange, LeaseId, MemberId, PutRecord, RangeEnd, RecordId, Revision, Term};
 use holdfast_mvcc::{State, Values};
 
 struct NoValues;
@@ -19,7 +20,7 @@ impl Values for NoValues {
 }
 
 fn run(state: &mut State, command: &Command) -> Result<Response, Refusal> {
-    let Ok(outcome) = state.evaluate(command, &mut NoValues);
+    let Ok(outcome) = state.evaluate(Term(1), command, &mut NoValues);
     outcome.response
 }
 
@@ -43,6 +44,10 @@ fn delete() -> DeleteRange {
     DeleteRange { range, prev_kv: false }
 }
 
+fn grant(id: i64) -> LeaseGrant {
+    LeaseGrant { id: LeaseId(id), ttl_seconds: 5 }
+}
+
 fn alarm(member: u64, kind: AlarmKind) -> Alarm {
     Alarm { member: MemberId(member), kind }
 }
@@ -51,12 +56,15 @@ fn alarm(member: u64, kind: AlarmKind) -> Alarm {
 fn missing_space_forbids_what_needs_some() {
     let mut state = State::new();
     let nospace = alarm(0, AlarmKind::NoSpace);
+    run(&mut state, &Command::LeaseGrant(grant(3))).unwrap();
     assert_eq!(run(&mut state, &Command::RaiseAlarm(nospace)), Ok(Response::Alarm(Some(nospace))));
     assert_eq!(run(&mut state, &Command::Put(put())), Err(Refusal::NoSpace));
+    assert_eq!(run(&mut state, &Command::LeaseGrant(grant(7))), Err(Refusal::NoSpace));
     assert_eq!(run(&mut state, &txn(Op::Put(put()))), Err(Refusal::NoSpace));
     assert!(run(&mut state, &txn(Op::DeleteRange(delete()))).is_ok());
     assert!(run(&mut state, &Command::DeleteRange(delete())).is_ok());
     assert!(run(&mut state, &Command::Compact(Compact { revision: 1 })).is_ok());
+    assert!(run(&mut state, &Command::LeaseRevoke(LeaseId(3))).is_ok());
     assert_eq!(state.head().revision, Revision::FRESH);
     assert_eq!(run(&mut state, &Command::ClearAlarm(nospace)), Ok(Response::Alarm(Some(nospace))));
     assert_eq!(run(&mut state, &Command::ClearAlarm(nospace)), Ok(Response::Alarm(None)));
@@ -77,6 +85,9 @@ fn differing_data_forbids_every_change() {
         txn(Op::DeleteRange(delete())),
         Command::DeleteRange(delete()),
         Command::Compact(Compact { revision: 1 }),
+        Command::LeaseGrant(grant(7)),
+        Command::LeaseRevoke(LeaseId(7)),
+        Command::LeaseExpire(LeaseExpire { term: Term(1), leases: vec![LeaseId(7)] }),
     ] {
         assert_eq!(run(&mut state, &command), Err(Refusal::Corrupt), "{command:?}");
     }

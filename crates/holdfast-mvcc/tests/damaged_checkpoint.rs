@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use holdfast_mvcc::checkpoint::{Loading, Part, Saved, Saving, Unusable};
 use holdfast_mvcc::command::{Command, Compact, DeleteRange, Put};
-use holdfast_mvcc::types::{KeyRange, PutRecord, RangeEnd, RecordId, Revision};
+use holdfast_mvcc::types::{KeyRange, PutRecord, RangeEnd, RecordId, Revision, Term};
 use holdfast_mvcc::{PutMeta, RecordMeta, State, Values};
 
 struct NoValues;
@@ -20,7 +20,7 @@ impl Values for NoValues {
 }
 
 fn apply(state: &mut State, command: &Command) {
-    let Ok(outcome) = state.evaluate(command, &mut NoValues);
+    let Ok(outcome) = state.evaluate(Term(1), command, &mut NoValues);
     outcome.response.unwrap();
 }
 

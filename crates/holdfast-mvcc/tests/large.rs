@@ -6,7 +6,7 @@ use bytes::Bytes;
 use holdfast_mvcc::command::{
     Command, Compact, DeleteRange, Put, Range, RangeResponse, ReadAt, Response, SortOrder, SortTarget,
 };
-use holdfast_mvcc::types::{KeyRange, PutRecord, RangeEnd, RecordId, Revision};
+use holdfast_mvcc::types::{KeyRange, PutRecord, RangeEnd, RecordId, Revision, Term};
 use holdfast_mvcc::{CHUNK_KEYS, IndexChunk, RangeSource, State, Values, range};
 
 const KEYS: usize = 4 * CHUNK_KEYS + 100;
@@ -58,7 +58,7 @@ fn key(n: usize) -> Bytes {
 }
 
 fn apply(state: &mut State, command: &Command) -> Response {
-    let Ok(outcome) = state.evaluate(command, &mut FromIds);
+    let Ok(outcome) = state.evaluate(Term(1), command, &mut FromIds);
     outcome.response.expect("not refused")
 }
 

@@ -37,6 +37,10 @@ pub struct Health {
     pub proposals_failed: u64,
     /// Entries committed since the start.
     pub proposals_committed: u64,
+    /// Leases whose end this member has proposed as the leader, because their time was over.
+    pub leases_expired: u64,
+    /// Keep-alives that this member has granted as the leader.
+    pub leases_renewed: u64,
 }
 
 /// The leader, if there are signs of it: `None` when it has been silent for an election timeout, or when it is this

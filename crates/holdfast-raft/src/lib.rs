@@ -11,13 +11,15 @@
 //!   answer in time ends as unknown.
 //! - A linearizable read joins only a confirmation round that started after it arrived, and waits for what readers
 //!   see here, not for what was handed to the dispatcher.
+//! - A lease is kept alive, and its end judged, by the leader of one term, confirmed behind the keep-alive; an end that is
+//!   applied in another term is refused.
 //! - The log is purged only behind a verified, durable snapshot.
 //! - Nothing in openraft's core waits for a disk except the vote; nothing on a peer's connection waits for a snapshot.
 //! - No randomness, clock or task but those of [`holdfast_env::Env`] and the seedable generator of [`seed_thread`].
 //!
 //! # Module map
 //! `node` the running member; `config`, `error`, `health` what it is told and tells; `proposals` and
-//! `proposer` writes, `reads` linearizable reads; `log_store` and `state_machine` openraft's storage on ours; `dump` and
+//! `proposer` writes, `reads` linearizable reads; `lease` deadlines and keep-alives; `log_store` and `state_machine` openraft's storage on ours; `dump` and
 //! `log_size` when to dump and purge; `leadership` who leads; `membership` who takes part; `digest` whether they agree; `peer` connections, `grpc` the real network; `codec`
 //! bytes; `types`, `runtime` and `ordered_watch` openraft's parameters; `owner` whose tasks run; `limits` bounds.
 
@@ -29,6 +31,7 @@ mod error;
 mod grpc;
 mod health;
 mod leadership;
+mod lease;
 mod limits;
 mod log_size;
 mod log_store;
@@ -53,6 +56,7 @@ pub use error::{NodeError, StartError, TimeoutCause};
 pub use grpc::{GrpcNet, GrpcNetConfig, bind_all};
 pub use health::Health;
 pub use holdfast_log::{Log, LogConfig, LogError, LogStats};
+pub use lease::LeaseLeft;
 pub use membership::{ChangeError, ChangeRules, MemberChange, TransferError};
 pub use node::Node;
 pub use owner::TaskOwner;

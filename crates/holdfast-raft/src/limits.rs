@@ -66,6 +66,24 @@ pub(crate) const RECONNECT_MIN: Duration = Duration::from_millis(50);
 /// The longest pause before connecting again: a peer that comes back must be reached within an election timeout.
 pub(crate) const RECONNECT_MAX: Duration = Duration::from_millis(500);
 
+/// Leases whose end is proposed at once: a batch of others' writes waits behind so many at most, and 100,000 leases that end
+/// together are gone within seconds.
+pub(crate) const EXPIRE_BATCH_MAX: usize = 128;
+
+/// How soon the end of a lease is proposed again that is still there.
+pub(crate) const EXPIRE_RETRY: Duration = Duration::from_secs(1);
+
+/// The lessor looks for leases whose time is over at most this often: a fifth of etcd's half second.
+pub(crate) const LESSOR_PERIOD: Duration = Duration::from_millis(100);
+
+/// Questions for leases of one peer connection that are handled at the same time; the others are to be asked again.
+pub(crate) const LEASES_IN_FLIGHT: usize = 64;
+
+const _: () = assert!(FORWARDS_IN_FLIGHT + LEASES_IN_FLIGHT < REQUESTS_IN_FLIGHT, "nor may leases");
+
+/// How soon a keep-alive asks again for a lease whose end is being decided.
+pub(crate) const ENDING_PAUSE: Duration = Duration::from_millis(50);
+
 /// How soon openraft is asked again to take up a dump that was begun without it: it does so when its own has ended.
 pub(crate) const DUMP_HANDOVER: Duration = Duration::from_millis(100);
 

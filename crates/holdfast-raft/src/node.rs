@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_env::{BoxFuture, Env, Incoming, LogId, LogIndex, TaskHandle, Term};
 use holdfast_log::Log;
 use holdfast_mvcc::command::Command;
-use holdfast_mvcc::types::MemberId;
+use holdfast_mvcc::types::{LeaseId, MemberId};
 use holdfast_mvcc::validate::{TXN_DEPTH_MAX, is_too_deep};
 use holdfast_storage::{Answer, Storage, StorageError, Visible};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -22,6 +22,7 @@ use crate::digest::{self, Comparison};
 use crate::dump;
 use crate::error::{NodeError, StartError, TimeoutCause};
 use crate::health::{self, Health};
+use crate::lease::{Asker, LeaseLeft, Leases, Lessor, Question};
 use crate::limits::within;
 use crate::log_store::LogStore;
 use crate::membership::{self, ChangeError, ChangeRules, Changes, MemberChange, TransferError};
@@ -47,6 +48,7 @@ struct Inner {
     raft: Raft,
     peers: Arc<Peers>,
     reads: Arc<Reads>,
+    leases: Arc<Leases>,
     changes: Changes,
     /// Taken by the first shutdown.
     tasks: Mutex<Vec<TaskHandle>>,
@@ -101,7 +103,8 @@ impl Node {
             peers: Arc::clone(&peers),
             turn: Arc::default(),
         };
-        let inner = Inner { shared, raft, peers, reads, changes, tasks: Mutex::new(Vec::new()) };
+        let leases = Arc::new(Leases::default());
+        let inner = Inner { shared, raft, peers, reads, leases, changes, tasks: Mutex::new(Vec::new()) };
         inner.start_tasks(incoming);
         inner.form_cluster().await?;
         Ok(Self { inner: Arc::new(inner) })
@@ -177,6 +180,30 @@ impl Node {
         }
     }
 
+    /// Gives a lease all of its time again, on any member: how many seconds that is; `None` when there is no such lease.
+    /// Answered once a quorum has confirmed the leader in a round that starts after this call. A lease whose time is over is
+    /// waited for until it is gone. On an error it may have been done.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn keep_alive(&self, id: LeaseId, budget: Duration) -> Result<Option<u64>, NodeError> {
+        let left = self.ask(Question::Renew(id), budget).await?;
+        Ok(left.map(|left| left.granted_seconds))
+    }
+
+    /// How much time a lease has left, confirmed as in [`Node::keep_alive`]; `None` when there is no such lease. The local
+    /// state has its keys.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn lease_left(&self, id: LeaseId, budget: Duration) -> Result<Option<LeaseLeft>, NodeError> {
+        self.ask(Question::Left(id), budget).await
+    }
+
+    async fn ask(&self, question: Question, budget: Duration) -> Result<Option<LeaseLeft>, NodeError> {
+        let Inner { shared, raft, peers, reads, leases, .. } = &*self.inner;
+        let asker = Asker { shared, peers, reads, leases, metrics: raft.server_metrics() };
+        // Boxed, so that the futures of those who call it stay small.
+        let asking: BoxFuture<'_, _> = Box::pin(asker.ask(question, budget));
+        asking.await
+    }
+
     /// What this member knows now.
     pub fn health(&self) -> Health {
         let Inner { shared, raft, .. } = &*self.inner;
@@ -202,6 +229,8 @@ impl Node {
             proposals_pending: shared.proposals.pending() as u64,
             proposals_failed: shared.counters.proposals_failed.load(Ordering::Relaxed),
             proposals_committed: shared.counters.proposals_committed.load(Ordering::Relaxed),
+            leases_expired: self.inner.leases.expired.load(Ordering::Relaxed),
+            leases_renewed: self.inner.leases.renewed.load(Ordering::Relaxed),
         }
     }
 
@@ -342,7 +371,7 @@ impl Inner {
     }
 
     fn start_tasks(&self, incoming: Vec<mpsc::Receiver<Incoming>>) {
-        let Self { shared, raft, peers, reads, changes, .. } = self;
+        let Self { shared, raft, peers, reads, leases, changes, .. } = self;
         let spawn = &shared.env.spawn;
         let proposer = Proposer {
             shared: Arc::clone(shared),
@@ -358,11 +387,18 @@ impl Inner {
             metrics: raft.server_metrics(),
             confirmed: BTreeMap::new(),
         };
+        let lessor = Lessor {
+            shared: Arc::clone(shared),
+            raft: raft.clone(),
+            leases: Arc::clone(leases),
+            metrics: raft.server_metrics(),
+        };
         let watcher =
             health::Watcher { shared: Arc::clone(shared), raft: raft.clone(), peers: Arc::clone(peers) };
         let mut tasks = vec![
             spawn.task("proposer", Box::pin(proposer.run())),
             spawn.task("reads", Box::pin(read_loop.run())),
+            spawn.task("lessor", Box::pin(lessor.run())),
             spawn.task("dumps", Box::pin(dump::run(Arc::clone(shared), raft.clone()))),
             spawn.task("raft-watcher", Box::pin(watcher.run())),
             spawn.task("members", Box::pin(membership::keeper::run(changes.clone()))),
@@ -373,6 +409,7 @@ impl Inner {
             peers: Arc::clone(peers),
             raft: raft.clone(),
             reads: Arc::clone(reads),
+            leases: Arc::clone(leases),
             changes: changes.clone(),
             receiving: Arc::default(),
         };

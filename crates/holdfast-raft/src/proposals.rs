@@ -119,6 +119,14 @@ impl Proposals {
         Ok((Ticket { proposals: Arc::clone(self), sequence }, answered))
     }
 
+    /// A sequence under which nobody waits, for an entry that has no asker.
+    pub(crate) fn skip(&self) -> u64 {
+        let mut state = self.state.lock();
+        let sequence = state.next_sequence;
+        state.next_sequence = sequence.wrapping_add(1);
+        sequence
+    }
+
     /// Takes proposals from the front of the queue, at least one if there is one, until a bound would be passed. They
     /// count as sent from here on.
     pub(crate) fn take_batch(&self, entries_max: usize, bytes_max: usize) -> Vec<(u64, Bytes)> {

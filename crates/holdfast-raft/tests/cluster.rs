@@ -1,5 +1,6 @@
 //! Three members over real gRPC: writes and linearizable reads everywhere, failover, restarts, snapshots.
 
+mod leases;
 mod members;
 mod support;
 

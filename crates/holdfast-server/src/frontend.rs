@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use holdfast_env::{Clock, Monotonic, Rng};
 use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, ReadAt, Refusal};
-use holdfast_mvcc::types::{MemberId, RangeEnd, Revision};
+use holdfast_mvcc::types::{LeaseId, MemberId, RangeEnd, Revision};
 use holdfast_proto::etcdserverpb as pb;
-use holdfast_raft::{ChangeError, ChangeRules, Log, Member, MemberChange, Node};
+use holdfast_raft::{ChangeError, ChangeRules, LeaseLeft, Log, Member, MemberChange, Node};
 use holdfast_storage::{Answer, DispatcherState, ReadError, Storage, Visible};
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 
 use crate::codec::response::signed;
@@ -42,8 +43,13 @@ pub struct Frontend {
     pub metrics: Arc<Metrics>,
     /// Watch streams.
     pub watches: Watches,
+    /// The shortest time to live that a lease is granted, in seconds.
+    pub lease_seconds_min: u64,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// Cancelled when the member begins to stop.
+    pub stop: CancellationToken,
     clock: Arc<dyn Clock>,
-    rng: Arc<dyn Rng>,
     budget: Duration,
     blocking_reads: Arc<Semaphore>,
     ready: watch::Receiver<bool>,
@@ -59,6 +65,10 @@ pub struct Parts {
     pub limits: RequestLimits,
     /// What changes of the membership must not do.
     pub change_rules: ChangeRules,
+    /// The shortest time to live that a lease is granted, in seconds.
+    pub lease_seconds_min: u64,
+    /// Cancelled when the member begins to stop.
+    pub stop: CancellationToken,
     /// The time a request may take inside the server.
     pub budget: Duration,
     /// Consensus.
@@ -121,6 +131,8 @@ impl Frontend {
             clock: parts.clock,
             rng: parts.rng,
             budget: parts.budget,
+            lease_seconds_min: parts.lease_seconds_min,
+            stop: parts.stop,
             blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
             ready: parts.ready,
             caught_up: watch::Sender::new(false),
@@ -208,6 +220,18 @@ impl Frontend {
     pub fn new_member_id(&self, peer_urls: &[String]) -> MemberId {
         let cluster_id = self.identity.cluster_id;
         identity::added_member_id(cluster_id, peer_urls, self.clock.wall(), self.rng.next_u64())
+    }
+
+    /// Gives a lease all of its time again; see [`Node::keep_alive`].
+    pub async fn keep_alive(&self, id: LeaseId, call: Call) -> Result<Option<u64>, Failure> {
+        let kept = self.node.keep_alive(id, self.remaining(call)).await;
+        kept.map_err(|error| within(error, call.client_deadline, self.budget))
+    }
+
+    /// How much time a lease has left; see [`Node::lease_left`].
+    pub async fn lease_left(&self, id: LeaseId, call: Call) -> Result<Option<LeaseLeft>, Failure> {
+        let left = self.node.lease_left(id, self.remaining(call)).await;
+        left.map_err(|error| within(error, call.client_deadline, self.budget))
     }
 
     /// Makes a local read that follows linearizable.

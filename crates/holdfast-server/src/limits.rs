@@ -189,6 +189,18 @@ pub const WATCH_LOOK: Duration = Duration::from_millis(100);
 /// rule: one election that fails is no reason.
 pub const LEADERLESS_ELECTION_TIMEOUTS: u32 = 3;
 
+/// The longest time to live of a lease, in seconds: etcd's number, so that its nanoseconds fit into 64 bits.
+pub const LEASE_SECONDS_MAX: i64 = 9_000_000_000;
+
+/// Keep-alives of one stream that are under way at once: a client with many leases sends them together.
+pub const KEEP_ALIVES_IN_FLIGHT: usize = 64;
+
+/// The shortest time to live that a lease is granted, in seconds: one and a half election timeouts, rounded up. One that
+/// cannot outlive an election is of no use.
+pub fn lease_seconds_min(election_timeout: Duration) -> u64 {
+    u64::try_from((election_timeout * 3 / 2).as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
 const _: () = assert!(
     HEARTBEAT_INTERVAL.as_millis() * (HEARTBEATS_PER_ELECTION_MIN as u128) <= ELECTION_TIMEOUT.as_millis()
 );

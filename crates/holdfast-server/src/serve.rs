@@ -29,6 +29,7 @@ use crate::metrics::rpc::{RpcLayer, RpcMetrics};
 use crate::services::cluster::ClusterService;
 use crate::services::kv::KvService;
 use crate::services::later;
+use crate::services::lease::LeaseService;
 use crate::services::maintenance::MaintenanceService;
 use crate::services::watch::WatchService;
 use crate::status::Failure;
@@ -64,7 +65,7 @@ pub fn routes<H: Health>(
             MaintenanceService::new(Arc::clone(frontend))
         ))
         .add_service(WatchService::new(Arc::clone(frontend), bytes_max))
-        .add_service(sized!(pb::lease_server::LeaseServer<_>, later::LeaseLater))
+        .add_service(sized!(pb::lease_server::LeaseServer<_>, LeaseService::new(Arc::clone(frontend))))
         .add_service(sized!(pb::auth_server::AuthServer<_>, later::AuthLater))
         .add_service(sized!(v3lockpb::lock_server::LockServer<_>, later::LockLater))
         .add_service(sized!(v3electionpb::election_server::ElectionServer<_>, later::ElectionLater))

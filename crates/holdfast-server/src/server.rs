@@ -77,11 +77,14 @@ impl Server {
             },
         );
         let (ready_now, ready) = watch::channel(false);
+        let stop = CancellationToken::new();
         let parts = Parts {
             identity,
             limits: config.limits,
             change_rules: config.change_rules,
             budget: config.request_budget(),
+            lease_seconds_min: limits::lease_seconds_min(config.election_timeout),
+            stop: stop.clone(),
             node,
             storage,
             log,
@@ -95,7 +98,7 @@ impl Server {
         let mut server = Self {
             frontend,
             client_addresses: listener::addresses(&listeners),
-            stop: CancellationToken::new(),
+            stop,
             serving: Mutex::new(None),
             tasks: Mutex::new(Vec::new()),
             ready,

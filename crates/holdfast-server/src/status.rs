@@ -40,6 +40,8 @@ pub enum Failure {
     Transfer(TransferError),
     /// The client's own deadline ended first; a write may have happened.
     ClientDeadline,
+    /// A time to live above the bound.
+    LeaseTooLong,
     /// The client asked for a leader and none is known.
     LeaderRequired,
     /// The version that the client names is no text.
@@ -133,6 +135,7 @@ impl From<Failure> for Status {
                 OUTCOME,
                 "unknown",
             ),
+            Failure::LeaseTooLong => Self::new(Code::OutOfRange, "etcdserver: too large lease TTL"),
             Failure::LeaderRequired => Self::new(Code::Unavailable, "etcdserver: no leader"),
             Failure::ClientApiVersion => {
                 Self::new(Code::InvalidArgument, "etcdserver: invalid client api version")
@@ -175,6 +178,11 @@ fn refused(refusal: Refusal) -> Status {
         Refusal::Corrupt => Status::new(Code::DataLoss, "etcdserver: corrupt cluster"),
         Refusal::KeyNotFound => Status::new(Code::InvalidArgument, "etcdserver: key not found"),
         Refusal::LeaseNotFound { .. } => Status::new(Code::NotFound, "etcdserver: requested lease not found"),
+        Refusal::LeaseExists { .. } => {
+            Status::new(Code::FailedPrecondition, "etcdserver: lease already exists")
+        }
+        // Of what only leaders propose, and no client waits for.
+        Refusal::OtherTerm { .. } => Status::new(Code::Unavailable, "etcdserver: leader changed"),
         Refusal::Compacted { compact_revision, .. } => with(
             Status::new(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
             COMPACT_REVISION,
@@ -307,7 +315,7 @@ pub fn broken_stream(status: &Status) -> Option<Failure> {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_mvcc::types::{LeaseId, Revision};
+    use holdfast_mvcc::types::{LeaseId, Revision, Term};
 
     use super::*;
 
@@ -330,7 +338,6 @@ mod tests {
             (Refusal::KeyNotFound.into(), 3, "etcdserver: key not found"),
             (Refusal::NoSpace.into(), 8, "etcdserver: mvcc: database space exceeded"),
             (Refusal::Corrupt.into(), 15, "etcdserver: corrupt cluster"),
-            (Refusal::LeaseNotFound { lease: LeaseId(7) }.into(), 5, "etcdserver: requested lease not found"),
             (
                 Refusal::Compacted { requested: 1, compact_revision: Revision::new(4) }.into(),
                 11,
@@ -382,6 +389,21 @@ mod tests {
             ),
         ];
         check(cases);
+    }
+
+    #[test]
+    fn those_of_leases_are() {
+        let lease = LeaseId(7);
+        check(vec![
+            (Refusal::LeaseNotFound { lease }.into(), 5, "etcdserver: requested lease not found"),
+            (Refusal::LeaseExists { lease }.into(), 9, "etcdserver: lease already exists"),
+            (
+                Refusal::OtherTerm { judged: Term(1), applied: Term(2) }.into(),
+                14,
+                "etcdserver: leader changed",
+            ),
+            (Failure::LeaseTooLong, 11, "etcdserver: too large lease TTL"),
+        ]);
     }
 
     fn check(cases: Vec<(Failure, i32, &str)>) {

@@ -33,7 +33,7 @@
 //! # Module map
 //! `storage` the handle; `open` the start; `pipeline` the loops and their states; `read` ranges and hashes; `changes`
 //! and `ring` what watches read; `gate` who may read what; `view`, `memtable` where values are; `stable` records over an `engine`; `pack`, `record`, `codec` the
-//! written forms; `checkpoint` the index's, for a fast start; `generation` the engine's directories; `snapshot` dump, file and install; `retention` what a
+//! written forms; `lease` that of leases, and who follows them; `checkpoint` the index's, for a fast start; `generation` the engine's directories; `snapshot` dump, file and install; `retention` what a
 //! compaction leaves.
 
 mod changes;
@@ -45,6 +45,7 @@ mod error;
 mod figures;
 mod gate;
 mod generation;
+mod lease;
 mod limits;
 mod memtable;
 mod open;
@@ -75,5 +76,5 @@ pub use snapshot::install::IncomingSnapshot;
 pub use storage::Storage;
 pub use types::{
     Answer, Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, DispatcherState,
-    EventSink, HistoryHash, MemtableFigures, Snapshot, StorageStatus, Visible,
+    EventSink, HistoryHash, LeaseFigures, MemtableFigures, Snapshot, StorageStatus, Visible,
 };

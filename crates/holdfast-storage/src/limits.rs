@@ -72,6 +72,19 @@ pub(crate) const CONTROL_MAX: usize = 32;
 /// Keys visited under one hold of the index lock by readers and by the scrub.
 pub(crate) const LOCK_KEYS_MAX: usize = 512;
 
+/// Leases that one commit changes: they go into the engine batch that carries the position, all of them, and some room is
+/// left there for head and position.
+pub(crate) const COMMIT_LEASES_MAX: usize = 192;
+
+/// Leases that one slice changes: several slices, or one and some of the next, fit into a commit.
+pub(crate) const SLICE_LEASES_MAX: usize = 96;
+
+/// Changes of leases that wait for who follows them: a second of more than there ever are.
+pub(crate) const LEASE_FEED_MAX: usize = 1 << 18;
+
+/// Leases of one frame of a snapshot.
+pub(crate) const LEASE_FRAME_MAX: usize = 4096;
+
 /// What an entry costs in memory beside its records, for accounting.
 pub(crate) const ENTRY_BYTES: usize = 128;
 
@@ -139,5 +152,8 @@ pub(crate) const CHECK_AFTER: Duration = Duration::from_secs(30);
 /// How long after a failed attempt, mostly for want of space, the next one waits.
 pub(crate) const REGENERATE_RETRY: Duration = Duration::from_secs(60);
 
+const _: () = assert!(COMMIT_LEASES_MAX + 2 <= BATCH_OPS_MAX);
+const _: () = assert!(SLICE_LEASES_MAX <= COMMIT_LEASES_MAX);
+const _: () = assert!(holdfast_mvcc::command::LEASES_MAX <= SLICE_LEASES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX + PACK_BYTES * 4 <= BATCH_BYTES_MAX);
 const _: () = assert!((SCRUB_PACKS_MAX + 1) * 2 * PACK_BYTES <= BATCH_BYTES_MAX);

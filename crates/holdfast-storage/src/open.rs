@@ -28,6 +28,7 @@ use crate::error::{StorageError, StoreError};
 use crate::figures::{Collector, IndexSource};
 use crate::gate::Gate;
 use crate::generation::{Generation, Generations};
+use crate::lease::LeaseFeed;
 use crate::limits::{CONTROL_MAX, QUEUE_MESSAGES_MAX, SLICES_IN_FLIGHT_MAX};
 use crate::memtable::Memtable;
 use crate::pipeline::backlog::Backlog;
@@ -199,7 +200,7 @@ fn load_index(disk: &dyn Disk, generation: &Generation) -> Result<Index, StoreEr
         Found::Unusable => IndexSource::RecordsDespiteCheckpoint,
         Found::Loaded(_) => IndexSource::Checkpoint,
     };
-    let (state, checkpointing) = match found {
+    let (mut state, checkpointing) = match found {
         Found::Loaded(loaded) => {
             debug_assert_eq!(
                 loaded.state.digest(),
@@ -210,6 +211,16 @@ fn load_index(disk: &dyn Disk, generation: &Generation) -> Result<Index, StoreEr
         }
         Found::Nothing | Found::Unusable => (all_records(stable, head)?, Checkpointing::default()),
     };
+    stable.each_lease(|leases| {
+        state.restore_leases(leases.iter().copied());
+        Ok::<_, StoreError>(())
+    })?;
+    if let Some(lease) = state.missing_lease() {
+        return Err(StoreError::damaged(format!(
+            "keys are attached to lease {}, which is not there",
+            lease.0
+        )));
+    }
     // Last, because it is the first thing that writes.
     stable.trim(revision)?;
     checkpoint::discard(disk, &checkpoint::tmp_path(generation.path()));
@@ -291,6 +302,7 @@ pub(crate) fn start(
     let shared = Arc::new(Shared {
         env: env.clone(),
         cache: Cache::new(config.cache_bytes()),
+        leases: LeaseFeed::default(),
         config,
         events,
         view: ArcSwap::from_pointee(view),

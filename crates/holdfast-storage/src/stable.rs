@@ -9,6 +9,7 @@
 //! 'a' "scrubbed"                                 how far the scrub has come (codec)
 //! 'm' revision u64 BE, sub u32 BE                meta pack of the run that starts with this record
 //! 'v' revision u64 BE, sub u32 BE                its value pack
+//! 'l' lease id u64 BE, the sign bit turned        a lease (`lease`)
 //! 'p' kind (1), revision, sub, piece u32 BE      a piece of a pack that is too long for one value
 //! ```
 //! A stored pack is `0 | pack`; or, where that saves an eighth, `2 | length of the pack u32 LE | the pack in LZ4`; or,
@@ -17,21 +18,23 @@
 //! # Guard
 //! The content is exactly the log up to `applied`. A large commit takes several engine batches, of which the last one
 //! carries `applied` and head; after a crash between them, records above the head's revision are there. They are
-//! removed at open ([`Stable::trim`]), before anything reads them.
+//! removed at open ([`Stable::trim`]), before anything reads them. Leases have no revision to tell by: all that a commit
+//! changes of them is in its last batch.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_env::{Failpoint, Fault, Faults};
-use holdfast_mvcc::types::{RecordId, Revision};
+use holdfast_mvcc::types::{Lease, LeaseChange, LeaseId, RecordId, Revision};
 use holdfast_mvcc::{Head, RecordMeta};
 
 use crate::codec::{self, StoredApplied, StoredHead, StoredScrubbed};
 use crate::engine::{Batch, Engine};
 use crate::error::StoreError;
+use crate::lease;
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_OPS_MAX, PACK_BYTES, PIECE_BYTES, RESTORE_RECORDS, SCRUB_PACKS_MAX,
-    UNPACKED_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, COMMIT_LEASES_MAX, LEASE_FRAME_MAX, PACK_BYTES, PIECE_BYTES,
+    RESTORE_RECORDS, SCRUB_PACKS_MAX, UNPACKED_BYTES_MAX,
 };
 use crate::pack::{PackKind, Run, RunBuilder, metas};
 use crate::record::Stored;
@@ -41,9 +44,13 @@ const APPLIED: &[u8] = b"aapplied";
 const HEAD: &[u8] = b"ahead";
 const SCRUBBED: &[u8] = b"ascrubbed";
 const PIECE: u8 = b'p';
+const LEASE: u8 = b'l';
 const WHOLE: u8 = 0;
 const IN_PIECES: u8 = 1;
 const PACKED: u8 = 2;
+
+/// Bytes of a lease's key and row.
+const LEASE_BYTES_MAX: usize = 32;
 
 /// Bytes of packs read in one page of a scan.
 const PAGE_BYTES: usize = 512 << 10;
@@ -130,23 +137,42 @@ impl Stable {
         self.engine.apply(batch)
     }
 
-    /// Stores runs and then, with the last batch, the position they lead to.
+    /// Stores runs and then, with the last batch, changes of leases, at most [`COMMIT_LEASES_MAX`] of them, and the position
+    /// they lead to.
     pub(crate) fn commit(
         &self,
         runs: &[Run],
+        leases: &[LeaseChange],
         head: &Head,
         applied: &Applied,
         faults: &Faults,
     ) -> Result<(), StoreError> {
         if faults.is_planted(Fault::PositionApart) {
-            Writer::new(self).finish(head, applied)?;
+            Writer::new(self).finish(&[], head, applied)?;
             faults.hit(Failpoint::CommitMidBatch);
         }
         let mut writer = Writer { faults: faults.clone(), ..Writer::new(self) };
         for run in runs {
             writer.put_run(run)?;
         }
-        writer.finish(head, applied)
+        writer.finish(leases, head, applied)
+    }
+
+    /// Hands out all leases, ascending by id, many at a time.
+    pub(crate) fn each_lease<E: From<StoreError>>(
+        &self,
+        mut take: impl FnMut(&[(LeaseId, Lease)]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut from = vec![LEASE];
+        loop {
+            let page = self.engine.scan(&from, LEASE_FRAME_MAX, PAGE_BYTES)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            // The least key behind.
+            from = [last, &[0][..]].concat();
+            let leases: Result<Vec<_>, StoreError> =
+                page.iter().map(|(key, row)| Ok((lease_id(key)?, lease::from_row(row)?))).collect();
+            take(&leases?)?;
+        }
     }
 
     /// The value pack that holds the put `id`, with the id of its run, when there is one.
@@ -320,16 +346,34 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Adds leases, to a store that has no position yet.
+    pub(crate) fn put_leases(&mut self, leases: &[(LeaseId, Lease)]) -> Result<(), StoreError> {
+        leases.iter().try_for_each(|(id, lease)| self.put(lease_key(*id), lease::row(*lease)))
+    }
+
     /// Writes what is left, without a position: more will follow.
     pub(crate) fn pause(self) -> Result<(), StoreError> {
         if self.batch.ops() == 0 { Ok(()) } else { self.stable.engine.apply(self.batch) }
     }
 
-    /// Writes what is left together with the position.
-    pub(crate) fn finish(mut self, head: &Head, applied: &Applied) -> Result<(), StoreError> {
+    /// Writes what is left together with changes of leases and the position.
+    pub(crate) fn finish(
+        mut self,
+        leases: &[LeaseChange],
+        head: &Head,
+        applied: &Applied,
+    ) -> Result<(), StoreError> {
         let head = codec::encode(&StoredHead::from(head));
         let applied = codec::encode(&StoredApplied::from(applied));
-        self.make_room(2, head.len() + applied.len() + HEAD.len() + APPLIED.len())?;
+        let bytes = head.len() + applied.len() + HEAD.len() + APPLIED.len();
+        assert!(leases.len() <= COMMIT_LEASES_MAX, "a commit changes {} leases", leases.len());
+        self.make_room(2 + leases.len(), bytes + leases.len() * LEASE_BYTES_MAX)?;
+        for change in leases {
+            match change.lease {
+                Some(lease) => self.batch.put(lease_key(change.id), lease::row(lease)),
+                None => self.batch.delete(lease_key(change.id)),
+            }
+        }
         self.batch.put(HEAD.to_vec(), head);
         self.batch.put(APPLIED.to_vec(), applied);
         self.stable.engine.apply(self.batch)
@@ -435,6 +479,19 @@ fn piece_key(kind: PackKind, first: RecordId, piece: u32) -> Vec<u8> {
     key.extend_from_slice(&pack_key(kind, first));
     key.extend_from_slice(&piece.to_be_bytes());
     key
+}
+
+/// Ascends as the ids do.
+fn lease_key(id: LeaseId) -> Vec<u8> {
+    let mut key = vec![LEASE];
+    key.extend_from_slice(&(id.0 ^ i64::MIN).to_be_bytes());
+    key
+}
+
+fn lease_id(key: &[u8]) -> Result<LeaseId, StoreError> {
+    let id = key.get(1..).and_then(|id| <[u8; 8]>::try_from(id).ok());
+    let id = id.ok_or_else(|| StoreError::damaged("the key of a lease has the wrong length"))?;
+    Ok(LeaseId(i64::from_be_bytes(id) ^ i64::MIN))
 }
 
 fn key_id(key: &[u8]) -> Result<RecordId, StoreError> {

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use holdfast_env::{BoxFuture, Env, TaskHandle};
+use holdfast_mvcc::State;
 use holdfast_mvcc::command::{Alarm, Command, MemberAttributes, Op, Range, RangeResponse, Txn, TxnResponse};
-use holdfast_mvcc::types::{KeyValue, Record, Revision};
+use holdfast_mvcc::types::{KeyValue, Lease, LeaseChange, LeaseId, Record, Revision};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -14,7 +16,7 @@ use crate::changes;
 use crate::config::StorageConfig;
 use crate::engine::{self, EngineFactory};
 use crate::error::{ReadError, StorageError};
-use crate::limits::{DUMP_FREE_FACTOR, ENTRY_BYTES, QUEUE_BYTES_MAX, SHUTDOWN};
+use crate::limits::{DUMP_FREE_FACTOR, ENTRY_BYTES, LOCK_KEYS_MAX, QUEUE_BYTES_MAX, SHUTDOWN};
 use crate::open::{self, Running};
 use crate::pipeline::control::{Control, QueueItem};
 use crate::pipeline::dump_control::Urgency;
@@ -22,8 +24,8 @@ use crate::pipeline::shared::Shared;
 use crate::read;
 use crate::snapshot::install::IncomingSnapshot;
 use crate::types::{
-    Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, EventSink, HistoryHash, Snapshot,
-    StorageStatus, Visible,
+    Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, EventSink, HistoryHash,
+    LeaseFigures, Snapshot, StorageStatus, Visible,
 };
 use crate::view::View;
 
@@ -39,12 +41,26 @@ struct Inner {
     control: mpsc::Sender<Control>,
     /// One permit per KiB that may wait in the queue.
     queue_space: Arc<Semaphore>,
-    /// Keys and logical bytes as they were read last.
-    figures: Mutex<(usize, u64)>,
+    /// Keys, leases and logical bytes as they were read last.
+    figures: Mutex<IndexFigures>,
     /// Held by who reads a snapshot through: who sends the same one waits for the outcome.
     checking: tokio::sync::Mutex<()>,
     /// Taken by the shutdown.
     tasks: Mutex<Vec<TaskHandle>>,
+}
+
+/// What is told of the index.
+#[derive(Debug, Clone, Copy)]
+struct IndexFigures {
+    keys: usize,
+    leases: usize,
+    logical_bytes: u64,
+}
+
+impl IndexFigures {
+    fn of(state: &State) -> Self {
+        Self { keys: state.keys(), leases: state.lease_count(), logical_bytes: state.logical_bytes() }
+    }
 }
 
 impl std::fmt::Debug for Storage {
@@ -93,7 +109,7 @@ impl Storage {
         let figures = {
             let view = shared.view.load();
             let state = view.state.read();
-            Mutex::new((state.keys(), state.logical_bytes()))
+            Mutex::new(IndexFigures::of(&state))
         };
         let (checking, tasks) = (tokio::sync::Mutex::default(), Mutex::new(tasks));
         Ok(Self { inner: Arc::new(Inner { shared, queue, control, queue_space, figures, checking, tasks }) })
@@ -190,13 +206,79 @@ impl Storage {
         self.shared().view.load().gate.alarms()
     }
 
+    /// A lease as of what is evaluated, which is committed and may be a little ahead of what is visible.
+    pub fn lease(&self, id: LeaseId) -> Option<Lease> {
+        self.shared().view.load().state.read().lease(id)
+    }
+
+    /// The ids of all leases, ascending. Read in small steps under the index lock.
+    pub fn lease_ids(&self) -> Vec<LeaseId> {
+        let view = self.shared().view.load();
+        let mut ids = Vec::new();
+        loop {
+            let before = ids.len();
+            let after = ids.last().copied();
+            ids.extend(view.state.read().leases_behind(after).take(LOCK_KEYS_MAX).map(|(id, _)| id));
+            if ids.len() == before {
+                return ids;
+            }
+        }
+    }
+
+    /// The keys that are attached to a lease, ascending. Read in small steps under the index lock.
+    pub fn lease_keys(&self, id: LeaseId) -> Vec<Bytes> {
+        let view = self.shared().view.load();
+        let mut keys: Vec<Bytes> = Vec::new();
+        loop {
+            let before = keys.len();
+            {
+                let state = view.state.read();
+                let last = keys.last().cloned().unwrap_or_default();
+                let some = state.attached_keys_behind(id, &last).take(LOCK_KEYS_MAX);
+                keys.extend(some.map(Bytes::copy_from_slice));
+            }
+            if keys.len() == before {
+                return keys;
+            }
+        }
+    }
+
+    /// True when no key is attached to the lease.
+    pub fn is_lease_empty(&self, id: LeaseId) -> bool {
+        self.shared().view.load().state.read().attached_keys(id).next().is_none()
+    }
+
+    /// All leases; what happens to them from here on is kept for [`Storage::take_lease_changes`]. One follows at a time.
+    pub fn follow_leases(&self) -> Vec<(LeaseId, Lease)> {
+        let view = self.shared().view.load();
+        let state = view.state.read();
+        self.shared().leases.follow();
+        state.leases().collect()
+    }
+
+    /// What happened to leases since the last call, in order; also what is not visible yet. `None` when the thread is lost,
+    /// because too much happened or the state was replaced: follow anew.
+    pub fn take_lease_changes(&self) -> Option<Vec<LeaseChange>> {
+        self.shared().leases.take()
+    }
+
+    /// Resolves after the next change of a lease; one that came before counts. Cancel-safe.
+    pub async fn lease_changed(&self) {
+        self.shared().leases.changed().await;
+    }
+
+    /// Ends what [`Storage::follow_leases`] began.
+    pub fn unfollow_leases(&self) {
+        self.shared().leases.cut();
+    }
+
     /// Figures for status and metrics. Takes only short locks: while commands are evaluated, keys and logical bytes are
     /// those of the last time that they could be read.
     pub fn status(&self) -> StorageStatus {
         let shared = self.shared();
         let positions = *shared.positions.lock();
         let view = shared.view.load();
-        let (keys, logical_bytes) = self.index_figures(&view);
+        let IndexFigures { keys, leases, logical_bytes } = self.index_figures(&view);
         StorageStatus {
             state: *shared.state.lock(),
             visible: *shared.visible.borrow(),
@@ -206,6 +288,11 @@ impl Storage {
             logical_bytes,
             disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
             keys,
+            leases: LeaseFigures {
+                count: leases,
+                granted: shared.leases.granted.load(Ordering::Relaxed),
+                ended: shared.leases.ended.load(Ordering::Relaxed),
+            },
             memtable_bytes: shared.memtable_bytes.load(Ordering::Relaxed),
             active: view.active.figures(),
             frozen: view.frozen.as_ref().map_or_else(Default::default, |frozen| frozen.figures()),
@@ -216,11 +303,11 @@ impl Storage {
         }
     }
 
-    /// Keys and logical bytes, as they were read last.
-    fn index_figures(&self, view: &View) -> (usize, u64) {
+    /// As they were read last.
+    fn index_figures(&self, view: &View) -> IndexFigures {
         let mut figures = self.inner.figures.lock();
         if let Some(state) = view.state.try_read() {
-            *figures = (state.keys(), state.logical_bytes());
+            *figures = IndexFigures::of(&state);
         }
         *figures
     }
@@ -229,7 +316,7 @@ impl Storage {
     fn check_space(&self) -> Result<(), StorageError> {
         let shared = self.shared();
         let dir = &shared.config.dir;
-        let (_, logical_bytes) = self.index_figures(&shared.view.load());
+        let logical_bytes = self.index_figures(&shared.view.load()).logical_bytes;
         let needed_bytes = logical_bytes.saturating_mul(DUMP_FREE_FACTOR);
         let free_bytes =
             shared.env.disk.free_bytes(dir).map_err(StorageError::io(dir, "measure the free space"))?;
@@ -431,7 +518,11 @@ fn command_cost(command: &Command) -> usize {
         | Command::Compact(_)
         | Command::PublishMember(_)
         | Command::RaiseAlarm(_)
-        | Command::ClearAlarm(_) => 256,
+        | Command::ClearAlarm(_)
+        | Command::LeaseGrant(_)
+        | Command::LeaseRevoke(_) => 256,
+        Command::LeaseExpire(expire) => 256 + 8 * expire.leases.len(),
+        Command::LeaseCheckpoint(checkpoint) => 256 + 24 * checkpoint.remaining.len(),
     }
 }
 

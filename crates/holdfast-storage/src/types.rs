@@ -191,6 +191,8 @@ pub struct StorageStatus {
     pub disk_bytes: u64,
     /// Keys in the index.
     pub keys: usize,
+    /// Leases.
+    pub leases: LeaseFigures,
     /// Bytes waiting in memtable and overlay, with what an entry costs beside its records.
     pub memtable_bytes: usize,
     /// The memtable that takes new records: the overlay, while dumping and merging.
@@ -205,6 +207,17 @@ pub struct StorageStatus {
     pub dispatch: DispatchFigures,
     /// How often evaluation had to wait for the stable store, since the start.
     pub evaluation_reads: u64,
+}
+
+/// Leases that there are, and what became of them on this member since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeaseFigures {
+    /// How many there are.
+    pub count: usize,
+    /// How many were granted.
+    pub granted: u64,
+    /// How many were revoked, or ended because their time was over.
+    pub ended: u64,
 }
 
 /// What is in a memtable.

@@ -6,7 +6,7 @@ mod common;
 
 use common::*;
 use holdfast_mvcc::command::*;
-use holdfast_mvcc::types::{KeyRange, LeaseId, RangeEnd};
+use holdfast_mvcc::types::{KeyRange, LeaseId, RangeEnd, Term};
 use holdfast_storage::*;
 use proptest::prelude::*;
 
@@ -23,14 +23,29 @@ fn command() -> impl Strategy<Value = Command> {
         let range = KeyRange { start: from.into(), end: RangeEnd::Before(to.into()) };
         Command::DeleteRange(DeleteRange { range, prev_kv: false })
     });
-    let leased =
-        key.clone().prop_map(|key| Command::Put(Put { lease: Some(LeaseId(7)), ..put_op(&key, "leased") }));
+    let lease = (-1..4_i64).prop_filter_map("0 is no lease", |id| (id != 0).then_some(LeaseId(id)));
+    let leased = (key.clone(), lease.clone())
+        .prop_map(|(key, lease)| Command::Put(Put { lease: Some(lease), ..put_op(&key, "leased") }));
+    let grant = (lease.clone(), 1..9_u64)
+        .prop_map(|(id, ttl_seconds)| Command::LeaseGrant(LeaseGrant { id, ttl_seconds }));
+    // One in five is of another term than the log's.
+    let term = (0..5_u64).prop_map(|n| Term(if n == 0 { 2 } else { 1 }));
+    let expire = (term.clone(), proptest::collection::vec(lease.clone(), 0..3))
+        .prop_map(|(term, leases)| Command::LeaseExpire(LeaseExpire { term, leases }));
+    let checkpoint = (term, lease.clone(), proptest::option::of(0..9_u64)).prop_map(|(term, id, seconds)| {
+        let remaining = vec![LeaseRemaining { id, seconds }];
+        Command::LeaseCheckpoint(LeaseCheckpoint { term, remaining })
+    });
     prop_oneof![
         6 => put,
         3 => swap,
         1 => delete_some,
         1 => key.prop_map(|key| delete(&key)),
-        1 => leased,
+        2 => leased,
+        3 => grant,
+        1 => lease.prop_map(Command::LeaseRevoke),
+        1 => expire,
+        1 => checkpoint,
         1 => (0..200_u64).prop_map(compact),
     ]
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use common::*;
 use holdfast_env::{Env, Failpoint, Fault, Faults, Sabotage};
 use holdfast_mvcc::command::*;
-use holdfast_mvcc::types::{KeyRange, RangeEnd, Revision};
+use holdfast_mvcc::types::{KeyRange, LeaseId, RangeEnd, Revision, Term};
 use holdfast_storage::*;
 
 const KEYS: u64 = 24;
@@ -41,10 +41,16 @@ impl Dice {
 type Held = (Bytes, u64, u64, u64);
 type Image = BTreeMap<Bytes, Held>;
 
+/// Leases with their keys.
+type Leases = BTreeMap<i64, BTreeSet<Bytes>>;
+
 /// The whole state at each revision.
 struct Model {
     at: BTreeMap<u64, Arc<Image>>,
     compacted: u64,
+    leases: Leases,
+    /// The leases behind each entry of the log.
+    leases_at: Vec<Leases>,
 }
 
 impl Model {
@@ -58,6 +64,9 @@ impl Model {
         let mut image = Image::clone(&self.at[&(revision - 1)]);
         let mut changed = false;
         for (key, value) in changes {
+            for keys in self.leases.values_mut() {
+                keys.remove(key);
+            }
             let before = image.get(key).cloned();
             changed |= value.is_some() || before.is_some();
             match value {
@@ -159,6 +168,16 @@ fn check_all(storage: &Storage, model: &RwLock<Model>) -> usize {
     revisions.into_iter().filter(|at| check_at(storage, model, *at)).count()
 }
 
+/// Holds the leases and their keys against the model.
+fn check_leases(storage: &Storage, expected: &Leases) {
+    let found: Leases = storage
+        .lease_ids()
+        .into_iter()
+        .map(|id| (id.0, storage.lease_keys(id).into_iter().collect()))
+        .collect();
+    assert_eq!(found, *expected);
+}
+
 struct Run {
     engine: EngineKind,
     dice: Dice,
@@ -179,7 +198,12 @@ impl Run {
         let holder = Arc::new(Holder::default());
         let env = Env { faults: Faults::new(Arc::clone(&holder) as Arc<dyn Sabotage>), ..env() };
         let member = Member::open_in(&env, small(&dir, engine)).await;
-        let model = Model { at: BTreeMap::from([(1, Arc::default())]), compacted: 0 };
+        let model = Model {
+            at: BTreeMap::from([(1, Arc::default())]),
+            compacted: 0,
+            leases: Leases::new(),
+            leases_at: Vec::new(),
+        };
         let (model, dice) = (Arc::new(RwLock::new(model)), Dice(seed));
         let (seen, checked, drained_under_dumps) = (BTreeSet::new(), 0, 0);
         Self { engine, dice, dir, env, member, model, holder, seen, checked, drained_under_dumps }
@@ -189,7 +213,10 @@ impl Run {
     async fn write(&mut self, count: u64, bytes: u64) {
         let mut commands = Vec::new();
         for _ in 0..count {
-            commands.push(self.command(bytes));
+            commands.push(if self.dice.one_in(6) { self.lease_command() } else { self.command(bytes) });
+            let mut model = self.model.write().unwrap();
+            let leases = model.leases.clone();
+            model.leases_at.push(leases);
         }
         drop(self.member.dispatch(commands).await);
     }
@@ -240,6 +267,33 @@ impl Run {
         }
     }
 
+    /// Grants a lease, attaches a key to one, or ends some.
+    fn lease_command(&mut self) -> Command {
+        let dice = &mut self.dice;
+        let mut model = self.model.write().unwrap();
+        let id = i64::try_from(dice.roll(5)).unwrap() + 1;
+        match dice.roll(3) {
+            0 => {
+                model.leases.entry(id).or_default();
+                Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_seconds: 5 })
+            }
+            1 if model.leases.contains_key(&id) => {
+                let key = key(dice.roll(KEYS));
+                model.apply(&[(key.clone(), Some(Bytes::from_static(b"leased")))]);
+                model.leases.get_mut(&id).unwrap().insert(key.clone());
+                let put = put_op(std::str::from_utf8(&key).unwrap(), "leased");
+                Command::Put(Put { lease: Some(LeaseId(id)), ..put })
+            }
+            _ => {
+                let ids = [id, 6 - id];
+                let keys: Vec<_> = ids.iter().filter_map(|id| model.leases.remove(id)).flatten().collect();
+                let changes: Vec<_> = keys.into_iter().map(|key| (key, None)).collect();
+                model.apply(&changes);
+                Command::LeaseExpire(LeaseExpire { term: Term(1), leases: ids.map(LeaseId).into() })
+            }
+        }
+    }
+
     async fn caught_up(&mut self) {
         let last = log_id(self.member.next - 1);
         let mut visible = self.member.storage.visible();
@@ -248,6 +302,7 @@ impl Run {
 
     /// Checks all revisions in the state that the dispatcher is in now.
     fn check(&mut self) {
+        check_leases(&self.member.storage, &self.model.read().unwrap().leases);
         let before = self.member.storage.status().state;
         self.checked += check_all(&self.member.storage, &self.model);
         if self.member.storage.status().state == before {
@@ -326,6 +381,8 @@ impl Run {
         for at in self.model.read().unwrap().compacted..=newest {
             check_at(&other.storage, &self.model, at);
         }
+        let last = usize::try_from(snapshot.applied.log_id.unwrap().index().get()).unwrap();
+        check_leases(&other.storage, &self.model.read().unwrap().leases_at[last]);
         let beyond = other.storage.range(&everything(newest + 1));
         assert!(matches!(beyond, Err(ReadError::Refused(Refusal::FutureRevision { .. }))));
         other.close().await;

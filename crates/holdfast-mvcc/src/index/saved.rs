@@ -103,7 +103,7 @@ impl KeyIndex {
         if newest.put.is_some_and(|put| put.leased) {
             let (lease, rest) = input.split_first_chunk()?;
             *input = rest;
-            self.attach(last, Some(LeaseId(i64::from_le_bytes(*lease))));
+            self.attached.set(last, Some(LeaseId(i64::from_le_bytes(*lease))));
         }
         self.keys.append(last.as_slice().into(), history);
         Some(if newest.put.is_some() { record_bytes(last, value_bytes) } else { 0 })

@@ -44,6 +44,11 @@ fn restart() {
 }
 
 #[test]
+fn lease() {
+    run_area("lease");
+}
+
+#[test]
 fn contract() {
     run_area("contract");
 }

@@ -1,6 +1,7 @@
 //! Runs the scripts on one state with a store of all its records.
 //!
-//! Beside the words of `syntax`: `compact N`, `publish ID NAME URL`, `members`, `state`, `records` (the retained ones),
+//! Beside the words of `syntax`: `grant ID TTL`, `revoke ID`, `expire TERM ID ...` and `remain TERM ID SECONDS|all` (in an
+//! entry of the term that `term N` has set, 1 at first), `leases`, `compact N`, `publish ID NAME URL`, `members`, `state`, `records` (the retained ones),
 //! `hash [rev=N]`, `cleanup [N]`, `restart` (rebuilds the state from retained records), `attach KEY LEASE` (rewrites
 //! history: the key's newest put was made with this lease), `needed COMMAND` (the values to fetch before it).
 //! Since arguments may hold any character, scripts write commands as literals: `> put a 1`; those whose answer does not
@@ -56,6 +57,8 @@ impl RangeSource for Reader<'_> {
 pub(crate) struct Script {
     state: State,
     store: Store,
+    /// Of the entries to come.
+    term: u64,
 }
 
 fn parse(text: &str) -> Result<Option<Command>, Box<dyn Error>> {
@@ -64,6 +67,24 @@ fn parse(text: &str) -> Result<Option<Command>, Box<dyn Error>> {
         "put" => Command::Put(syntax::put(rest)?),
         "del" => Command::DeleteRange(syntax::delete(rest)?),
         "txn" => Command::Txn(syntax::txn(rest)?),
+        "grant" => {
+            let (id, ttl) = rest.split_once(' ').ok_or("grant ID TTL")?;
+            Command::LeaseGrant(LeaseGrant { id: LeaseId(id.parse()?), ttl_seconds: ttl.parse()? })
+        }
+        "revoke" => Command::LeaseRevoke(LeaseId(rest.parse()?)),
+        "expire" => {
+            let mut numbers = rest.split_whitespace();
+            let term = Term(numbers.next().ok_or("expire TERM ID ...")?.parse()?);
+            let leases = numbers.map(|id| id.parse().map(LeaseId)).collect::<Result<_, _>>()?;
+            Command::LeaseExpire(LeaseExpire { term, leases })
+        }
+        "remain" => {
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            let [term, id, seconds] = words[..] else { return Err("remain TERM ID SECONDS|all".into()) };
+            let seconds = if seconds == "all" { None } else { Some(seconds.parse()?) };
+            let remaining = vec![LeaseRemaining { id: LeaseId(id.parse()?), seconds }];
+            Command::LeaseCheckpoint(LeaseCheckpoint { term: Term(term.parse()?), remaining })
+        }
         "compact" => Command::Compact(Compact { revision: rest.parse()? }),
         "publish" => {
             let words: Vec<&str> = rest.split_whitespace().collect();
@@ -107,6 +128,11 @@ impl Script {
             "hash" => self.hash(rest.strip_prefix("rev=").map(str::parse).transpose()?),
             "cleanup" => self.cleanup(rest.parse().unwrap_or(usize::MAX)),
             "restart" => self.restart(),
+            "term" => {
+                self.term = rest.parse()?;
+                Ok(String::new())
+            }
+            "leases" => Ok(self.leases()),
             "attach" => self.attach(rest),
             "needed" => {
                 let command = parse(rest)?.ok_or("needed COMMAND")?;
@@ -121,13 +147,13 @@ impl Script {
 
 impl Script {
     pub(crate) fn new() -> Self {
-        Self { state: State::new(), store: Store::default() }
+        Self { state: State::new(), store: Store::default(), term: 1 }
     }
 
     fn evaluate(&mut self, command: &Command) -> Result<String, Box<dyn Error>> {
         validate::validate(command, TXN_OPS_MAX)?;
         let digest = self.state.digest();
-        let Ok(outcome) = self.state.evaluate(command, &mut self.store);
+        let Ok(outcome) = self.state.evaluate(Term(self.term), command, &mut self.store);
         self.store.0.extend(outcome.records.iter().map(|record| (record.id, record.clone())));
         if outcome.response.is_err() {
             assert_eq!(self.state.digest(), digest, "a refusal changes nothing");
@@ -144,8 +170,9 @@ impl Script {
                 }
                 show_txn(&mut out, "", &txn);
             }
-            Response::Compact | Response::PublishMember | Response::Alarm(_) => {}
+            Response::Compact | Response::PublishMember | Response::Alarm(_) | Response::Lease => {}
         }
+        outcome.leases.iter().for_each(|change| out += &show_change(change));
         outcome.records.iter().for_each(|record| out += &show_record(record));
         writeln!(out, "revision {}", outcome.revision.get())?;
         Ok(out)
@@ -185,6 +212,15 @@ impl Script {
         Ok(format!("next={}\n", next.map_or("none".to_owned(), |next| show(&next))))
     }
 
+    fn leases(&self) -> String {
+        let mut out = String::new();
+        for (id, lease) in self.state.leases() {
+            let keys: Vec<String> = self.state.attached_keys(id).map(show).collect();
+            out += &format!("{} {}: {}\n", id.0, show_lease_time(lease), keys.join(" "));
+        }
+        out
+    }
+
     fn restart(&mut self) -> Result<String, Box<dyn Error>> {
         let mut state = State::with_head(self.state.head().clone());
         for record in self.retained() {
@@ -199,6 +235,7 @@ impl Script {
             };
             state.restore(&RecordMeta { id: record.id, key: record.key.clone(), put });
         }
+        state.restore_leases(self.state.leases());
         let is_equal = state.digest() == self.state.digest();
         self.state = state;
         Ok(format!("digest {}\n", if is_equal { "as before" } else { "changed" }))
@@ -234,6 +271,15 @@ fn show_record(record: &Record) -> String {
         ),
         Change::Delete => format!("- {} {}\n", show_id(record.id), show(&record.key)),
     }
+}
+
+fn show_lease_time(lease: Lease) -> String {
+    let left = lease.remaining_seconds.map_or(String::new(), |seconds| format!("{seconds} of "));
+    format!("{left}{} s", lease.granted_seconds)
+}
+
+fn show_change(change: &LeaseChange) -> String {
+    format!("lease {} {}\n", change.id.0, change.lease.map_or("gone".to_owned(), show_lease_time))
 }
 
 fn show_lease(lease: Option<LeaseId>) -> String {

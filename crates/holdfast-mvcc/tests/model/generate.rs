@@ -39,7 +39,8 @@ pub(crate) struct Aim {
 
 pub(crate) fn command(dice: &mut Dice, aim: Aim) -> Command {
     match dice.below(100) {
-        0..45 => Command::Put(put(dice)),
+        0..40 => Command::Put(put(dice)),
+        40..45 => lease_command(dice),
         45..60 => Command::DeleteRange(delete(dice)),
         60..98 => Command::Txn(txn(dice, aim, 0)),
         98 => Command::Compact(compact(dice, aim)),
@@ -47,6 +48,29 @@ pub(crate) fn command(dice: &mut Dice, aim: Aim) -> Command {
             id: MemberId(dice.below(4) + 1),
             name: format!("m{}", dice.below(3)),
             client_urls: vec![format!("http://h{}", dice.below(9))],
+        }),
+    }
+}
+
+fn lease(dice: &mut Dice) -> LeaseId {
+    // Negative ids are ids like others.
+    LeaseId(dice.below(6) as i64 - 2)
+}
+
+fn lease_command(dice: &mut Dice) -> Command {
+    let term = if dice.once_in(10) { Term(dice.below(9)) } else { crate::naive::TERM };
+    let some = |dice: &mut Dice| dice.below(4);
+    match dice.below(10) {
+        0..5 => Command::LeaseGrant(LeaseGrant { id: lease(dice), ttl_seconds: dice.below(9) + 1 }),
+        5..7 => Command::LeaseRevoke(lease(dice)),
+        7..9 => {
+            Command::LeaseExpire(LeaseExpire { term, leases: (0..some(dice)).map(|_| lease(dice)).collect() })
+        }
+        _ => Command::LeaseCheckpoint(LeaseCheckpoint {
+            term,
+            remaining: (0..some(dice))
+                .map(|_| LeaseRemaining { id: lease(dice), seconds: dice.once_in(2).then(|| dice.below(9)) })
+                .collect(),
         }),
     }
 }
@@ -90,7 +114,7 @@ fn put(dice: &mut Dice) -> Put {
     Put {
         key: key(dice),
         value: if ignore_value && !dice.once_in(20) { Bytes::new() } else { value(dice) },
-        lease: dice.once_in(60).then_some(LeaseId(7)),
+        lease: dice.once_in(8).then(|| lease(dice)),
         prev_kv: dice.once_in(3),
         ignore_value,
         ignore_lease: dice.once_in(8),
@@ -167,7 +191,7 @@ fn compares(dice: &mut Dice, aim: Aim) -> Vec<Compare> {
                 0 => Operand::Version(dice.below(4) as i64),
                 1 => Operand::Create(dice.pick(&[revision, 0])),
                 2 => Operand::Mod(dice.pick(&[revision, 0])),
-                3 => Operand::Lease(dice.below(2) as i64),
+                3 => Operand::Lease(dice.below(6) as i64 - 2),
                 _ => Operand::Value(value(dice)),
             },
         }

@@ -134,8 +134,10 @@ impl Run {
             self.checkpoints.step(&mut dice, &self.tidy);
         }
         if dice.once_in(40)
-            && let Some(resumed) = self.checkpoints.resume(&mut dice, self.messy.head(), &self.store.records)
+            && let Some(mut resumed) =
+                self.checkpoints.resume(&mut dice, self.messy.head(), &self.store.records)
         {
+            resumed.restore_leases(self.messy.leases());
             self.resumed = resumed;
         }
         if dice.once_in(200) {
@@ -150,7 +152,7 @@ impl Run {
             self.tidy.needed_values(command, usize::MAX).into_iter().map(|(_, id)| id).collect();
         for state in [&mut self.tidy, &mut self.messy, &mut self.rebuilt, &mut self.resumed] {
             self.store.asked.clear();
-            let Ok(outcome) = state.evaluate(command, &mut self.store);
+            let Ok(outcome) = state.evaluate(naive::TERM, command, &mut self.store);
             assert_eq!(outcome, expected, "{command:?}");
             let is_foreseen = self.store.asked.iter().all(|id| needed.contains(id));
             assert!(is_foreseen || has_limited_range(command), "not foreseen: {command:?}");
@@ -158,6 +160,19 @@ impl Run {
             assert!(self.store.asked.iter().all(is_retained), "{command:?}");
         }
         self.store.records.extend(expected.records.into_iter().map(|record| (record.id, record)));
+        self.check_leases();
+    }
+
+    fn check_leases(&self) {
+        let alive = &self.model.maps[&self.model.revision];
+        for state in [&self.tidy, &self.messy, &self.rebuilt, &self.resumed] {
+            assert!(state.leases().eq(self.model.leases.iter().map(|(id, lease)| (*id, *lease))));
+            for id in self.model.leases.keys() {
+                let keys = alive.values().filter(|kv| kv.lease == Some(*id)).map(|kv| &kv.key[..]);
+                assert!(state.attached_keys(*id).eq(keys), "{id:?}");
+            }
+            assert_eq!(state.missing_lease(), None);
+        }
     }
 
     fn check_validation(&self, command: &Command) {
@@ -207,6 +222,10 @@ impl Run {
             }
         }
         self.rebuilt = State::with_head(self.messy.head().clone());
+        let leases_first = dice.once_in(2);
+        if leases_first {
+            self.rebuilt.restore_leases(self.messy.leases());
+        }
         kept.reverse();
         for some in kept.chunks(1 + dice.below(40) as usize) {
             if dice.once_in(2) {
@@ -214,6 +233,9 @@ impl Run {
             } else {
                 some.iter().for_each(|record| self.rebuilt.restore(record));
             }
+        }
+        if !leases_first {
+            self.rebuilt.restore_leases(self.messy.leases());
         }
     }
 
@@ -229,7 +251,7 @@ impl Run {
                     hasher.record(record);
                 }
             }
-            assert_eq!(state.logical_bytes(), bytes as u64);
+            assert_eq!(state.logical_bytes(), (bytes + 64 * self.model.leases.len()) as u64);
             hashes.push((state.digest(), hasher.finish()));
         }
         assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");

@@ -7,6 +7,9 @@ use bytes::Bytes;
 use holdfast_mvcc::command::*;
 use holdfast_mvcc::types::*;
 
+/// The term of all entries.
+pub(crate) const TERM: Term = Term(5);
+
 /// All keys at one revision.
 pub(crate) type Map = BTreeMap<Bytes, KeyValue>;
 
@@ -17,12 +20,14 @@ pub(crate) struct Model {
     pub(crate) maps: BTreeMap<u64, Map>,
     /// All retained records, ascending.
     pub(crate) records: Vec<Record>,
+    pub(crate) leases: BTreeMap<LeaseId, Lease>,
 }
 
 /// What a command has written so far, on top of the newest map.
 struct Work {
     map: Map,
     records: Vec<Record>,
+    leases: Vec<LeaseChange>,
 }
 
 pub(crate) fn contains(range: &KeyRange, key: &Bytes) -> bool {
@@ -44,11 +49,13 @@ impl Model {
             compact_revision: None,
             maps: BTreeMap::from([(0, Map::new()), (1, Map::new())]),
             records: Vec::new(),
+            leases: BTreeMap::new(),
         }
     }
 
     pub(crate) fn apply(&mut self, command: &Command) -> Outcome {
-        let mut work = Work { map: self.maps[&self.revision].clone(), records: Vec::new() };
+        let mut work =
+            Work { map: self.maps[&self.revision].clone(), records: Vec::new(), leases: Vec::new() };
         let response = match command {
             Command::Put(put) => self.refuse_put(put, true).map(|()| Response::Put(self.put(&mut work, put))),
             Command::DeleteRange(delete) => Ok(Response::DeleteRange(self.delete(&mut work, delete))),
@@ -62,13 +69,68 @@ impl Model {
             Command::Compact(compact) => self.compact(compact.revision),
             Command::PublishMember(_) => Ok(Response::PublishMember),
             Command::RaiseAlarm(_) | Command::ClearAlarm(_) => panic!("the model knows no alarms"),
+            Command::LeaseGrant(grant) => self.grant(&mut work, *grant),
+            Command::LeaseRevoke(lease) if !self.leases.contains_key(lease) => {
+                Err(Refusal::LeaseNotFound { lease: *lease })
+            }
+            Command::LeaseRevoke(lease) => {
+                self.end(&mut work, *lease);
+                Ok(Response::Lease)
+            }
+            Command::LeaseExpire(LeaseExpire { term, .. })
+            | Command::LeaseCheckpoint(LeaseCheckpoint { term, .. })
+                if *term != TERM =>
+            {
+                Err(Refusal::OtherTerm { judged: *term, applied: TERM })
+            }
+            Command::LeaseExpire(expire) => {
+                expire.leases.iter().for_each(|lease| self.end(&mut work, *lease));
+                Ok(Response::Lease)
+            }
+            Command::LeaseCheckpoint(checkpoint) => {
+                checkpoint.remaining.iter().for_each(|remaining| self.checkpoint(&mut work, *remaining));
+                Ok(Response::Lease)
+            }
         };
         if !work.records.is_empty() {
             self.revision += 1;
             self.maps.insert(self.revision, work.map);
             self.records.extend(work.records.iter().cloned());
         }
-        Outcome { response, records: work.records, revision: Revision::new(self.revision) }
+        let Work { records, leases, .. } = work;
+        Outcome { response, records, leases, revision: Revision::new(self.revision) }
+    }
+
+    fn grant(&mut self, work: &mut Work, grant: LeaseGrant) -> Result<Response, Refusal> {
+        if grant.id.0 == 0 {
+            return Err(Refusal::LeaseNotFound { lease: grant.id });
+        }
+        if self.leases.contains_key(&grant.id) {
+            return Err(Refusal::LeaseExists { lease: grant.id });
+        }
+        let lease = Lease { granted_seconds: grant.ttl_seconds, remaining_seconds: None };
+        self.leases.insert(grant.id, lease);
+        work.leases.push(LeaseChange { id: grant.id, lease: Some(lease) });
+        Ok(Response::Lease)
+    }
+
+    fn end(&mut self, work: &mut Work, lease: LeaseId) {
+        if self.leases.remove(&lease).is_none() {
+            return;
+        }
+        let gone: Vec<Bytes> =
+            work.map.values().filter(|kv| kv.lease == Some(lease)).map(|kv| kv.key.clone()).collect();
+        for start in gone {
+            let range = KeyRange { start, end: RangeEnd::Single };
+            self.delete(work, &DeleteRange { range, prev_kv: false });
+        }
+        work.leases.push(LeaseChange { id: lease, lease: None });
+    }
+
+    fn checkpoint(&mut self, work: &mut Work, remaining: LeaseRemaining) {
+        let Some(lease) = self.leases.get_mut(&remaining.id) else { return };
+        lease.remaining_seconds = remaining.seconds.filter(|seconds| *seconds < lease.granted_seconds);
+        work.leases.push(LeaseChange { id: remaining.id, lease: Some(*lease) });
     }
 
     fn compact(&mut self, requested: i64) -> Result<Response, Refusal> {
@@ -138,7 +200,8 @@ impl Model {
     }
 
     fn refuse_put(&self, put: &Put, lease_first: bool) -> Result<(), Refusal> {
-        let no_lease = put.lease.map(|lease| Refusal::LeaseNotFound { lease });
+        let missing = put.lease.filter(|lease| !self.leases.contains_key(lease));
+        let no_lease = missing.map(|lease| Refusal::LeaseNotFound { lease });
         let is_missing = !self.maps[&self.revision].contains_key(&put.key);
         let no_key = ((put.ignore_value || put.ignore_lease) && is_missing).then_some(Refusal::KeyNotFound);
         let refusal = if lease_first { no_lease.or(no_key) } else { no_key.or(no_lease) };
@@ -174,7 +237,7 @@ impl Model {
             create_revision: old.as_ref().map_or(revision, |old| old.create_revision),
             mod_revision: revision,
             version: old.as_ref().map_or(0, |old| old.version) + 1,
-            lease: None,
+            lease: if put.ignore_lease { old.as_ref().and_then(|old| old.lease) } else { put.lease },
             value: if put.ignore_value { old.clone().expect("checked").value } else { put.value.clone() },
         };
         work.records.push(Record {
@@ -183,7 +246,7 @@ impl Model {
             change: Change::Put(PutRecord {
                 create_revision: new.create_revision,
                 version: new.version,
-                lease: None,
+                lease: new.lease,
                 value: new.value.clone(),
             }),
         });

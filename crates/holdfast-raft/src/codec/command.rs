@@ -1,10 +1,10 @@
 //! Commands of the replicated core as protobuf messages, and back.
 
 use holdfast_mvcc::command::{
-    Alarm, AlarmKind, Command, Compact, Compare, DeleteRange, MemberAttributes, Op, Operand, Put, Range,
-    ReadAt, Relation, SortOrder, SortTarget, Txn,
+    Alarm, AlarmKind, Command, Compact, Compare, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
+    LeaseRemaining, MemberAttributes, Op, Operand, Put, Range, ReadAt, Relation, SortOrder, SortTarget, Txn,
 };
-use holdfast_mvcc::types::{KeyRange, LeaseId, MemberId, RangeEnd, Revision};
+use holdfast_mvcc::types::{KeyRange, LeaseId, MemberId, RangeEnd, Revision, Term};
 use holdfast_proto::internal as pb;
 
 use super::CodecError;
@@ -23,6 +23,15 @@ pub(super) fn to_proto(command: Command) -> pb::Command {
         }),
         Command::RaiseAlarm(alarm) => Kind::RaiseAlarm(alarm_to_proto(alarm)),
         Command::ClearAlarm(alarm) => Kind::ClearAlarm(alarm_to_proto(alarm)),
+        Command::LeaseGrant(grant) => {
+            Kind::LeaseGrant(pb::LeaseGrant { id: grant.id.0, ttl_seconds: grant.ttl_seconds })
+        }
+        Command::LeaseRevoke(lease) => Kind::LeaseRevoke(pb::LeaseRevoke { id: lease.0 }),
+        Command::LeaseExpire(expire) => Kind::LeaseExpire(pb::LeaseExpire {
+            term: expire.term.0,
+            ids: expire.leases.into_iter().map(|lease| lease.0).collect(),
+        }),
+        Command::LeaseCheckpoint(checkpoint) => Kind::LeaseCheckpoint(checkpoint_to_proto(checkpoint)),
     };
     pb::Command { kind: Some(kind) }
 }
@@ -41,7 +50,28 @@ pub(super) fn from_proto(proto: pb::Command) -> Result<Command, CodecError> {
         }),
         Kind::RaiseAlarm(alarm) => Command::RaiseAlarm(alarm_from_proto(alarm)?),
         Kind::ClearAlarm(alarm) => Command::ClearAlarm(alarm_from_proto(alarm)?),
+        Kind::LeaseGrant(grant) => {
+            Command::LeaseGrant(LeaseGrant { id: LeaseId(grant.id), ttl_seconds: grant.ttl_seconds })
+        }
+        Kind::LeaseRevoke(revoke) => Command::LeaseRevoke(LeaseId(revoke.id)),
+        Kind::LeaseExpire(expire) => Command::LeaseExpire(LeaseExpire {
+            term: Term(expire.term),
+            leases: expire.ids.into_iter().map(LeaseId).collect(),
+        }),
+        Kind::LeaseCheckpoint(checkpoint) => Command::LeaseCheckpoint(checkpoint_from_proto(checkpoint)),
     })
+}
+
+fn checkpoint_to_proto(checkpoint: LeaseCheckpoint) -> pb::LeaseCheckpoint {
+    let remaining = checkpoint.remaining.into_iter();
+    let remaining = remaining.map(|left| pb::LeaseRemaining { id: left.id.0, seconds: left.seconds });
+    pb::LeaseCheckpoint { term: checkpoint.term.0, remaining: remaining.collect() }
+}
+
+fn checkpoint_from_proto(proto: pb::LeaseCheckpoint) -> LeaseCheckpoint {
+    let remaining = proto.remaining.into_iter();
+    let remaining = remaining.map(|left| LeaseRemaining { id: LeaseId(left.id), seconds: left.seconds });
+    LeaseCheckpoint { term: Term(proto.term), remaining: remaining.collect() }
 }
 
 fn alarm_to_proto(alarm: Alarm) -> pb::Alarm {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_mvcc::command::{
-    Alarm, AlarmKind, Command, Compact, Compare, DeleteRange, MemberAttributes, Op, Operand, Put, Range,
-    ReadAt, Relation, SortOrder, SortTarget, Txn,
+    Alarm, AlarmKind, Command, Compact, Compare, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
+    LeaseRemaining, MemberAttributes, Op, Operand, Put, Range, ReadAt, Relation, SortOrder, SortTarget, Txn,
 };
-use holdfast_mvcc::types::{KeyRange, LeaseId, MemberId, RangeEnd, Revision};
+use holdfast_mvcc::types::{KeyRange, LeaseId, MemberId, RangeEnd, Revision, Term};
 use holdfast_mvcc::validate::{TXN_DEPTH_MAX, validate};
 
 use super::*;
@@ -70,6 +70,16 @@ fn every_command() -> Vec<Command> {
         }),
         Command::RaiseAlarm(Alarm { member: MemberId(u64::MAX), kind: AlarmKind::Corrupt }),
         Command::ClearAlarm(Alarm { member: MemberId(0), kind: AlarmKind::NoSpace }),
+        Command::LeaseGrant(LeaseGrant { id: LeaseId(-7), ttl_seconds: u64::MAX }),
+        Command::LeaseRevoke(LeaseId(i64::MAX)),
+        Command::LeaseExpire(LeaseExpire { term: Term(9), leases: vec![LeaseId(3), LeaseId(-1)] }),
+        Command::LeaseCheckpoint(LeaseCheckpoint {
+            term: Term(u64::MAX),
+            remaining: vec![
+                LeaseRemaining { id: LeaseId(1), seconds: Some(0) },
+                LeaseRemaining { id: LeaseId(2), seconds: None },
+            ],
+        }),
     ]
 }
 

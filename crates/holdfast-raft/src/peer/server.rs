@@ -17,12 +17,20 @@ use super::network::Peers;
 use super::snapshot::{self, Receiving};
 use crate::codec::rpc::{self, AppendResult, Body, decode_message, encode_message};
 use crate::digest;
-use crate::limits::{CONNECTIONS_MAX, FORWARDS_IN_FLIGHT, REQUESTS_IN_FLIGHT};
+use crate::lease::{self, Leases};
+use crate::limits::{CONNECTIONS_MAX, FORWARDS_IN_FLIGHT, LEASES_IN_FLIGHT, REQUESTS_IN_FLIGHT};
 use crate::membership::Changes;
 use crate::proposer::{self, Refusal};
 use crate::reads::Reads;
 use crate::shared::Shared;
 use crate::types::{Raft, TypeConfig};
+
+/// How many requests of a connection that may last are being handled.
+#[derive(Debug, Default)]
+struct Running {
+    forwards: AtomicUsize,
+    leases: AtomicUsize,
+}
 
 /// What serves peers. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +40,7 @@ pub(crate) struct PeerServer {
     pub(crate) peers: Arc<Peers>,
     pub(crate) raft: Raft,
     pub(crate) reads: Arc<Reads>,
+    pub(crate) leases: Arc<Leases>,
     pub(crate) changes: Changes,
     pub(crate) receiving: Arc<Receiving>,
 }
@@ -101,7 +110,7 @@ impl PeerServer {
 
     /// Handles requests side by side, at most [`REQUESTS_IN_FLIGHT`]; appends reach openraft in their order.
     async fn serve_requests(&self, peer: u64, mut duplex: Duplex) {
-        let forwards = AtomicUsize::new(0);
+        let running_now = Running::default();
         let mut running: FuturesUnordered<BoxFuture<'_, Bytes>> = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -115,7 +124,7 @@ impl PeerServer {
                     let Some(frame) = frame else { return };
                     match decode_message(frame) {
                         Ok((request, body)) => {
-                            running.push(Box::pin(self.answer(peer, request, body, &forwards)));
+                            running.push(Box::pin(self.answer(peer, request, body, &running_now)));
                         }
                         Err(error) => {
                             tracing::error!(peer = format!("{peer:x}"), %error, "a malformed message from a peer");
@@ -127,7 +136,7 @@ impl PeerServer {
         }
     }
 
-    async fn answer(&self, peer: u64, request: u64, body: Body, forwards: &AtomicUsize) -> Bytes {
+    async fn answer(&self, peer: u64, request: u64, body: Body, now: &Running) -> Bytes {
         if self.peers.roster().is_removed(peer) {
             let reason = format!("member {peer:x} was removed from the cluster");
             let refused = pb::Refused { reason, cause: pb::RefusedCause::Removed.into() };
@@ -140,11 +149,14 @@ impl PeerServer {
                 let failed = self.transfer_leader(transfer).await.err().unwrap_or_default();
                 Body::TransferLeaderResponse(pb::TransferLeaderResponse { failed })
             }
-            Body::ForwardRequest(forward) => Body::ForwardResponse(self.forward(forward, forwards).await),
+            Body::ForwardRequest(forward) => {
+                Body::ForwardResponse(self.forward(forward, &now.forwards).await)
+            }
             Body::ReadIndexRequest(_) => rpc::read_index_response(self.reads.index_for_peer().await),
             Body::ChangeMembersRequest(change) => {
                 Body::ChangeMembersResponse(self.changes.serve(change).await)
             }
+            Body::LeaseRequest(request) => Body::LeaseResponse(self.lease(request, &now.leases).await),
             Body::DigestRequest(request) => Body::DigestResponse(digest::serve(&self.shared, request).await),
             Body::Refused(refused) => {
                 // It did not like our greeting, which was the answer to its own.
@@ -185,6 +197,17 @@ impl PeerServer {
         let request = rpc::transfer_request_from(transfer).map_err(|error| error.to_string())?;
         let response = self.raft.handle_transfer_leader(request).await.map_err(|error| error.to_string())?;
         response.map_err(|error| error.to_string())
+    }
+
+    async fn lease(&self, request: pb::LeaseRequest, leases: &AtomicUsize) -> pb::LeaseResponse {
+        let running = leases.fetch_add(1, Ordering::Relaxed);
+        let response = if running >= LEASES_IN_FLIGHT {
+            lease::refusal("too many questions for leases".to_owned())
+        } else {
+            self.leases.serve(&self.shared, &self.reads, request).await
+        };
+        leases.fetch_sub(1, Ordering::Relaxed);
+        response
     }
 
     async fn forward(&self, forward: pb::ForwardRequest, forwards: &AtomicUsize) -> pb::ForwardResponse {

@@ -2,12 +2,13 @@
 //!
 //! Counters that the services own are counted where things happen; everything that another crate knows is read when
 //! the page is asked for. Module map: [`rpc`] counts RPCs, [`events`] counts changes, [`watch`] what watch streams do,
-//! `dispatch` forms what the dispatcher and its dumps do, `checkpoints` those of the key index, `fsync` the log's times.
+//! `dispatch` forms what the dispatcher and its dumps do, `checkpoints` those of the key index, `leases` those of leases, `fsync` the log's times.
 
 mod checkpoints;
 mod dispatch;
 pub mod events;
 mod fsync;
+mod leases;
 pub mod rpc;
 pub mod watch;
 
@@ -27,6 +28,7 @@ use crate::version;
 use checkpoints::CheckpointGauges;
 use dispatch::DispatchGauges;
 use events::EventCounts;
+use leases::LeaseGauges;
 use rpc::RpcMetrics;
 use watch::{WatchCounts, WatchFigures, WatchGauges};
 
@@ -63,6 +65,7 @@ struct Refreshed {
     is_leader: IntGauge,
     is_learner: IntGauge,
     leader_changes: IntCounter,
+    leases: LeaseGauges,
     proposals_committed: IntGauge,
     proposals_applied: IntGauge,
     proposals_pending: IntGauge,
@@ -264,6 +267,10 @@ pub enum RequestKind {
     Txn,
     /// Compact.
     Compact,
+    /// LeaseGrant.
+    LeaseGrant,
+    /// LeaseRevoke.
+    LeaseRevoke,
 }
 
 impl RequestKind {
@@ -274,6 +281,8 @@ impl RequestKind {
             Self::DeleteRange => "delete_range",
             Self::Txn => "txn",
             Self::Compact => "compact",
+            Self::LeaseGrant => "lease_grant",
+            Self::LeaseRevoke => "lease_revoke",
         }
     }
 }
@@ -346,6 +355,7 @@ impl Refreshed {
                 .gauge("holdfast_log_purged_index", "The last entry that was purged from the Raft log."),
             dispatch: DispatchGauges::new(maker),
             checkpoints: CheckpointGauges::new(maker),
+            leases: LeaseGauges::new(maker),
             watch: WatchGauges::new(maker),
         }
     }
@@ -386,6 +396,7 @@ impl Refreshed {
         self.log_purged_index.set(index(*log_purged));
         self.dispatch.refresh(storage);
         self.checkpoints.refresh(&storage.dispatch.checkpoints);
+        self.leases.refresh(storage.leases, health);
         self.watch.refresh(watch);
     }
 }

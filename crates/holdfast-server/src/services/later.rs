@@ -3,7 +3,7 @@
 
 use holdfast_proto::etcdserverpb::*;
 use holdfast_proto::{v3electionpb as election, v3lockpb as lock};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 use super::NoStream;
 use crate::status::Failure;
@@ -23,17 +23,6 @@ macro_rules! later {
             })*
         }
     };
-}
-
-later! {
-    /// Leases.
-    LeaseLater: lease_server::Lease;
-    type LeaseKeepAliveStream = LeaseKeepAliveResponse;
-    fn lease_grant(LeaseGrantRequest) -> LeaseGrantResponse, "LeaseGrant";
-    fn lease_revoke(LeaseRevokeRequest) -> LeaseRevokeResponse, "LeaseRevoke";
-    fn lease_keep_alive(Streaming<LeaseKeepAliveRequest>) -> NoStream<LeaseKeepAliveResponse>, "LeaseKeepAlive";
-    fn lease_time_to_live(LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse, "LeaseTimeToLive";
-    fn lease_leases(LeaseLeasesRequest) -> LeaseLeasesResponse, "LeaseLeases";
 }
 
 later! {

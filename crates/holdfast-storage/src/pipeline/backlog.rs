@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use holdfast_mvcc::types::LeaseChange;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::control::{CommitPosition, Fence};
-use crate::limits::COMMIT_BYTES;
+use crate::limits::{COMMIT_BYTES, COMMIT_LEASES_MAX, SLICE_LEASES_MAX};
 use crate::memtable::Memtable;
 use crate::record::Stored;
 
@@ -22,10 +23,36 @@ pub(crate) struct Backlog {
 #[derive(Default)]
 struct Inner {
     items: VecDeque<Item>,
-    /// Bytes of the slices before the first fence.
-    bytes: usize,
+    /// Of the slices before the first fence.
+    load: Load,
     fences: usize,
     closed: bool,
+}
+
+/// How much slices are together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Load {
+    /// What they were accounted with.
+    pub(crate) bytes: usize,
+    /// Changes of leases.
+    leases: usize,
+}
+
+impl Load {
+    /// True when a commit should not wait for more.
+    pub(crate) fn is_full(self) -> bool {
+        self.bytes >= COMMIT_BYTES || self.leases + SLICE_LEASES_MAX > COMMIT_LEASES_MAX
+    }
+
+    fn add(&mut self, slice: &ReadySlice) {
+        self.bytes += slice.bytes;
+        self.leases += slice.leases.len();
+    }
+
+    fn remove(&mut self, other: Self) {
+        self.bytes -= other.bytes;
+        self.leases -= other.leases;
+    }
 }
 
 enum Item {
@@ -37,6 +64,8 @@ enum Item {
 pub(crate) struct ReadySlice {
     /// Its records, ascending.
     pub(crate) records: Vec<Arc<Stored>>,
+    /// What became of leases, in order.
+    pub(crate) leases: Vec<LeaseChange>,
     /// Where they are until they are committed.
     pub(crate) memtable: Arc<Memtable>,
     /// The position behind them.
@@ -48,8 +77,8 @@ pub(crate) struct ReadySlice {
 /// What waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiting {
-    /// Bytes before the first fence.
-    pub(crate) bytes: usize,
+    /// How much waits before the first fence.
+    pub(crate) load: Load,
     /// True when slices wait before the first fence.
     pub(crate) slices: bool,
     /// True when a fence waits.
@@ -63,11 +92,11 @@ impl Backlog {
     /// the committer lingers by its own timer, and a wake-up for each slice costs more than the slice.
     pub(crate) fn push_slice(&self, slice: ReadySlice) {
         let mut inner = self.inner.lock();
-        let (was_empty, before) = (inner.items.is_empty(), inner.bytes);
+        let (was_empty, before) = (inner.items.is_empty(), inner.load);
         if inner.fences == 0 {
-            inner.bytes += slice.bytes;
+            inner.load.add(&slice);
         }
-        let completes = before < COMMIT_BYTES && inner.bytes >= COMMIT_BYTES;
+        let completes = !before.is_full() && inner.load.is_full();
         inner.items.push_back(Item::Slice(slice));
         drop(inner);
         if was_empty || completes {
@@ -88,7 +117,7 @@ impl Backlog {
     pub(crate) fn push_fence_first(&self, fence: Fence) {
         let mut inner = self.inner.lock();
         inner.fences += 1;
-        inner.bytes = 0;
+        inner.load = Load::default();
         inner.items.push_front(Item::Fence(fence));
         drop(inner);
         self.notify.notify_one();
@@ -114,27 +143,30 @@ impl Backlog {
     pub(crate) fn waiting(&self) -> Waiting {
         let inner = self.inner.lock();
         Waiting {
-            bytes: inner.bytes,
+            load: inner.load,
             slices: matches!(inner.items.front(), Some(Item::Slice(_))),
             fence: inner.fences > 0,
             closed: inner.closed,
         }
     }
 
-    /// Takes slices before the first fence, of about `bytes_max` together, at least one when there is one.
+    /// Takes slices before the first fence, of about `bytes_max` together, at least one when there is one; never of more
+    /// than [`COMMIT_LEASES_MAX`] changes of leases.
     pub(crate) fn take_slices(&self, bytes_max: usize) -> Vec<ReadySlice> {
         let mut inner = self.inner.lock();
         let mut taken = Vec::new();
-        let mut bytes = 0;
+        let mut load = Load::default();
         while let Some(Item::Slice(slice)) = inner.items.front() {
-            if !taken.is_empty() && bytes + slice.bytes > bytes_max {
+            let mut with = load;
+            with.add(slice);
+            if !taken.is_empty() && (with.bytes > bytes_max || with.leases > COMMIT_LEASES_MAX) {
                 break;
             }
-            bytes += slice.bytes;
+            load = with;
             let Some(Item::Slice(slice)) = inner.items.pop_front() else { break };
             taken.push(slice);
         }
-        inner.bytes -= bytes;
+        inner.load.remove(load);
         taken
     }
 
@@ -146,11 +178,12 @@ impl Backlog {
         }
         let Some(Item::Fence(fence)) = inner.items.pop_front() else { return None };
         inner.fences -= 1;
-        let next = inner.items.iter().map_while(|item| match item {
-            Item::Slice(slice) => Some(slice.bytes),
-            Item::Fence(_) => None,
-        });
-        inner.bytes = next.sum();
+        let mut load = Load::default();
+        for item in &inner.items {
+            let Item::Slice(slice) = item else { break };
+            load.add(slice);
+        }
+        inner.load = load;
         Some(fence)
     }
 
@@ -163,7 +196,7 @@ impl Backlog {
         });
         let bytes = slices.sum();
         inner.items.clear();
-        inner.bytes = 0;
+        inner.load = Load::default();
         inner.fences = 0;
         bytes
     }

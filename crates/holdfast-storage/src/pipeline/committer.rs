@@ -5,11 +5,12 @@
 //! While there is nothing to commit they are all it does. Under load that moment never comes: then they take the time in
 //! which a commit gathers, and at most a quarter of all time, so that space comes back however much is written.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use holdfast_env::{Failpoint, Fault, Monotonic};
-use holdfast_mvcc::types::Change;
+use holdfast_mvcc::types::{Change, LeaseChange};
 use tokio::sync::{mpsc, oneshot};
 
 use super::backlog::ReadySlice;
@@ -23,8 +24,7 @@ use crate::error::StoreError;
 use crate::figures::PressureLevel;
 use crate::generation::Generation;
 use crate::limits::{
-    CHORE_REST_FACTOR, CHORE_REST_MIN, COMMIT_BYTES, COMMIT_BYTES_MAX, COMMIT_LINGER, FLUSH_BYTES,
-    SCRUB_RETRY, TAIL_BYTES,
+    CHORE_REST_FACTOR, CHORE_REST_MIN, COMMIT_BYTES_MAX, COMMIT_LINGER, FLUSH_BYTES, SCRUB_RETRY, TAIL_BYTES,
 };
 use crate::pack::{Run, RunBuilder};
 use crate::record::Stored;
@@ -182,7 +182,7 @@ impl Committer {
                 {
                     return Work::Chore(chore);
                 }
-                if is_urgent || waiting.bytes >= COMMIT_BYTES || now >= until {
+                if is_urgent || waiting.load.is_full() || now >= until {
                     self.linger_until = None;
                     return Work::Commit;
                 }
@@ -253,7 +253,8 @@ impl Committer {
         let _span = span.enter();
         let runs = self.build_runs(&slices);
         let faults = &self.shared.env.faults;
-        self.generation.stable().commit(&runs, &position.head, &position.applied, faults)?;
+        let leases = last_changes(&slices);
+        self.generation.stable().commit(&runs, &leases, &position.head, &position.applied, faults)?;
         faults.hit(Failpoint::CommitBeforeFlush);
         if self.merges {
             faults.hit(Failpoint::MergeMid);
@@ -391,6 +392,15 @@ impl Committer {
             }
         }
     }
+}
+
+/// What became of each lease in the end.
+fn last_changes(slices: &[ReadySlice]) -> Vec<LeaseChange> {
+    let mut last = BTreeMap::new();
+    for change in slices.iter().flat_map(|slice| &slice.leases) {
+        last.insert(change.id, *change);
+    }
+    last.into_values().collect()
 }
 
 /// What a merge would do that knows no deletes: they stay in the index, and are gone after a restart.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_env::Monotonic;
 use holdfast_mvcc::Head;
-use holdfast_mvcc::types::Record;
+use holdfast_mvcc::types::{LeaseChange, Record};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::Span;
 
@@ -97,7 +97,7 @@ pub(crate) enum ShardJob {
 /// What the sequencer gets, in log order.
 pub(crate) enum Sequenced {
     /// An evaluated slice.
-    Slice(Slice),
+    Slice(Box<Slice>),
     /// Passed on once all shards have reached it.
     Fence {
         /// One per shard.
@@ -115,6 +115,8 @@ pub(crate) struct Slice {
     pub(crate) parts: Vec<oneshot::Receiver<Vec<Arc<Stored>>>>,
     /// Who waits for what.
     pub(crate) answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+    /// What became of leases, in order.
+    pub(crate) leases: Vec<LeaseChange>,
     /// How far readers see behind it.
     pub(crate) visible: Visible,
     /// What to commit behind it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use holdfast_env::{Failpoint, Fault, Monotonic};
+use holdfast_mvcc::command::{Command, LEASES_MAX};
 use holdfast_mvcc::types::{Record, Revision};
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,12 +19,12 @@ use super::sequencer::make_visible;
 use super::shared::{Positions, Shared};
 use crate::error::StorageError;
 use crate::figures::{DumpEnd, DumpResult};
-use crate::limits::{INLINE_BYTES_MAX, SLICE_ENTRIES_MAX};
+use crate::limits::{INLINE_BYTES_MAX, SLICE_ENTRIES_MAX, SLICE_LEASES_MAX};
 use crate::memtable::{Memtable, shard_of};
 use crate::record::Stored;
 use crate::ring::Ring;
 use crate::snapshot::install::Prepared;
-use crate::types::{Applied, CancelReason, DispatchItem, Snapshot, Visible};
+use crate::types::{Applied, CancelReason, DispatchBody, DispatchItem, Snapshot, Visible};
 use crate::view::View;
 
 /// The loop's state.
@@ -207,8 +208,13 @@ impl Dispatcher {
     fn next_entries(&mut self) -> Vec<DispatchItem> {
         let mut items = Vec::new();
         let mut last = self.applied.log_id;
+        let mut leases = 0;
         while items.len() < SLICE_ENTRIES_MAX {
             let Some(QueueItem::Entries { items: entries, .. }) = self.waiting.front_mut() else { break };
+            leases += entries.front().map_or(0, lease_changes);
+            if leases > SLICE_LEASES_MAX {
+                break;
+            }
             let Some(item) = entries.pop_front() else {
                 self.waiting.pop_front();
                 continue;
@@ -227,7 +233,7 @@ impl Dispatcher {
     /// Hands records to the workers and the rest to the sequencer. What is small is encoded here, and made visible here
     /// when nothing is ahead of it: waking a worker, and the sequencer behind it, would cost more.
     async fn send(&mut self, view: &View, evaluated: Evaluated) -> Result<(), Broken> {
-        let Evaluated { records, answers, position, bytes } = evaluated;
+        let Evaluated { records, leases, answers, position, bytes } = evaluated;
         self.shared.memtable_bytes.fetch_add(bytes, Ordering::AcqRel);
         let (mut encoded, mut parts) = (Vec::new(), Vec::new());
         if bytes <= INLINE_BYTES_MAX {
@@ -238,13 +244,21 @@ impl Dispatcher {
         let visible = Visible { log_id: position.applied.log_id, revision: position.head.revision };
         let memtable = Arc::clone(&view.active);
         if parts.is_empty() && self.shared.sequencing.load(Ordering::Acquire) == 0 {
-            let slice =
-                Slice { encoded: Vec::new(), parts, answers, visible, commit: position, bytes, memtable };
+            let slice = Slice {
+                encoded: Vec::new(),
+                parts,
+                answers,
+                leases,
+                visible,
+                commit: position,
+                bytes,
+                memtable,
+            };
             make_visible(&self.shared, slice, encoded);
             return Ok(());
         }
-        let slice = Slice { encoded, parts, answers, visible, commit: position, bytes, memtable };
-        self.sequence(Sequenced::Slice(slice)).await
+        let slice = Slice { encoded, parts, answers, leases, visible, commit: position, bytes, memtable };
+        self.sequence(Sequenced::Slice(Box::new(slice))).await
     }
 
     async fn sequence(&self, next: Sequenced) -> Result<(), Broken> {
@@ -501,6 +515,7 @@ impl Dispatcher {
         let active = Memtable::new(old.active.shards());
         let view = View { state, active, frozen: None, ring, generation: Arc::clone(&generation), gate };
         self.shared.view.store(Arc::new(view));
+        self.shared.leases.cut();
         generation.keep();
         old.generation.make_obsolete();
         self.recent = Recent::default();
@@ -526,6 +541,23 @@ impl Dispatcher {
             self.accept(item);
         }
         debug_assert!(matches!(self.phase(), Phase::Poisoned(Poisoned { .. })));
+    }
+}
+
+/// How many leases an entry changes at most.
+fn lease_changes(item: &DispatchItem) -> usize {
+    let DispatchBody::Command { command, .. } = &item.body else { return 0 };
+    match command {
+        Command::LeaseGrant(_) | Command::LeaseRevoke(_) => 1,
+        Command::LeaseExpire(expire) => expire.leases.len().min(LEASES_MAX),
+        Command::LeaseCheckpoint(checkpoint) => checkpoint.remaining.len().min(LEASES_MAX),
+        Command::Put(_)
+        | Command::DeleteRange(_)
+        | Command::Txn(_)
+        | Command::Compact(_)
+        | Command::PublishMember(_)
+        | Command::RaiseAlarm(_)
+        | Command::ClearAlarm(_) => 0,
     }
 }
 

@@ -1,11 +1,12 @@
 //! Evaluation of a slice of the log: entries in, answers and records out.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use holdfast_mvcc::Values;
 use holdfast_mvcc::command::Command;
-use holdfast_mvcc::types::{Change, PutRecord, Record, RecordId, Revision};
+use holdfast_mvcc::types::{Change, LeaseChange, PutRecord, Record, RecordId, Revision, Term};
 use tokio::sync::oneshot;
 
 use super::control::CommitPosition;
@@ -47,6 +48,8 @@ impl Recent {
 pub(super) struct Evaluated {
     /// All records, ascending.
     pub(super) records: Vec<Record>,
+    /// What became of leases, in order.
+    pub(super) leases: Vec<LeaseChange>,
     /// Who waits for what.
     pub(super) answers: Vec<(oneshot::Sender<Answer>, Answer)>,
     /// The position behind it.
@@ -66,7 +69,7 @@ pub(super) fn evaluate(
     let prefetched = prefetch(shared, view, &items, recent)?;
     let reader = ValueReader::counting(view, &shared.cache, &shared.evaluation_reads);
     let mut values = Sources { recent, prefetched, reader };
-    let (mut records, mut answers) = (Vec::new(), Vec::new());
+    let (mut records, mut leases, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     let mut bytes = 0;
     let _span = tracing::debug_span!("evaluate", entries = items.len()).entered();
     let mut state = view.state.write();
@@ -78,19 +81,37 @@ pub(super) fn evaluate(
             DispatchBody::Membership(content) => applied.membership = Some((item.log_id, content)),
             DispatchBody::Command { command, respond } => {
                 let before = state.head().revision;
-                let mut outcome = state.evaluate(&command, &mut values)?;
+                let term = Term(item.log_id.term().get());
+                let mut outcome = state.evaluate(term, &command, &mut values)?;
                 check(before, outcome.revision, &outcome.records);
                 values.recent.add(&outcome.records);
                 bytes += outcome.records.iter().map(cost).sum::<usize>();
                 records.append(&mut outcome.records);
+                bytes += outcome.leases.len() * LEASE_CHANGE_BYTES;
+                count_leases(shared, &command, &outcome.leases);
+                leases.append(&mut outcome.leases);
                 if let Some(respond) = respond {
                     answers.push((respond, Answer { log_id: item.log_id, outcome }));
                 }
             }
         }
     }
+    // Under the lock of the index: who begins to follow reads the leases there.
+    shared.leases.push(&leases);
     let position = CommitPosition { head: state.head().clone(), applied: applied.clone() };
-    Ok(Evaluated { records, answers, position, bytes })
+    Ok(Evaluated { records, leases, answers, position, bytes })
+}
+
+/// Counts for the figures.
+fn count_leases(shared: &Shared, command: &Command, changes: &[LeaseChange]) {
+    if changes.is_empty() {
+        return;
+    }
+    let ended = changes.iter().filter(|change| change.lease.is_none()).count() as u64;
+    shared.leases.ended.fetch_add(ended, Ordering::Relaxed);
+    if matches!(command, Command::LeaseGrant(_)) {
+        shared.leases.granted.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A revision moves by one when there are records, and else not at all; records ascend.
@@ -103,6 +124,9 @@ fn check(before: Revision, after: Revision, records: &[Record]) {
     );
     assert!(records.windows(2).all(|w| w[0].id < w[1].id), "records are out of order");
 }
+
+/// What a change of a lease costs until it is committed.
+const LEASE_CHANGE_BYTES: usize = 64;
 
 fn cost(record: &Record) -> usize {
     let value = match &record.change {
@@ -159,9 +183,14 @@ fn may_need_values(command: &Command) -> bool {
         Command::Put(put) => put.prev_kv || put.ignore_value,
         Command::DeleteRange(delete) => delete.prev_kv,
         Command::Txn(_) => true,
-        Command::Compact(_) | Command::PublishMember(_) | Command::RaiseAlarm(_) | Command::ClearAlarm(_) => {
-            false
-        }
+        Command::Compact(_)
+        | Command::PublishMember(_)
+        | Command::RaiseAlarm(_)
+        | Command::ClearAlarm(_)
+        | Command::LeaseGrant(_)
+        | Command::LeaseRevoke(_)
+        | Command::LeaseExpire(_)
+        | Command::LeaseCheckpoint(_) => false,
     }
 }
 

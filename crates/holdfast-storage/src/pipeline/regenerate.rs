@@ -64,10 +64,10 @@ impl Outgoing {
         (committed.head.revision < through).then_some(Self { generation, through })
     }
 
-    /// Commits what was committed to the next generation; true when nothing more is needed.
+    /// Commits what was committed to the next generation, without leases, for which no reader looks here; true when nothing more is needed.
     pub(crate) fn commit(&self, runs: &[Run], position: &CommitPosition) -> bool {
         let CommitPosition { head, applied } = position;
-        if let Err(error) = self.generation.stable().commit(runs, head, applied, &Faults::default()) {
+        if let Err(error) = self.generation.stable().commit(runs, &[], head, applied, &Faults::default()) {
             // It costs the readers that are still in there an error, and nobody else anything.
             tracing::warn!(%error, "the generation before cannot be written any more");
             return true;
@@ -160,7 +160,14 @@ impl Regeneration {
             return Ok(None);
         }
         let stable = copy.target.stable();
-        writer.finish(&position.head, &position.applied).map_err(|error| copy.failed(error))?;
+        let mut leases = Vec::new();
+        let read = generation.stable().each_lease(|some| {
+            leases.extend_from_slice(some);
+            Ok::<_, StoreError>(())
+        });
+        read.map_err(Failure::Source)?;
+        writer.put_leases(&leases).map_err(|error| copy.failed(error))?;
+        writer.finish(&[], &position.head, &position.applied).map_err(|error| copy.failed(error))?;
         if let Some(scrubbed) = generation.stable().scrubbed().map_err(Failure::Source)? {
             stable.set_scrubbed(scrubbed).map_err(|error| copy.failed(error))?;
         }

@@ -20,7 +20,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut input: mpsc::Receiver<Sequenced
     while let Some(next) = input.recv().await {
         match next {
             Sequenced::Slice(slice) => {
-                let Some((slice, records)) = gather(slice).await else { break };
+                let Some((slice, records)) = gather(*slice).await else { break };
                 make_visible(&shared, slice, records);
             }
             Sequenced::Fence { reached, fence } => {
@@ -75,6 +75,7 @@ pub(crate) fn make_visible(shared: &Shared, slice: Slice, records: Vec<Arc<Store
     }
     shared.backlog.push_slice(ReadySlice {
         records,
+        leases: slice.leases,
         memtable: slice.memtable,
         position: slice.commit,
         bytes: slice.bytes,

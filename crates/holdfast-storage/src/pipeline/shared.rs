@@ -14,6 +14,7 @@ use crate::config::StorageConfig;
 use crate::error::StoreError;
 use crate::figures::Collector;
 use crate::generation::{Generation, Generations};
+use crate::lease::LeaseFeed;
 use crate::snapshot::store::SnapshotStore;
 use crate::types::{Applied, DispatcherState, EventSink, Visible};
 use crate::view::{Cache, View};
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) events: Arc<dyn EventSink>,
     /// Where values are; replaced by the dispatcher only.
     pub(crate) view: ArcSwap<View>,
+    /// What happens to leases, for who keeps their deadlines.
+    pub(crate) leases: LeaseFeed,
     /// Values from the stable store, and those that went there last.
     pub(crate) cache: Cache,
     /// How far readers see; sent by the sequencer, and by the dispatcher in an install.

@@ -63,10 +63,12 @@ impl Pages {
         }
     }
 
-    /// Begins the file.
-    pub(crate) fn begin(&mut self, file: Box<dyn DiskFile>, path: &Path) -> Result<(), StorageError> {
+    /// Begins the file. Called before anything is written to the store behind the position.
+    pub(crate) fn begin(&mut self, file: Box<dyn DiskFile>, path: &Path) -> Result<(), DumpError> {
         let mut writer = Writer::new(file, path.to_owned(), self.faults.clone())?;
         writer.preface(&self.position.head, &self.position.applied)?;
+        // Of one moment: unlike records, leases may be changed while the dump goes on.
+        self.generation.stable().each_lease(|leases| Ok::<_, DumpError>(writer.leases(leases)?))?;
         self.writer = Some(writer);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The layout of a snapshot file.
 //!
 //! ```text
-//! file     "HOLDSNAP" (8) | version 1 (1) | zeros (7) | block … | footer | trailer
+//! file     "HOLDSNAP" (8) | version 2 (1) | zeros (7) | block … | footer | trailer
 //! block    raw length u32 LE, not 0 | stored length u32 LE | CRC-32C u32 LE | stored bytes
 //! footer   0 u32 | length u32 LE | CRC-32C u32 LE | codec Footer
 //! trailer  offset of the footer u64 LE
@@ -12,6 +12,7 @@
 //!
 //! ```text
 //! frame    'P' | length u32 LE | codec Preface            once, first
+//!          'L' | length u32 LE | leases (`lease`)      ascending by id, before all records; since version 2
 //!          'R' | meta length u32 LE | value length u32 LE | meta pack | value pack
 //!          'E'                                            once, last
 //! ```
@@ -24,16 +25,17 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use holdfast_env::{DiskFile, Failpoint, Faults};
 use holdfast_mvcc::Head;
-use holdfast_mvcc::types::RecordId;
+use holdfast_mvcc::types::{Lease, LeaseId, RecordId};
 use sha2::{Digest, Sha256};
 
 use crate::codec::{self, Footer, Preface};
 use crate::error::{StorageError, StoreError};
-use crate::limits::{BLOCK_BYTES, DUMP_SYNC_BYTES};
+use crate::lease;
+use crate::limits::{BLOCK_BYTES, DUMP_SYNC_BYTES, LEASE_FRAME_MAX};
 use crate::pack::Run;
 use crate::types::Applied;
 
-const MAGIC: &[u8; 16] = b"HOLDSNAP\x01\0\0\0\0\0\0\0";
+const MAGIC: &[u8; 16] = b"HOLDSNAP\x02\0\0\0\0\0\0\0";
 const NAME: &[u8] = b"HOLDSNAP";
 const VERSION: u8 = MAGIC[NAME.len()];
 const BLOCK_HEADER: usize = 12;
@@ -43,6 +45,8 @@ const BLOCK_HEADER: usize = 12;
 pub(crate) enum Frame {
     /// The state beside the records, and the position.
     Preface(Head, Applied),
+    /// Some leases.
+    Leases(Vec<(LeaseId, Lease)>),
     /// Some records.
     Run(Run),
     /// Nothing follows.
@@ -88,6 +92,17 @@ impl Writer {
         self.content(b"P")?;
         self.content(&length(preface.len()))?;
         self.content(&preface)
+    }
+
+    /// Frames with leases, behind the first one.
+    pub(crate) fn leases(&mut self, leases: &[(LeaseId, Lease)]) -> Result<(), StorageError> {
+        for some in leases.chunks(LEASE_FRAME_MAX) {
+            let frame = lease::frame(some);
+            self.content(b"L")?;
+            self.content(&length(frame.len()))?;
+            self.content(&frame)?;
+        }
+        Ok(())
     }
 
     /// A frame with records.
@@ -189,11 +204,14 @@ impl Reader {
             file.read_exact_at(&mut buffer, at).map_err(StorageError::io(&path, "read"))?;
             Ok::<_, StorageError>(buffer)
         };
-        let start = read(0, MAGIC.len())?;
+        let mut start = read(0, MAGIC.len())?;
         if start.starts_with(NAME) && start[NAME.len()] > VERSION {
             let newer = StoreError::newer("the snapshot", start[NAME.len()], VERSION);
             return Err(StorageError::snapshot(&path, newer));
         }
+        // Version 1 has no leases, and is the same in all else.
+        let is_old = start[NAME.len()] == 1;
+        start[NAME.len()] = if is_old { VERSION } else { start[NAME.len()] };
         if start != MAGIC {
             return Err(bad("not a snapshot"));
         }
@@ -245,7 +263,7 @@ impl Reader {
         if applied != self.applied() {
             return Err(self.bad("preface and footer name different positions"));
         }
-        Ok(Verification { reader: self, records: 0, last: None })
+        Ok(Verification { reader: self, records: 0, last: None, last_lease: None })
     }
 
     /// The next frame. [`Frame::End`] comes only when the whole content matched its digest.
@@ -258,6 +276,11 @@ impl Reader {
                 let preface: Preface = codec::decode(&preface).map_err(|e| self.unreadable(e))?;
                 let (head, applied) = preface.into_parts();
                 Ok(Frame::Preface(head, applied))
+            }
+            b'L' => {
+                let len = self.take_length()?;
+                let leases = self.take(len)?;
+                Ok(Frame::Leases(lease::from_frame(&leases).map_err(|e| self.unreadable(e))?))
             }
             b'R' => {
                 let (meta, value) = (self.take_length()?, self.take_length()?);
@@ -356,6 +379,7 @@ pub(crate) struct Verification {
     reader: Reader,
     records: u64,
     last: Option<RecordId>,
+    last_lease: Option<LeaseId>,
 }
 
 impl Verification {
@@ -371,6 +395,14 @@ impl Verification {
                     }
                     self.last = some.last().map(|record| record.id);
                     self.records += some.len() as u64;
+                }
+                Frame::Leases(leases) => {
+                    let ids: Vec<_> =
+                        self.last_lease.into_iter().chain(leases.iter().map(|(id, _)| *id)).collect();
+                    if self.last.is_some() || !ids.windows(2).all(|pair| pair[0] < pair[1]) {
+                        return Err(reader.bad("the leases are out of order"));
+                    }
+                    self.last_lease = ids.last().copied();
                 }
                 Frame::End if self.records == reader.footer.records => return Ok(true),
                 Frame::End => return Err(reader.bad("the number of records is not the footer's")),

@@ -146,6 +146,10 @@ fn fill(
     let mut writer = Writer::new(generation.stable());
     loop {
         match reader.frame()? {
+            Frame::Leases(leases) => {
+                writer.put_leases(&leases).map_err(store)?;
+                state.restore_leases(leases);
+            }
             Frame::Run(run) => {
                 for meta in metas(&run.meta).map_err(|e| StorageError::snapshot(path, e))? {
                     state.restore(&meta);
@@ -156,7 +160,10 @@ fn fill(
             Frame::Preface(..) => return Err(bad("a second preface")),
         }
     }
-    writer.finish(&head, &applied).map_err(store)?;
+    if state.missing_lease().is_some() {
+        return Err(bad("keys are attached to a lease that is not there"));
+    }
+    writer.finish(&[], &head, &applied).map_err(store)?;
     if let Some(compact_revision) = head.compact_revision {
         generation.stable().set_scrubbed(compact_revision).map_err(store)?;
     }

@@ -64,7 +64,7 @@ fn a_fresh_store_has_no_position() {
 fn what_was_committed_is_read_back() {
     let stable = stable();
     let records: Vec<Record> = (2..300).map(|n| put(n, 0, 500)).collect();
-    stable.commit(&runs_of(&records), &head(299), &applied(7), &Faults::default()).unwrap();
+    stable.commit(&runs_of(&records), &[], &head(299), &applied(7), &Faults::default()).unwrap();
     assert_eq!(stable.position().unwrap(), Some((head(299), applied(7))));
     assert_eq!(all(&stable), records);
     let (_, pack) = stable.value_pack(RecordId::new(Revision::new(150), 0)).unwrap().unwrap();
@@ -79,7 +79,7 @@ fn what_was_committed_is_read_back() {
 fn a_large_value_is_cut_into_pieces_and_many_batches() {
     let stable = stable();
     let records = [put(2, 0, 10), put(3, 0, 3 << 20), put(4, 0, 10)];
-    stable.commit(&runs_of(&records), &head(4), &applied(1), &Faults::default()).unwrap();
+    stable.commit(&runs_of(&records), &[], &head(4), &applied(1), &Faults::default()).unwrap();
     assert_eq!(all(&stable), records);
     let mut page = stable.runs(RecordId::new(Revision::new(3), 0), PageMax::SCRUB).unwrap();
     let large = page.remove(0);
@@ -93,7 +93,7 @@ fn trim_removes_what_an_interrupted_commit_left() {
     for bound in 1..=12 {
         let stable = stable();
         let records: Vec<Record> = (2..=10).flat_map(|n| [put(n, 0, 9000), put(n, 1, 9000)]).collect();
-        stable.commit(&runs_of(&records), &head(10), &applied(1), &Faults::default()).unwrap();
+        stable.commit(&runs_of(&records), &[], &head(10), &applied(1), &Faults::default()).unwrap();
         stable.trim(Revision::new(bound)).unwrap();
         let kept: Vec<Record> = records.into_iter().filter(|r| r.id.revision.get() <= bound).collect();
         assert_eq!(all(&stable), kept, "bound {bound}");
@@ -103,7 +103,7 @@ fn trim_removes_what_an_interrupted_commit_left() {
 #[test]
 fn a_missing_piece_is_damage() {
     let stable = stable();
-    stable.commit(&runs_of(&[put(2, 0, 100_000)]), &head(2), &applied(1), &Faults::default()).unwrap();
+    stable.commit(&runs_of(&[put(2, 0, 100_000)]), &[], &head(2), &applied(1), &Faults::default()).unwrap();
     let mut batch = Batch::default();
     batch.delete(piece_key(PackKind::Value, RecordId::new(Revision::new(2), 0), 1));
     stable.engine.apply(batch).unwrap();
@@ -127,11 +127,11 @@ impl Sabotage for StopMidBatch {
 fn a_commit_that_stops_in_the_middle_keeps_the_position_before() {
     for planted in [None, Some(Fault::PositionApart)] {
         let stable = stable();
-        stable.commit(&runs_of(&[put(2, 0, 10)]), &head(2), &applied(1), &Faults::default()).unwrap();
+        stable.commit(&runs_of(&[put(2, 0, 10)]), &[], &head(2), &applied(1), &Faults::default()).unwrap();
         // Alike as they are they compress: it takes so many for a second batch.
         let many: Vec<Record> = (3..800).map(|revision| put(revision, 0, 10_000)).collect();
         let faults = Faults::new(Arc::new(StopMidBatch(planted)));
-        let commit = || stable.commit(&runs_of(&many), &head(799), &applied(800), &faults);
+        let commit = || stable.commit(&runs_of(&many), &[], &head(799), &applied(800), &faults);
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(commit)).expect_err("it is stopped");
         let (head, applied_now) = stable.position().unwrap().unwrap();
         if planted.is_none() {
@@ -175,4 +175,54 @@ fn a_packed_pack_that_is_not_whole_is_damage() {
     let mut other = stored;
     other[1] += 1;
     assert!(matches!(unpack(&other[1..]), Err(StoreError::Damaged(_))), "the length is another");
+}
+
+fn leases(stable: &Stable) -> Vec<(LeaseId, Lease)> {
+    let mut all = Vec::new();
+    stable
+        .each_lease(|some| {
+            all.extend_from_slice(some);
+            Ok::<_, StoreError>(())
+        })
+        .unwrap();
+    all
+}
+
+fn granted(id: i64, granted_seconds: u64) -> LeaseChange {
+    LeaseChange { id: LeaseId(id), lease: Some(Lease { granted_seconds, remaining_seconds: None }) }
+}
+
+#[test]
+fn leases_come_back_in_the_order_of_their_ids() {
+    let stable = stable();
+    let changes = [granted(3, 7), granted(-3, 8), granted(i64::MAX, 1), granted(i64::MIN, 2)];
+    stable.commit(&[], &changes, &head(1), &applied(1), &Faults::default()).unwrap();
+    let ids: Vec<i64> = leases(&stable).iter().map(|(id, _)| id.0).collect();
+    assert_eq!(ids, [i64::MIN, -3, 3, i64::MAX]);
+    let changes = [LeaseChange { id: LeaseId(3), lease: None }, granted(-3, 9)];
+    stable.commit(&[], &changes, &head(1), &applied(2), &Faults::default()).unwrap();
+    let seconds: Vec<u64> = leases(&stable).iter().map(|(_, lease)| lease.granted_seconds).collect();
+    assert_eq!(seconds, [2, 9, 1]);
+}
+
+/// A crash at any of these points leaves what was before: an entry that is replayed must find the lease as it was.
+#[test]
+fn leases_change_with_the_position_alone() {
+    struct Look(Stable, parking_lot::Mutex<Vec<usize>>);
+    impl holdfast_env::Sabotage for Look {
+        fn hit(&self, _: Failpoint) {
+            self.1.lock().push(leases(&self.0).len());
+        }
+        fn is_planted(&self, _: Fault) -> bool {
+            false
+        }
+    }
+    let stable = stable();
+    let look = Arc::new(Look(stable.clone(), parking_lot::Mutex::default()));
+    let many: Vec<Record> = (2..800).map(|n| put(n, 0, 10_000)).collect();
+    let changes: Vec<LeaseChange> = (1..).map(|id| granted(id, 5)).take(COMMIT_LEASES_MAX).collect();
+    stable.commit(&runs_of(&many), &changes, &head(799), &applied(1), &Faults::new(look.clone())).unwrap();
+    assert_eq!(leases(&stable).len(), COMMIT_LEASES_MAX);
+    let seen = look.1.lock();
+    assert!(seen.len() > 1 && seen.iter().all(|count| *count == 0), "{seen:?}");
 }

@@ -82,10 +82,16 @@ pub(super) const CONSENSUS: Section = Section {
             .without_effect(There("lets 3.4 run on the data of 3.5"), Here("there are no downgrades"))
             .silent(&["false"]),
         flag("experimental-enable-lease-checkpoint", Switch, "false")
-            .without_effect(There("replicates what is left of leases"), Here("leases are not there yet"))
+            .without_effect(
+                There("replicates what is left of leases"),
+                Here("a new leader gives leases all of their time again"),
+            )
             .silent(&["false"]),
         flag("experimental-enable-lease-checkpoint-persist", Switch, "false")
-            .without_effect(There("keeps what is left of leases"), Here("leases are not there yet"))
+            .without_effect(
+                There("keeps what is left of leases"),
+                Here("a new leader gives leases all of their time again"),
+            )
             .silent(&["false"]),
     ],
 };

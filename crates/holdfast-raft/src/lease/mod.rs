@@ -1,0 +1,68 @@
+//! The lives of leases: deadlines with the leader, ends that are proposed in its term, keep-alives that are answered by
+//! who certainly leads.
+//!
+//! # What keeps a lease from ending early
+//! 1. A keep-alive is answered by the leader of one term, after a quorum has confirmed in a round that began behind the
+//!    keep-alive that it leads. A leader that was stopped, or cut off, answers none.
+//! 2. A new leader counts every lease from the moment it leads: that is behind each confirmation of those before it.
+//! 3. A proposal to end leases carries the term it was made in, never leaves the member that made it, and is refused when
+//!    it is applied in another term. So it was the leader that answers the keep-alives who judged, or nobody.
+//! 4. Once the end of a lease is proposed its keep-alives wait for the outcome.
+//!
+//! Leases may live longer than they were granted for, by the time without a leader and one election timeout for each new
+//! one. Nothing notes how much time they have left ([`LeaseCheckpoint`] is understood and not proposed): a new leader gives
+//! all of it, as etcd does by default.
+//!
+//! [`LeaseCheckpoint`]: holdfast_mvcc::command::LeaseCheckpoint
+
+mod asking;
+mod deadlines;
+mod lessor;
+
+use std::sync::atomic::AtomicU64;
+
+use holdfast_env::Monotonic;
+use holdfast_storage::Storage;
+use parking_lot::Mutex;
+
+use deadlines::Deadlines;
+
+pub(crate) use asking::{Asker, Question, refusal};
+pub(crate) use lessor::Lessor;
+
+/// How much time a lease has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseLeft {
+    /// What is left of it; zero when its end is being decided.
+    pub left: std::time::Duration,
+    /// What was granted, in seconds.
+    pub granted_seconds: u64,
+}
+
+/// The leases of this member, while it leads.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    /// Written by the lessor, and by who keeps leases alive.
+    reign: Mutex<Option<Reign>>,
+    /// Leases whose end this member has proposed, since its start.
+    pub(crate) expired: AtomicU64,
+    /// Keep-alives that this member has granted, since its start.
+    pub(crate) renewed: AtomicU64,
+}
+
+/// The time in which this member leads.
+#[derive(Debug)]
+struct Reign {
+    term: u64,
+    deadlines: Deadlines,
+}
+
+impl Reign {
+    /// Takes in what happened to leases since the last time.
+    fn catch_up(&mut self, storage: &Storage, now: Monotonic) {
+        match storage.take_lease_changes() {
+            Some(changes) => changes.into_iter().for_each(|change| self.deadlines.apply(now, change)),
+            None => self.deadlines.follow_anew(now, storage.follow_leases()),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The Lease service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::stream::{Stream, StreamExt};
+use holdfast_mvcc::command::{Command, LeaseGrant, Refusal};
+use holdfast_mvcc::types::LeaseId;
+use holdfast_proto::codec::aside;
+use holdfast_proto::etcdserverpb as pb;
+use holdfast_storage::Answer;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::codec::response::signed;
+use crate::frontend::{Call, Frontend, Service};
+use crate::limits;
+use crate::metrics::RequestKind;
+use crate::status::Failure;
+
+/// Serves [`pb::lease_server::Lease`].
+pub struct LeaseService {
+    frontend: Arc<Frontend>,
+}
+
+/// The answers of a keep-alive stream.
+pub type KeptAlive = Pin<Box<dyn Stream<Item = Result<pb::LeaseKeepAliveResponse, Status>> + Send>>;
+
+impl LeaseService {
+    /// Serves through `frontend`.
+    pub fn new(frontend: Arc<Frontend>) -> Self {
+        Self { frontend }
+    }
+
+    async fn do_grant(
+        &self,
+        inner: pb::LeaseGrantRequest,
+        call: Call,
+    ) -> Result<pb::LeaseGrantResponse, Failure> {
+        if inner.ttl > limits::LEASE_SECONDS_MAX {
+            return Err(Failure::LeaseTooLong);
+        }
+        let ttl_seconds = u64::try_from(inner.ttl).unwrap_or(0).max(self.frontend.lease_seconds_min);
+        let mut chosen = inner.id;
+        loop {
+            if inner.id == 0 {
+                chosen = self.new_id();
+            }
+            let command = Command::LeaseGrant(LeaseGrant { id: LeaseId(chosen), ttl_seconds });
+            let Answer { outcome, .. } = self.frontend.propose(command, call).await?;
+            match outcome.response {
+                // One in 2^63, as long as there are few leases.
+                Err(Refusal::LeaseExists { .. }) if inner.id == 0 => {}
+                Err(refusal) => return Err(refusal.into()),
+                Ok(_) => {
+                    let header = self.frontend.header(outcome.revision);
+                    return Ok(pb::LeaseGrantResponse {
+                        header: Some(header),
+                        id: chosen,
+                        ttl: signed(ttl_seconds),
+                        error: String::new(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Positive, and not 0.
+    fn new_id(&self) -> i64 {
+        i64::try_from(self.frontend.rng.next_u64() >> 1).unwrap_or(i64::MAX).max(1)
+    }
+
+    async fn do_revoke(
+        &self,
+        inner: pb::LeaseRevokeRequest,
+        call: Call,
+    ) -> Result<pb::LeaseRevokeResponse, Failure> {
+        let Answer { outcome, .. } =
+            self.frontend.propose(Command::LeaseRevoke(LeaseId(inner.id)), call).await?;
+        outcome.response?;
+        Ok(pb::LeaseRevokeResponse { header: Some(self.frontend.header(outcome.revision)) })
+    }
+
+    async fn do_time_to_live(
+        &self,
+        inner: pb::LeaseTimeToLiveRequest,
+        call: Call,
+    ) -> Result<pb::LeaseTimeToLiveResponse, Failure> {
+        let id = LeaseId(inner.id);
+        let left = self.frontend.lease_left(id, call).await?;
+        let header = Some(self.frontend.header(self.frontend.current_revision()));
+        let Some(left) = left else {
+            return Ok(pb::LeaseTimeToLiveResponse { header, id: inner.id, ttl: -1, ..Default::default() });
+        };
+        let keys = if inner.keys { aside(|| self.frontend.storage.lease_keys(id)) } else { Vec::new() };
+        Ok(pb::LeaseTimeToLiveResponse {
+            header,
+            id: inner.id,
+            ttl: signed(left.left.as_secs()),
+            granted_ttl: signed(left.granted_seconds),
+            keys,
+        })
+    }
+
+    async fn do_leases(&self, call: Call) -> Result<pb::LeaseLeasesResponse, Failure> {
+        self.frontend.linearize(call).await?;
+        let header = self.frontend.header(self.frontend.current_revision());
+        let leases = aside(|| {
+            let ids = self.frontend.storage.lease_ids().into_iter();
+            ids.map(|id| pb::LeaseStatus { id: id.0 }).collect()
+        });
+        Ok(pb::LeaseLeasesResponse { header: Some(header), leases })
+    }
+
+    fn finish<T>(
+        &self,
+        kind: RequestKind,
+        call: Call,
+        result: Result<T, Failure>,
+    ) -> Result<Response<T>, Status> {
+        self.frontend.observe(kind, call, result.is_ok());
+        Ok(Response::new(result?))
+    }
+}
+
+/// Answers one keep-alive. The header is of before.
+async fn keep_alive(
+    frontend: Arc<Frontend>,
+    request: Result<pb::LeaseKeepAliveRequest, Status>,
+) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    let id = request?.id;
+    let header = Some(frontend.header(frontend.current_revision()));
+    let kept = frontend.keep_alive(LeaseId(id), frontend.internal_call()).await?;
+    Ok(pb::LeaseKeepAliveResponse { header, id, ttl: kept.map_or(0, signed) })
+}
+
+#[tonic::async_trait]
+impl pb::lease_server::Lease for LeaseService {
+    type LeaseKeepAliveStream = KeptAlive;
+
+    #[tracing::instrument(name = "lease_grant", level = "debug", skip_all)]
+    async fn lease_grant(
+        &self,
+        request: Request<pb::LeaseGrantRequest>,
+    ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
+        let result = self.do_grant(request.into_inner(), call).await;
+        self.finish(RequestKind::LeaseGrant, call, result)
+    }
+
+    #[tracing::instrument(name = "lease_revoke", level = "debug", skip_all)]
+    async fn lease_revoke(
+        &self,
+        request: Request<pb::LeaseRevokeRequest>,
+    ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
+        let result = self.do_revoke(request.into_inner(), call).await;
+        self.finish(RequestKind::LeaseRevoke, call, result)
+    }
+
+    /// One answer for each request, in their order; many are under way at once, so that a stream with many leases shares
+    /// confirmations. Ends with the first failure, and when the member stops.
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
+    ) -> Result<Response<KeptAlive>, Status> {
+        self.frontend.admit(request.metadata(), Service::Voters)?;
+        let frontend = Arc::clone(&self.frontend);
+        let answers = request
+            .into_inner()
+            .map(move |request| keep_alive(Arc::clone(&frontend), request))
+            .buffered(limits::KEEP_ALIVES_IN_FLIGHT);
+        let stopping = self.frontend.stop.clone();
+        let ended = futures::stream::once(async { Err(Failure::Stopped.into()) });
+        let stream = answers.take_until(async move { stopping.cancelled().await });
+        let stop = self.frontend.stop.clone();
+        // Whoever ends the stream itself is told nothing.
+        let told = ended.filter(move |_| std::future::ready(stop.is_cancelled()));
+        Ok(Response::new(Box::pin(stream.chain(told))))
+    }
+
+    #[tracing::instrument(name = "lease_time_to_live", level = "debug", skip_all)]
+    async fn lease_time_to_live(
+        &self,
+        request: Request<pb::LeaseTimeToLiveRequest>,
+    ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let answered = self.do_time_to_live(request.into_inner(), call).await?;
+        Ok(Response::new(answered))
+    }
+
+    #[tracing::instrument(name = "lease_leases", level = "debug", skip_all)]
+    async fn lease_leases(
+        &self,
+        request: Request<pb::LeaseLeasesRequest>,
+    ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        Ok(Response::new(self.do_leases(call).await?))
+    }
+}
