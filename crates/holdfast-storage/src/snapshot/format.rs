@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 use crate::codec::{self, Footer, Preface};
 use crate::error::{StorageError, StoreError};
 use crate::lease;
-use crate::limits::{BLOCK_BYTES, DUMP_SYNC_BYTES, LEASE_FRAME_MAX};
+use crate::limits::{BLOCK_BYTES, LEASE_FRAME_MAX, SNAPSHOT_SYNC_BYTES};
 use crate::pack::Run;
 use crate::types::Applied;
 
@@ -170,7 +170,7 @@ impl Writer {
         self.file.write_all_at(bytes, self.offset).map_err(StorageError::io(&self.path, "write"))?;
         self.offset += bytes.len() as u64;
         // In small parts: the log's own writes wait behind what the disk has been given at once.
-        if self.offset - self.synced >= DUMP_SYNC_BYTES {
+        if self.offset - self.synced >= SNAPSHOT_SYNC_BYTES {
             self.file.sync_data().map_err(StorageError::io(&self.path, "sync"))?;
             self.synced = self.offset;
         }

@@ -11,6 +11,7 @@ use super::format::{Frame, Reader};
 use super::store::SnapshotStore;
 use crate::error::{StorageError, StoreError};
 use crate::generation::{Generation, Generations};
+use crate::limits::{FLUSH_BYTES, SNAPSHOT_SYNC_BYTES};
 use crate::pack::metas;
 use crate::pipeline::shared::Shared;
 use crate::stable::Writer;
@@ -34,6 +35,8 @@ pub struct IncomingSnapshot {
     file: Option<Box<dyn DiskFile>>,
     path: PathBuf,
     offset: u64,
+    /// How much of it is durable.
+    synced: u64,
     /// Set when all that was written so far has been verified.
     verified: Option<Snapshot>,
 }
@@ -50,7 +53,7 @@ impl std::fmt::Debug for IncomingSnapshot {
 impl IncomingSnapshot {
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, StorageError> {
         let (file, path) = shared.snapshots.create_tmp("recv")?;
-        Ok(Self { shared, file: Some(file), path, offset: 0, verified: None })
+        Ok(Self { shared, file: Some(file), path, offset: 0, synced: 0, verified: None })
     }
 
     /// Writes the next bytes, in order.
@@ -58,6 +61,10 @@ impl IncomingSnapshot {
         let file = self.file.as_ref().expect("the file is there until the install");
         file.write_all_at(chunk, self.offset).map_err(StorageError::io(&self.path, "write"))?;
         self.offset += chunk.len() as u64;
+        if self.offset - self.synced >= SNAPSHOT_SYNC_BYTES {
+            file.sync_data().map_err(StorageError::io(&self.path, "sync"))?;
+            self.synced = self.offset;
+        }
         self.verified = None;
         self.shared.env.faults.hit(Failpoint::InstallRecv);
         Ok(())
@@ -144,6 +151,7 @@ fn fill(
     };
     let mut state = State::with_head(head.clone());
     let mut writer = Writer::new(generation.stable());
+    let mut unflushed = 0;
     loop {
         match reader.frame()? {
             Frame::Leases(leases) => {
@@ -155,6 +163,11 @@ fn fill(
                     state.restore(&meta);
                 }
                 writer.put_run(&run).map_err(store)?;
+                unflushed += run.bytes();
+                if unflushed >= FLUSH_BYTES {
+                    generation.stable().flush().map_err(store)?;
+                    unflushed = 0;
+                }
             }
             Frame::End => break,
             Frame::Preface(..) => return Err(bad("a second preface")),
