@@ -213,7 +213,8 @@ impl Run {
     async fn write(&mut self, count: u64, bytes: u64) {
         let mut commands = Vec::new();
         for _ in 0..count {
-            commands.push(if self.dice.one_in(6) { self.lease_command() } else { self.command(bytes) });
+            // Seldom: they are small, and a dump is to have much written under it.
+            commands.push(if self.dice.one_in(40) { self.lease_command() } else { self.command(bytes) });
             let mut model = self.model.write().unwrap();
             let leases = model.leases.clone();
             model.leases_at.push(leases);
