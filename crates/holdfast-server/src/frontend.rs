@@ -15,6 +15,7 @@ use holdfast_storage::{Answer, DispatcherState, ReadError, Storage, Visible};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
+use tonic::{Response, Status};
 
 use crate::codec::response::signed;
 use crate::config::RequestLimits;
@@ -348,9 +349,15 @@ impl Frontend {
         self.storage.visible().borrow().revision
     }
 
-    /// Notes a finished request.
-    pub fn observe(&self, kind: RequestKind, call: Call, succeeded: bool) {
-        self.metrics.observe_request(kind, succeeded, self.clock.now().since(call.began));
+    /// Notes a finished request, and answers it.
+    pub fn answer<T>(
+        &self,
+        kind: RequestKind,
+        call: Call,
+        result: Result<T, Failure>,
+    ) -> Result<Response<T>, Status> {
+        self.metrics.observe_request(kind, result.is_ok(), self.clock.now().since(call.began));
+        Ok(Response::new(result?))
     }
 
     /// True once the member has applied what was committed when it started, and until it stops.

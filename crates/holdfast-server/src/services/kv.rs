@@ -116,16 +116,6 @@ impl KvService {
         }
         Ok(pb::CompactionResponse { header: Some(self.frontend.header(answered.revision)) })
     }
-
-    fn finish<T>(
-        &self,
-        kind: RequestKind,
-        call: Call,
-        result: Result<T, Failure>,
-    ) -> Result<Response<T>, Status> {
-        self.frontend.observe(kind, call, result.is_ok());
-        Ok(Response::new(result?))
-    }
 }
 
 #[tonic::async_trait]
@@ -137,7 +127,7 @@ impl pb::kv_server::Kv for KvService {
         let service = if request.get_ref().serializable { Service::Everyone } else { Service::Voters };
         let call = self.frontend.admit_data(request.metadata(), service)?;
         let result = self.do_range(request.into_inner(), call).await;
-        self.finish(RequestKind::Range, call, result)
+        self.frontend.answer(RequestKind::Range, call, result)
     }
 
     async fn range_stream(
@@ -151,7 +141,7 @@ impl pb::kv_server::Kv for KvService {
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
         let result = self.do_put(request.into_inner(), call).await;
-        self.finish(RequestKind::Put, call, result)
+        self.frontend.answer(RequestKind::Put, call, result)
     }
 
     #[tracing::instrument(name = "delete_range", level = "debug", skip_all)]
@@ -161,14 +151,14 @@ impl pb::kv_server::Kv for KvService {
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
         let result = self.do_delete_range(request.into_inner(), call).await;
-        self.finish(RequestKind::DeleteRange, call, result)
+        self.frontend.answer(RequestKind::DeleteRange, call, result)
     }
 
     #[tracing::instrument(name = "txn", level = "debug", skip_all)]
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
         let result = self.do_txn(request.into_inner(), call).await;
-        self.finish(RequestKind::Txn, call, result)
+        self.frontend.answer(RequestKind::Txn, call, result)
     }
 
     #[tracing::instrument(name = "compact", level = "debug", skip_all)]
@@ -178,6 +168,6 @@ impl pb::kv_server::Kv for KvService {
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
         let result = self.do_compact(request.into_inner(), call).await;
-        self.finish(RequestKind::Compact, call, result)
+        self.frontend.answer(RequestKind::Compact, call, result)
     }
 }

@@ -110,16 +110,6 @@ impl LeaseService {
         });
         Ok(pb::LeaseLeasesResponse { header: Some(header), leases })
     }
-
-    fn finish<T>(
-        &self,
-        kind: RequestKind,
-        call: Call,
-        result: Result<T, Failure>,
-    ) -> Result<Response<T>, Status> {
-        self.frontend.observe(kind, call, result.is_ok());
-        Ok(Response::new(result?))
-    }
 }
 
 /// Answers one keep-alive. The header is of before.
@@ -144,7 +134,7 @@ impl pb::lease_server::Lease for LeaseService {
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
         let result = self.do_grant(request.into_inner(), call).await;
-        self.finish(RequestKind::LeaseGrant, call, result)
+        self.frontend.answer(RequestKind::LeaseGrant, call, result)
     }
 
     #[tracing::instrument(name = "lease_revoke", level = "debug", skip_all)]
@@ -154,7 +144,7 @@ impl pb::lease_server::Lease for LeaseService {
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
         let result = self.do_revoke(request.into_inner(), call).await;
-        self.finish(RequestKind::LeaseRevoke, call, result)
+        self.frontend.answer(RequestKind::LeaseRevoke, call, result)
     }
 
     /// One answer for each request, in their order; many are under way at once, so that a stream with many leases shares
