@@ -13,6 +13,9 @@ use direct::DirectFile;
 
 mod direct;
 
+/// What the system's cache reads and writes at once.
+pub const PAGE_BYTES: u64 = 4096;
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
@@ -63,6 +66,11 @@ pub trait DiskFile: Send + Sync {
     fn write_durably_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(data, offset)?;
         self.sync_data()
+    }
+    /// What a durable write should begin and end at a multiple of: then nothing has to be read for it. A power of two,
+    /// at most [`PAGE_BYTES`]; may change from one write to the next.
+    fn write_unit_bytes(&self) -> u64 {
+        PAGE_BYTES
     }
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
@@ -175,6 +183,16 @@ impl Disk for RealDisk {
     }
 }
 
+impl RealFile {
+    /// The way past the cache, where there is one.
+    fn direct(&self) -> Option<&DirectFile> {
+        if !self.may_write {
+            return None;
+        }
+        self.direct.get_or_init(|| DirectFile::open(&self.file)).as_ref()
+    }
+}
+
 impl DiskFile for RealFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         std::os::unix::fs::FileExt::read_exact_at(&self.file, buffer, offset)
@@ -185,15 +203,18 @@ impl DiskFile for RealFile {
     }
 
     fn write_durably_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        if self.may_write
-            && DirectFile::takes(data, offset)
-            && let Some(direct) = self.direct.get_or_init(|| DirectFile::open(&self.file))
+        if let Some(direct) = self.direct()
+            && direct.takes(data, offset)
             && direct.write_durably_at(data, offset)?
         {
             return Ok(());
         }
         self.write_all_at(data, offset)?;
         self.sync_data()
+    }
+
+    fn write_unit_bytes(&self) -> u64 {
+        self.direct().map_or(PAGE_BYTES, DirectFile::unit_bytes)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -50,8 +50,9 @@
 //! ```
 //!
 //! The first record of each segment is a head: the vote and the positions survive the segments before it, and a start
-//! needs only the heads and the last segment. A write is padded with zeros to whole blocks of 4 KiB, which the next
-//! write overwrites, so the kernel never reads a block in order to write it. It never crosses segments and follows
+//! needs only the heads and the last segment. A write is padded with zeros to what the disk writes at once (a sector of
+//! 512 bytes past the system's cache, where the file system takes that, and a page of 4 KiB through it), and the next
+//! write begins by writing that part again: the kernel never reads a block in order to write it. It never crosses segments and follows
 //! only after the one before it is durable: so an intact record proves that all bytes before the beginning of *its*
 //! write had been durable. Damage in front of that point is refused; damage behind it is a torn write and is cut.
 //! The tag keeps a value that a client wrote, and that a recycled file still holds, from passing for a record.

@@ -17,7 +17,7 @@ pub struct LogStats {
     /// How many took at most 1 ms, 2 ms, 4 ms … 8.192 s ([`LogStats::bucket_bound`]), then how many took longer.
     /// Each fsync counts in one bucket only.
     pub fsync_buckets: [u64; FSYNC_BUCKETS + 1],
-    /// Bytes written to segments, whole blocks counted.
+    /// Bytes written to segments, with what pads them and what was written again.
     pub written_bytes: u64,
     /// Entries written.
     pub entries: u64,

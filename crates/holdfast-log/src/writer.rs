@@ -103,7 +103,8 @@ impl Tail {
         self.staged.push((offset, staged));
     }
 
-    /// Writes the batch, padded with zeros to whole blocks, and makes it durable. Returns how many bytes were written.
+    /// Writes the batch, padded with zeros to what the disk writes at once, and makes it durable. Returns how many bytes
+    /// were written.
     pub(crate) fn write_durably(&mut self) -> Result<u64, LogError> {
         self.write_with("write durably", |file, bytes, at| file.write_durably_at(bytes, at))
     }
@@ -118,11 +119,15 @@ impl Tail {
         what: &'static str,
         write: impl FnOnce(&dyn DiskFile, &[u8], u64) -> io::Result<()>,
     ) -> Result<u64, LogError> {
-        let used = self.buffer.len();
-        self.buffer.resize(used.next_multiple_of(to_usize(BLOCK_BYTES)), 0);
         let SegmentFile { file, path, .. } = &*self.file;
-        write(&**file, &self.buffer, self.buffer_start).map_err(LogError::io(path, what))?;
-        let written = self.buffer.len() as u64;
+        let unit = to_usize(file.write_unit_bytes());
+        let used = self.buffer.len();
+        self.buffer.resize(used.next_multiple_of(unit), 0);
+        // What lies before it in its block is durable already.
+        let from = to_usize(self.batch_start - self.buffer_start) / unit * unit;
+        let bytes = &self.buffer[from..];
+        write(&**file, bytes, self.buffer_start + from as u64).map_err(LogError::io(path, what))?;
+        let written = bytes.len() as u64;
         self.buffer.truncate(used);
         Ok(written)
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use holdfast_env::{Disk, DiskFile, DiskLock, OpenMode};
 use image::{Image, InodeId};
-pub use image::{PAGE_BYTES, SECTORS_PER_PAGE, Unit};
+pub use image::{PAGE_BYTES, SECTOR_BYTES, SECTORS_PER_PAGE, Unit};
 use parking_lot::{Mutex, MutexGuard};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -451,6 +451,10 @@ impl DiskFile for SimFile {
         state.check_space(self.inode, offset + data.len() as u64)?;
         *state.writes.entry(self.inode).or_default() += 1;
         state.change(|image| image.write(self.inode, data, offset))
+    }
+
+    fn write_unit_bytes(&self) -> u64 {
+        SECTOR_BYTES as u64
     }
 
     fn len(&self) -> io::Result<u64> {

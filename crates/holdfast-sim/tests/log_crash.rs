@@ -16,7 +16,7 @@ use holdfast_env::{
     Term,
 };
 use holdfast_log::{Durable, Entry, Log, LogConfig, LogError};
-use holdfast_sim::disk::{Fate, Lie, SimDisk, Unit};
+use holdfast_sim::disk::{Fate, Lie, SECTOR_BYTES, SimDisk, Unit};
 use holdfast_sim::world::{self, SimClock, SimRng, SimSpawn};
 use script::{Act, Script};
 use tokio::sync::mpsc;
@@ -329,6 +329,23 @@ fn what_a_torn_write_left_behind_never_comes_back() {
         assert_eq!(durable.load(Ordering::SeqCst), 1);
         let left = look(&disk.survivors(|_| Fate::Lost)).unwrap();
         assert_eq!(left.state().last, Some(entry(0, 0).id), "entry 1 was never acknowledged and was cut");
+    });
+}
+
+// What is padded, and what is written again, is a part of a sector and not of a page.
+#[test]
+fn a_write_takes_no_more_than_its_sectors() {
+    world::run(async {
+        let disk = SimDisk::new(0);
+        let log = Log::open(&env(&disk, Arc::new(SimSpawn::default())), config()).unwrap();
+        settle(&log).await;
+        for number in 0..20 {
+            let before = log.stats().written_bytes;
+            log.append(vec![entry(number, 100)], count(&Arc::default())).unwrap();
+            settle(&log).await;
+            let written = log.stats().written_bytes - before;
+            assert!(written <= 2 * SECTOR_BYTES as u64, "entry {number} took {written} bytes");
+        }
     });
 }
 

@@ -11,10 +11,15 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
-/// What address, offset and length must be multiples of: no disk in use has larger blocks.
+use super::PAGE_BYTES;
+
+/// What the address must be a multiple of: no disk in use asks for more.
 const ALIGNMENT: usize = 4096;
+
+/// The smallest unit of a disk. Some file systems take less; a disk does not.
+const SECTOR_BYTES: u64 = 512;
 
 /// Larger writes go through the cache: they are copied here, and what is saved is the same for every size.
 const BYTES_MAX: usize = 256 << 10;
@@ -23,6 +28,8 @@ const BYTES_MAX: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct DirectFile {
     file: File,
+    /// What offset and length must be multiples of.
+    unit_bytes: u64,
     /// Where what is written is aligned; as large as the largest write so far, and a block.
     scratch: Mutex<Vec<u8>>,
     refused: AtomicBool,
@@ -30,11 +37,16 @@ pub(super) struct DirectFile {
 
 impl DirectFile {
     /// True for writes that may go this way.
-    pub(super) fn takes(data: &[u8], offset: u64) -> bool {
+    pub(super) fn takes(&self, data: &[u8], offset: u64) -> bool {
         !data.is_empty()
             && data.len() <= BYTES_MAX
-            && data.len().is_multiple_of(ALIGNMENT)
-            && offset.is_multiple_of(ALIGNMENT as u64)
+            && (data.len() as u64).is_multiple_of(self.unit_bytes)
+            && offset.is_multiple_of(self.unit_bytes)
+    }
+
+    /// What offset and length of a write must be multiples of; that of the cache once writes were refused.
+    pub(super) fn unit_bytes(&self) -> u64 {
+        if self.refused.load(Ordering::Relaxed) { PAGE_BYTES } else { self.unit_bytes }
     }
 
     /// The same file, wherever its name may be by now; nothing when the file system has no such writes.
@@ -43,7 +55,10 @@ impl DirectFile {
         let flags = i32::try_from(flags.bits()).ok()?;
         let same = format!("/proc/self/fd/{}", file.as_raw_fd());
         match OpenOptions::new().write(true).custom_flags(flags).open(same) {
-            Ok(file) => Some(Self { file, scratch: Mutex::default(), refused: AtomicBool::new(false) }),
+            Ok(file) => {
+                let unit_bytes = unit_bytes(&file)?;
+                Some(Self { file, unit_bytes, scratch: Mutex::default(), refused: AtomicBool::new(false) })
+            }
             Err(error) => {
                 tracing::debug!(%error, "no direct writes here");
                 None
@@ -77,6 +92,22 @@ impl DirectFile {
     }
 }
 
+/// What the file system says that direct writes must be multiples of; nothing when it takes none, and a whole page when
+/// it does not say, as before Linux 6.1.
+fn unit_bytes(file: &File) -> Option<u64> {
+    let Ok(stat) = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) else {
+        return Some(PAGE_BYTES);
+    };
+    if stat.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
+        return Some(PAGE_BYTES);
+    }
+    match u64::from(stat.stx_dio_offset_align).max(SECTOR_BYTES) {
+        _ if stat.stx_dio_offset_align == 0 => None,
+        unit if unit <= PAGE_BYTES && unit.is_power_of_two() => Some(unit),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +128,8 @@ mod tests {
             (ALIGNMENT / 2, ALIGNMENT, 5),
             (ALIGNMENT, 100, 6),
             (8 * ALIGNMENT, 2 * ALIGNMENT, 7),
+            (ALIGNMENT + 512, 512, 8),
+            (8 * ALIGNMENT - 512, 1024, 9),
         ];
         for (offset, bytes, with) in writes {
             file.write_durably_at(&vec![with; bytes], offset as u64).unwrap();

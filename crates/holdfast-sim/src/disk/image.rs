@@ -11,7 +11,8 @@ use super::Fate;
 pub const PAGE_BYTES: usize = 4096;
 /// How many sectors a page has; each is written whole or not at all.
 pub const SECTORS_PER_PAGE: usize = 8;
-const SECTOR_BYTES: usize = PAGE_BYTES / SECTORS_PER_PAGE;
+/// A sector's length in bytes.
+pub const SECTOR_BYTES: usize = PAGE_BYTES / SECTORS_PER_PAGE;
 
 /// A file, whatever its name.
 pub(super) type InodeId = u64;
