@@ -1,7 +1,8 @@
 //! Where loops run: as tasks of the runtime, or on a thread of their own.
 //!
 //! A loop is a future in both cases. One that blocks on a disk is *dedicated*: in production it gets a named
-//! thread, in simulation it is one more task of the single thread and so can be stepped.
+//! thread, in simulation it is one more task of the single thread and so can be stepped. Work that is long and that no
+//! client waits for is *background*: a thread that gives way to the others when CPUs are scarce.
 
 use crate::BoxFuture;
 
@@ -11,6 +12,11 @@ pub trait Spawn: Send + Sync + 'static {
     fn task(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle;
     /// Runs `future` on a thread of its own, where it may block on files.
     fn dedicated(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle;
+    /// As `dedicated`, for long work that no client waits for: on a machine whose CPUs are all busy it gets a small share.
+    /// It must hold no lock that others wait for.
+    fn background(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        self.dedicated(name, future)
+    }
     /// Stops the member at once because it can no longer keep its promises (a failed log write, a broken invariant).
     /// The real one does not return; a simulated one marks the member as crashed, and the caller must then end its
     /// loop without answering anything.
@@ -54,6 +60,10 @@ impl RealSpawn {
     }
 }
 
+/// By how much the niceness of a background thread is higher: about a tenth of the weight of another thread. It is not
+/// the highest there is, so that a machine that is always busy does not keep such work from ending.
+const BACKGROUND_NICENESS: i32 = 10;
+
 /// How long a thread name may be on Linux, without the closing zero.
 const THREAD_NAME_BYTES_MAX: usize = 15;
 
@@ -68,11 +78,39 @@ impl Spawn for RealSpawn {
     }
 
     fn dedicated(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        self.thread(name, future, Weight::Usual)
+    }
+
+    fn background(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
+        self.thread(name, future, Weight::Low)
+    }
+
+    fn halt(&self, reason: &str) {
+        tracing::error!(reason, "the member stops because it can no longer keep its promises");
+        std::process::abort();
+    }
+}
+
+/// How much of a scarce CPU a thread gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    Usual,
+    Low,
+}
+
+impl RealSpawn {
+    fn thread(&self, name: &str, future: BoxFuture<'static, ()>, weight: Weight) -> TaskHandle {
         let (end, ended) = tokio::sync::oneshot::channel();
         let short: String = name.chars().take(THREAD_NAME_BYTES_MAX).collect();
         let runtime = self.runtime.clone();
         let started = std::thread::Builder::new().name(short).spawn(move || {
             let _end = end;
+            if weight == Weight::Low {
+                // On Linux it is the calling thread's alone. Being nicer is always allowed.
+                if let Err(error) = rustix::process::nice(BACKGROUND_NICENESS) {
+                    tracing::debug!(%error, "a background thread has the weight of the others");
+                }
+            }
             let _runtime = runtime.enter();
             futures::executor::block_on(future);
         });
@@ -82,10 +120,5 @@ impl Spawn for RealSpawn {
             std::process::abort();
         }
         TaskHandle::new(name, ended)
-    }
-
-    fn halt(&self, reason: &str) {
-        tracing::error!(reason, "the member stops because it can no longer keep its promises");
-        std::process::abort();
     }
 }

@@ -84,6 +84,11 @@ async fn loops_run_as_tasks_and_on_threads_and_their_end_is_seen() {
     assert_eq!((task.name(), dedicated.name()), ("a-task", "a-thread"));
     task.join().await;
     dedicated.join().await;
+    let (told, niceness) = tokio::sync::oneshot::channel();
+    let look = async move { told.send(rustix::process::getpriority_process(None)).unwrap() };
+    spawn.background("a-slow-thread", Box::pin(look)).join().await;
+    let ours = rustix::process::getpriority_process(None).unwrap();
+    assert!(niceness.await.unwrap().unwrap() > ours, "it gives way, and nobody else does");
     assert!(clock.now().since(start) >= Duration::from_millis(5));
     assert!(clock.wall().0 > 1_700_000_000_000);
     assert_ne!(OsRng.next_u64(), OsRng.next_u64());

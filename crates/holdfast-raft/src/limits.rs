@@ -93,6 +93,13 @@ pub(crate) const DUMP_AGAIN: Duration = Duration::from_secs(30);
 /// How long one step of a snapshot transfer may take.
 pub(crate) const SNAPSHOT_STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Between the chunks of a snapshot the sender rests so many times as long as one took, so that reading, sending and
+/// writing them takes a quarter of the time of either machine ...
+pub(crate) const SNAPSHOT_REST_FACTOR: u32 = 3;
+
+/// ... and at most this long: 50 chunks, 50 MiB, a second are sent wherever a chunk takes no longer itself.
+pub(crate) const SNAPSHOT_REST_MAX: Duration = Duration::from_millis(20);
+
 /// How fast a receiver verifies and installs at the least, in bytes per second: bounds the wait for its answer.
 pub(crate) const INSTALL_BYTES_PER_SECOND: u64 = 4 << 20;
 

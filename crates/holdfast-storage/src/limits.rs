@@ -44,6 +44,10 @@ pub(crate) const CHORE_REST_MIN: Duration = Duration::from_millis(5);
 /// replays from here, and the log's writes wait behind all that a flush gives the disk at once.
 pub(crate) const FLUSH_BYTES: usize = 8 << 20;
 
+/// As [`FLUSH_BYTES`], while a store is built from a snapshot and for chores: they write much more in the same time, so
+/// that more of the log's writes meet a flush.
+pub(crate) const CHORE_FLUSH_BYTES: usize = 2 << 20;
+
 /// Bytes of entries that may wait for the dispatcher.
 pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
 
@@ -96,7 +100,7 @@ pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 pub(crate) const RING_BYTES_MAX: usize = 32 << 20;
 
 /// A snapshot that is written or received is made durable in parts of this size.
-pub(crate) const SNAPSHOT_SYNC_BYTES: u64 = 2 << 20;
+pub(crate) const SNAPSHOT_SYNC_BYTES: u64 = 512 << 10;
 
 /// A dump that takes longer is cancelled: a disk that slow has something wrong with it, and the overlay grows.
 pub(crate) const DUMP_DEADLINE: Duration = Duration::from_secs(30 * 60);
@@ -112,9 +116,12 @@ pub(crate) const DUMP_RETRY: Duration = Duration::from_secs(30);
 /// ... up to this.
 pub(crate) const DUMP_RETRY_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// A dump without hurry rests after each page as long as the page took, at most this: it takes half of a core and of
-/// the disk's time, not all of it.
-pub(crate) const DUMP_REST_MAX: Duration = Duration::from_millis(20);
+/// A dump without hurry rests after each page so many times as long as the page took, so that it takes a quarter of a
+/// core and of the disk's time ...
+pub(crate) const DUMP_REST_FACTOR: u32 = 3;
+
+/// ... and at most this long: what makes a page slow may be over by then.
+pub(crate) const DUMP_REST_MAX: Duration = Duration::from_millis(50);
 
 /// Frames of a new snapshot that are verified in one go.
 pub(crate) const VERIFY_FRAMES: usize = 32;
@@ -122,7 +129,11 @@ pub(crate) const VERIFY_FRAMES: usize = 32;
 /// How long a shutdown waits for the pipeline.
 pub(crate) const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// Packs looked at in one slice of the scrub.
+/// Bytes of records in one slice of work that goes through the whole store, exceeded by less than one pack: a
+/// millisecond or two of work, after which others come to their turn.
+pub(crate) const SLICE_BYTES: usize = 128 << 10;
+
+/// Packs in one such slice: small ones that the scrub may join.
 pub(crate) const SCRUB_PACKS_MAX: usize = 12;
 
 /// How long the scrub waits when a reader is in its way.
@@ -137,7 +148,7 @@ pub(crate) const RESTORE_RECORDS: usize = 64 << 10;
 
 /// A checkpoint of the index is not written before so many of its bytes were matched by one revision each: it adds that
 /// much at most to what a write costs the disk.
-pub(crate) const CHECKPOINT_BYTES_PER_REVISION: u64 = 64;
+pub(crate) const CHECKPOINT_BYTES_PER_REVISION: u64 = 40;
 
 /// Raw bytes of a block of a checkpoint, exceeded by less than a piece.
 pub(crate) const CHECKPOINT_BLOCK_BYTES: usize = 256 << 10;

@@ -149,7 +149,7 @@ fn history(view: &View, at: Revision, each: &mut impl FnMut(Vec<Record>)) -> Res
     let mut waiting = waiting.iter().map(|stored| stored.record.clone()).peekable();
     let mut from = RecordId::default();
     loop {
-        let page = view.generation.stable().runs(from, PageMax::SCRUB)?;
+        let page = view.generation.stable().runs(from, PageMax::SLICE)?;
         let Some(last) = page.last() else { break };
         from = following(last.run.first);
         for placed in &page {

@@ -34,7 +34,7 @@ use crate::error::StoreError;
 use crate::lease;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_OPS_MAX, COMMIT_LEASES_MAX, LEASE_FRAME_MAX, PACK_BYTES, PIECE_BYTES,
-    RESTORE_RECORDS, SCRUB_PACKS_MAX, UNPACKED_BYTES_MAX,
+    RESTORE_RECORDS, SCRUB_PACKS_MAX, SLICE_BYTES, UNPACKED_BYTES_MAX,
 };
 use crate::pack::{PackKind, Run, RunBuilder, metas};
 use crate::record::Stored;
@@ -79,8 +79,8 @@ pub(crate) struct PageMax {
 }
 
 impl PageMax {
-    /// What the scrub takes at a time.
-    pub(crate) const SCRUB: Self = Self { runs: SCRUB_PACKS_MAX, bytes: usize::MAX };
+    /// What work that goes through the whole store takes at a time.
+    pub(crate) const SLICE: Self = Self { runs: SCRUB_PACKS_MAX, bytes: SLICE_BYTES };
 
     /// For so many bytes of records: at least one run.
     pub(crate) fn about(bytes: usize) -> Self {
@@ -283,7 +283,7 @@ impl Stable {
         // The run that starts at or below the bound may reach beyond it; all later ones are beyond it whole.
         let mut from = self.run_of(above)?;
         loop {
-            let page = self.runs(from, PageMax::SCRUB)?;
+            let page = self.runs(from, PageMax::SLICE)?;
             let Some(last) = page.last() else { return Ok(()) };
             from = following(last.run.first);
             for placed in page {

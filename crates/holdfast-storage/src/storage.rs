@@ -481,14 +481,14 @@ impl Storage {
     }
 }
 
-/// Runs something that blocks on files where that is allowed.
+/// Runs something long that blocks on files where that is allowed.
 async fn aside<T: Send + 'static>(
     env: &Env,
     name: &str,
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
     let (done, is_done) = oneshot::channel();
-    let task = env.spawn.dedicated(
+    let task = env.spawn.background(
         name,
         Box::pin(async move {
             // The caller may have been cancelled; what was built is dropped then.

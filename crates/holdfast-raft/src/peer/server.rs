@@ -65,7 +65,7 @@ impl PeerServer {
                     let spawn = &self.shared.env.spawn;
                     let task = match lane {
                         Lane::Raft => spawn.task("peer-conn", connection),
-                        Lane::Snapshot => spawn.dedicated("snapshot-recv", connection),
+                        Lane::Snapshot => spawn.background("snapshot-recv", connection),
                     };
                     connections.push(task.join());
                 }

@@ -15,6 +15,8 @@
 //! sends unless it has already, and again when a follower has refused it: a damaged snapshot is replaced by a dump, and
 //! openraft, which tries again, then finds that one.
 //!
+//! The leader rests between chunks, so that what else the machines, their disks and the network have to do goes on.
+//!
 //! Both ends block on files, so both run where that is allowed.
 
 use std::sync::Arc;
@@ -32,7 +34,10 @@ use tokio_util::sync::CancellationToken;
 use super::link::Link;
 use super::roster::Roster;
 use crate::codec::rpc::{self, Body, decode_message, encode_message};
-use crate::limits::{FRAME_PAYLOAD_BYTES, INSTALL_BYTES_PER_SECOND, SNAPSHOT_STEP_TIMEOUT, within};
+use crate::limits::{
+    FRAME_PAYLOAD_BYTES, INSTALL_BYTES_PER_SECOND, SNAPSHOT_REST_FACTOR, SNAPSHOT_REST_MAX,
+    SNAPSHOT_STEP_TIMEOUT, within,
+};
 use crate::state_machine::SnapshotData;
 use crate::types::{Raft, RaftVote, SnapshotMeta, TypeConfig};
 
@@ -61,7 +66,7 @@ pub(crate) async fn send(
         }
     });
     // The task ends with the transfer or with `cancelled`; its outcome is what we wait for.
-    drop(spawn.dedicated("snapshot-send", transfer));
+    drop(spawn.background("snapshot-send", transfer));
     let _cancelled_on_drop = cancelled;
     tokio::select! {
         biased;
@@ -129,12 +134,15 @@ async fn transfer(
         tracing::info!(peer = format!("{:x}", link.peer()), from = offset, "the transfer goes on");
     }
     while offset < snapshot.bytes {
+        let began = env.clock.now();
         let data = read_part(snapshot, offset, snapshot.bytes)?;
         let (len, crc32c) = (data.len() as u64, crc32c::crc32c(&data));
         crc = crc32c::crc32c_append(crc, &data);
         let chunk = pb::SnapshotChunk { offset, data: data.into(), crc32c };
         put(env, &duplex, Body::SnapshotChunk(chunk)).await?;
         offset += len;
+        let worked = env.clock.now().since(began);
+        env.clock.sleep((worked * SNAPSHOT_REST_FACTOR).min(SNAPSHOT_REST_MAX)).await;
     }
     put(env, &duplex, Body::SnapshotEnd(pb::SnapshotEnd { bytes: offset, crc32c: crc })).await?;
     match receive(env, &mut duplex, install_limit(offset)).await? {

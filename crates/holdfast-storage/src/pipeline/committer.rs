@@ -24,7 +24,8 @@ use crate::error::StoreError;
 use crate::figures::PressureLevel;
 use crate::generation::Generation;
 use crate::limits::{
-    CHORE_REST_FACTOR, CHORE_REST_MIN, COMMIT_BYTES_MAX, COMMIT_LINGER, FLUSH_BYTES, SCRUB_RETRY, TAIL_BYTES,
+    CHORE_FLUSH_BYTES, CHORE_REST_FACTOR, CHORE_REST_MIN, COMMIT_BYTES_MAX, COMMIT_LINGER, FLUSH_BYTES,
+    SCRUB_RETRY, TAIL_BYTES,
 };
 use crate::pack::{Run, RunBuilder};
 use crate::record::Stored;
@@ -140,7 +141,7 @@ impl Committer {
                 self.tail.clear();
                 self.regeneration.abandon();
                 let written = self.scrub.slice(&self.shared, &self.generation, &self.committed.head)?;
-                self.flush_after(written)?;
+                self.flush_after(written, CHORE_FLUSH_BYTES)?;
                 self.checkpointing.remove_stale(&self.shared, &self.generation);
                 self.measure();
                 Ok(())
@@ -269,7 +270,7 @@ impl Committer {
         self.shared.memtable_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.shared.space.notify_one();
         self.measure();
-        self.flush_after(bytes)
+        self.flush_after(bytes, FLUSH_BYTES)
     }
 
     /// Writes a piece of a checkpoint of the index.
@@ -339,10 +340,10 @@ impl Committer {
         slice.memtable.remove(&slice.records);
     }
 
-    /// Flushes when so much was written since the last time.
-    fn flush_after(&mut self, bytes: usize) -> Result<(), StoreError> {
+    /// Flushes when at least `limit` bytes were written since the last time, the latest ones counted.
+    fn flush_after(&mut self, bytes: usize, limit: usize) -> Result<(), StoreError> {
         self.unflushed += bytes;
-        if self.unflushed >= FLUSH_BYTES { self.flush() } else { Ok(()) }
+        if bytes > 0 && self.unflushed >= limit { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {

@@ -140,7 +140,7 @@ impl Regeneration {
             Some(copy) => copy,
             None => Copy::begin(shared, generation)?,
         };
-        let page = generation.stable().runs(copy.from, PageMax::SCRUB).map_err(Failure::Source)?;
+        let page = generation.stable().runs(copy.from, PageMax::SLICE).map_err(Failure::Source)?;
         let mut writer = Writer::new(copy.target.stable());
         for placed in &page {
             writer.put_run(&placed.run).map_err(|error| copy.failed(error))?;

@@ -109,7 +109,7 @@ fn scrub_store(
     from: RecordId,
 ) -> Result<(Option<Step>, usize), StoreError> {
     let stable = generation.stable();
-    let mut page = stable.runs(from, PageMax::SCRUB)?;
+    let mut page = stable.runs(from, PageMax::SLICE)?;
     page.retain(|placed| placed.run.first.revision <= compact_revision);
     let Some(last) = page.last() else { return Ok((None, 0)) };
     let next = following(last.run.first);

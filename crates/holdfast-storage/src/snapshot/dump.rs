@@ -76,7 +76,7 @@ impl Pages {
     /// Writes the next runs; true when there are no more.
     pub(crate) fn page(&mut self) -> Result<bool, DumpError> {
         let writer = self.writer.as_mut().expect("the file is begun first");
-        let mut page = self.generation.stable().runs(self.from, PageMax::SCRUB)?;
+        let mut page = self.generation.stable().runs(self.from, PageMax::SLICE)?;
         // A pack is above or below as a whole: no commit crosses the position.
         page.retain(|placed| placed.run.first.revision <= self.position.head.revision);
         let Some(last) = page.last() else { return Ok(true) };

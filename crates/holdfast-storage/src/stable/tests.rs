@@ -46,7 +46,7 @@ fn all(stable: &Stable) -> Vec<Record> {
     let mut from = RecordId::default();
     let mut records = Vec::new();
     loop {
-        let page = stable.runs(from, PageMax::SCRUB).unwrap();
+        let page = stable.runs(from, PageMax::SLICE).unwrap();
         let Some(last) = page.last() else { return records };
         from = following(last.run.first);
         for placed in &page {
@@ -81,7 +81,7 @@ fn a_large_value_is_cut_into_pieces_and_many_batches() {
     let records = [put(2, 0, 10), put(3, 0, 3 << 20), put(4, 0, 10)];
     stable.commit(&runs_of(&records), &[], &head(4), &applied(1), &Faults::default()).unwrap();
     assert_eq!(all(&stable), records);
-    let mut page = stable.runs(RecordId::new(Revision::new(3), 0), PageMax::SCRUB).unwrap();
+    let mut page = stable.runs(RecordId::new(Revision::new(3), 0), PageMax::SLICE).unwrap();
     let large = page.remove(0);
     assert!(large.is_in_pieces());
     stable.replace(&[large], &[]).unwrap();
@@ -107,7 +107,7 @@ fn a_missing_piece_is_damage() {
     let mut batch = Batch::default();
     batch.delete(piece_key(PackKind::Value, RecordId::new(Revision::new(2), 0), 1));
     stable.engine.apply(batch).unwrap();
-    assert!(matches!(stable.runs(RecordId::default(), PageMax::SCRUB), Err(StoreError::Damaged(_))));
+    assert!(matches!(stable.runs(RecordId::default(), PageMax::SLICE), Err(StoreError::Damaged(_))));
 }
 
 /// Stops a commit behind its first batch, as a crash would.

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::Committer;
 use crate::error::{StorageError, StoreError};
 use crate::figures::PressureLevel;
-use crate::limits::{DUMP_DEADLINE, DUMP_REST_MAX, VERIFY_FRAMES};
+use crate::limits::{DUMP_DEADLINE, DUMP_REST_FACTOR, DUMP_REST_MAX, VERIFY_FRAMES};
 use crate::pipeline::breathe;
 use crate::pipeline::control::{Control, DumpOrder, step};
 use crate::pipeline::dump_control::Urgency;
@@ -150,10 +150,15 @@ impl Committer {
                 self.shared.env.faults.hit(Failpoint::DrainUnderDumpMid);
             }
             Some(PressureLevel::Hurry) => {}
-            None if demanded || worked.is_zero() => {}
-            None => self.shared.env.clock.sleep(worked.min(DUMP_REST_MAX)).await,
+            None if worked.is_zero() || self.is_late(job) => {}
+            None => self.shared.env.clock.sleep((worked * DUMP_REST_FACTOR).min(DUMP_REST_MAX)).await,
         }
         Ok(())
+    }
+
+    /// True when half of a dump's time has passed: what is left is done without rests.
+    fn is_late(&self, job: &Job) -> bool {
+        self.shared.env.clock.now().since(job.started) >= DUMP_DEADLINE / 2
     }
 
     /// An error when the dump has to end.
