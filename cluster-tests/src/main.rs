@@ -13,7 +13,7 @@ use cluster_tests::differ;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
 use cluster_tests::watch::check_perf;
-use cluster_tests::workload::crash::points::{POINTS, Point};
+use cluster_tests::workload::crash::points::Point;
 use cluster_tests::workload::writers::Load;
 use cluster_tests::workload::{crash, dump_latency, dump_policy, failover, kill, replace, watch};
 
@@ -49,6 +49,15 @@ enum Workload {
     },
     /// Watchers that come, go and resume under kills, pauses and compaction; every law of watches judged
     Watch(WatchFlags),
+    /// Lists all keys of a member in one call, again and again: what dump-latency runs beside its puts
+    #[command(hide = true)]
+    ListKeys {
+        /// Where it serves clients
+        url: String,
+        /// No list begins after this time
+        #[arg(value_parser = duration)]
+        during: Duration,
+    },
     /// etcdctl check perf, in each version that is here, on etcd and on holdfast: it must end and give its verdict
     CheckPerf,
 }
@@ -109,7 +118,7 @@ struct CrashFlags {
     /// Engines of the stable store
     #[arg(long, value_delimiter = ',', default_values_t = ["sled".to_owned(), "redb".to_owned()])]
     engines: Vec<String>,
-    /// Points to die at, by name [default: all]
+    /// Points to die at, and disasters, by name [default: all]
     #[arg(long, value_delimiter = ',')]
     points: Vec<String>,
     /// Deaths at each point on each engine: rounds, the first one with this seed, each next one with the next
@@ -389,6 +398,10 @@ async fn run(command: Workload) -> Result<bool> {
             Ok(report.is_clean())
         }
         Workload::Differ(flags) => compare(&flags).await,
+        Workload::ListKeys { url, during } => {
+            println!("{}", dump_latency::list_keys(&url, during).await?);
+            Ok(true)
+        }
         Workload::CheckPerf => check_perf().await,
         Workload::ConformanceDoc { observe } => write_document(observe).await,
     }
@@ -398,7 +411,7 @@ async fn run(command: Workload) -> Result<bool> {
 async fn crash_rounds(flags: &CrashFlags) -> Result<bool> {
     let named = |name: &String| Point::named(name).with_context(|| format!("no point is named {name}"));
     let points: Vec<&'static Point> = match flags.points.as_slice() {
-        [] => POINTS.iter().collect(),
+        [] => Point::all().collect(),
         names => names.iter().map(named).collect::<Result<_>>()?,
     };
     let mut report = crash::report::Report::default();

@@ -4,6 +4,7 @@
 //!
 //! A round is one cluster that lives through one death at each point. Rounds differ by their seed.
 
+mod disaster;
 pub mod observer;
 pub mod points;
 pub mod pressure;

@@ -18,6 +18,21 @@ pub enum Way {
     Checkpoints,
     /// A dump while more is written than the overlay may hold.
     FullOverlay,
+    /// No point: a bit of the snapshot changes.
+    Rot,
+    /// No point: the stable store is damaged, or gone.
+    BrokenStore,
+    /// No point: the disk is gone; another member takes the place.
+    LostDisk,
+    /// No point: another leader comes while it dumps.
+    LeaderChange,
+}
+
+impl Way {
+    /// Whether it is a disaster that comes over a member, rather than a point that it comes to.
+    pub fn is_disaster(self) -> bool {
+        matches!(self, Self::Rot | Self::BrokenStore | Self::LostDisk | Self::LeaderChange)
+    }
 }
 
 /// A point.
@@ -51,16 +66,29 @@ impl Point {
 
     /// Whether a leader can die there: a member that takes a snapshot follows.
     pub fn is_for_leaders(&self) -> bool {
-        self.way != Way::Install
+        self.way != Way::Install && !self.way.is_disaster()
     }
 
-    /// The point of this name.
+    /// The point, or the disaster, of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
-        POINTS.iter().find(|point| point.name == name)
+        Self::all().find(|point| point.name == name)
+    }
+
+    /// All points, and all disasters.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        POINTS.iter().chain(DISASTERS)
     }
 }
 
-/// All of them.
+/// What happens to a member without a point in the program. A full disk (K24) has a test of its own.
+pub const DISASTERS: &[Point] = &[
+    Point::new("snapshot-rots", "K21", Way::Rot, 1),
+    Point::new("store-damaged", "K22", Way::BrokenStore, 1),
+    Point::new("disk-lost", "K23", Way::LostDisk, 1),
+    Point::new("leader-changes", "K25", Way::LeaderChange, 1),
+];
+
+/// All points.
 pub const POINTS: &[Point] = &[
     Point::new("apply.after_commit", "K1", Way::Writes, 200),
     Point::new("commit.mid_batch", "K2", Way::Dump, 3),

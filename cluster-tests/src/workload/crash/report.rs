@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Round;
-use super::points::POINTS;
+use super::points::Point;
 use super::trial::Death;
 use crate::judge::latency::Spread;
 
@@ -51,7 +51,7 @@ impl Report {
             "| row | point | deaths | of leaders | of followers | at hit | serves again: median, max | not reached |"
         )?;
         writeln!(f, "| --- | --- | --- | --- | --- | --- | --- | --- |")?;
-        for point in POINTS {
+        for point in Point::all() {
             let planned = of_engine().any(|round| round.plan.points.contains(&point));
             if !planned {
                 continue;

@@ -18,7 +18,7 @@ use crate::harness::cluster::Cluster;
 use crate::judge::members::{self, Disagreement, Hashed};
 
 /// How long members may take to serve again, or to purge their logs.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a member may take to come to its point.
 const REACH_MAX: Duration = Duration::from_secs(25);
@@ -30,10 +30,10 @@ const REACH_FULL_MAX: Duration = Duration::from_secs(50);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
 /// Between two looks at a member that is to die.
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const POLL: Duration = Duration::from_millis(20);
 
 /// Between two requests for a dump.
-const DUMP_EVERY: Duration = Duration::from_millis(300);
+pub(super) const DUMP_EVERY: Duration = Duration::from_millis(300);
 
 /// The threshold of a member that is to lead before its first dump.
 const DUMPS_BY_HAND_ALONE: &str = "--dump-log-bytes=8GiB";
@@ -81,6 +81,10 @@ impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Trial { point, hits, .. } = self.trial;
         let role = if self.led { "leader" } else { "follower" };
+        if point.way.is_disaster() {
+            let again = self.serves_again.as_millis();
+            return write!(f, "{} {} of a {role}; serves again in {again} ms", point.row, point.name);
+        }
         let (lived, again) = (self.lived.as_millis(), self.serves_again.as_millis());
         write!(
             f,
@@ -111,6 +115,9 @@ impl Stage<'_> {
     ///
     /// What members do wrong is added to `broken`. Errors: the cluster does not serve any more.
     pub async fn play(&mut self, trial: Trial, broken: &mut Vec<Broken>) -> Result<Option<Death>> {
+        if trial.point.way.is_disaster() {
+            return Box::pin(self.suffer(trial, broken)).await;
+        }
         let victim = self.take_down(trial).await?;
         let mut flags = vec![format!("--failpoint={}:{}", trial.point.name, trial.hits)];
         if trial.leads {
@@ -149,7 +156,7 @@ impl Stage<'_> {
 
     /// Stops a member that does not lead, by a signal that it can or cannot answer; for an install until the others
     /// have purged what it would need.
-    async fn take_down(&mut self, trial: Trial) -> Result<usize> {
+    pub(super) async fn take_down(&mut self, trial: Trial) -> Result<usize> {
         let leader = self.cluster.leader(PATIENCE).await?;
         let others: Vec<usize> = (0..self.cluster.members().len()).filter(|m| *m != leader).collect();
         let victim = others[self.rng.random_range(0..others.len())];
@@ -233,13 +240,13 @@ impl Stage<'_> {
     }
 
     /// Whether a member says that it leads; `None` when it says nothing.
-    async fn leads(&self, member: usize) -> Option<bool> {
+    pub(super) async fn leads(&self, member: usize) -> Option<bool> {
         let status = self.client.status(member).await.ok()?;
         Some(status.header.is_some_and(|header| header.member_id == status.leader && status.leader != 0))
     }
 
     /// Hashes of all members at one revision. A compaction in between makes them incomparable: then once more.
-    async fn compare(&self) -> Result<Vec<Disagreement>> {
+    pub(super) async fn compare(&self) -> Result<Vec<Disagreement>> {
         let mut disagreements = Vec::new();
         for _ in 0..HASH_TRIES {
             let Ok(hashes) = self.hashes().await else {
