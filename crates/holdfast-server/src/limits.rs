@@ -81,9 +81,9 @@ pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// The range of `--segment-bytes`: the lower bound holds the largest batch of entries with room to spare.
 pub const SEGMENT_BYTES_BOUNDS: (u64, u64) = (4 * 1024 * 1024, 1024 * 1024 * 1024);
 
-/// Of the memory budget, this part is for the log's tail, which peers that are a little behind read: some seconds of
-/// writes at full speed with the default budget.
-pub const LOG_CACHE_SHARE: usize = 32;
+/// Of the memory budget, this part is for the log's tail, which peers that are a little behind read: a second of writes
+/// at full speed with the default budget.
+pub const LOG_CACHE_SHARE: usize = 64;
 
 /// Bytes of proposals that may wait; the next is refused with "too many requests".
 pub const PROPOSAL_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -18,6 +18,10 @@ use holdfast_server::{demo, healthcheck, joining, logging, monitoring};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+/// Gives memory back that a dump or a list took for a while: `docs/decisions/0005`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = match flags::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
         Ok(cli) => cli,
