@@ -8,6 +8,8 @@
 //! 3. A proposal to end leases carries the term it was made in, never leaves the member that made it, and is refused when
 //!    it is applied in another term. So it was the leader that answers the keep-alives who judged, or nobody.
 //! 4. Once the end of a lease is proposed its keep-alives wait for the outcome.
+//! 5. Such a proposal names the entry that granted the lease. It may wait long for its place in the log; when the lease was
+//!    revoked meanwhile and its id granted again, it ends nothing.
 //!
 //! Leases may live longer than they were granted for, by the time without a leader and one election timeout for each new
 //! one. Nothing notes how much time they have left ([`LeaseCheckpoint`] is understood and not proposed): a new leader gives
