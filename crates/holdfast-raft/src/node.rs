@@ -82,6 +82,7 @@ impl Node {
             stop: CancellationToken::new(),
             counters: Counters::default(),
             is_poisoned: AtomicBool::new(false),
+            poisoned: Notify::new(),
             leadership: Mutex::default(),
             log,
             storage,
@@ -423,6 +424,7 @@ impl Inner {
         };
         let watcher =
             health::Watcher { shared: Arc::clone(shared), raft: raft.clone(), peers: Arc::clone(peers) };
+        let failed = membership::failed::run(Arc::clone(shared), raft.clone(), Arc::clone(peers));
         let mut tasks = vec![
             spawn.task("proposer", Box::pin(proposer.run())),
             spawn.task("reads", Box::pin(read_loop.run())),
@@ -431,6 +433,7 @@ impl Inner {
             spawn.task("dumps", Box::pin(dump::run(Arc::clone(shared), raft.clone()))),
             spawn.task("raft-watcher", Box::pin(watcher.run())),
             spawn.task("members", Box::pin(membership::keeper::run(changes.clone()))),
+            spawn.task("failed", Box::pin(failed)),
         ];
         let server = PeerServer {
             shared: Arc::clone(shared),
