@@ -15,7 +15,9 @@ use cluster_tests::harness::cluster::System;
 use cluster_tests::watch::check_perf;
 use cluster_tests::workload::crash::points::Point;
 use cluster_tests::workload::writers::Load;
-use cluster_tests::workload::{crash, dump_latency, dump_policy, failover, kill, replace, watch};
+use cluster_tests::workload::{
+    crash, dump_latency, dump_policy, failover, kill, lease_fencing, replace, watch,
+};
 
 /// Starts real processes, breaks them, and judges what clients saw.
 #[derive(Debug, Parser)]
@@ -39,6 +41,8 @@ enum Workload {
     DumpPolicy(DumpPolicyFlags),
     /// Members without their disk replaced: one in a large cluster over connections that break, then all, under load
     Replace(ReplaceFlags),
+    /// The leader stopped and continued again and again, leases kept alive through whoever leads: none may end early or late
+    LeaseFencing(LeaseFencingFlags),
     /// The same random calls to real etcd and to holdfast: everything a client can see is compared
     Differ(DifferFlags),
     /// Writes docs/conformance.md from the scripts, the tags in the tests and what comparisons have seen
@@ -218,6 +222,24 @@ struct ReplaceFlags {
 }
 
 #[derive(Debug, Args)]
+struct LeaseFencingFlags {
+    #[command(flatten)]
+    system: SystemFlags,
+    /// How often the leader is stopped
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// Leases that are kept alive all the time
+    #[arg(long, default_value_t = 6)]
+    kept: usize,
+    /// Leases of each round that are left to die
+    #[arg(long, default_value_t = 8)]
+    dying: usize,
+    /// Seed of the moments
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
 struct DifferFlags {
     /// Calls in all, spread over the seeds
     #[arg(long, default_value_t = 50_000)]
@@ -384,6 +406,13 @@ async fn run(command: Workload) -> Result<bool> {
             let (store_bytes, value_bytes) = (store_mib << 20, value_kib << 10);
             let plan = replace::Plan { store_bytes, value_bytes, cuts, window, load };
             let report = Box::pin(replace::run(System::holdfast(&member_flags)?, plan)).await?;
+            println!("{report}");
+            Ok(report.is_clean())
+        }
+        Workload::LeaseFencing(flags) => {
+            let LeaseFencingFlags { system, rounds, kept, dying, seed } = flags;
+            let plan = lease_fencing::Plan { members: system.members, rounds, kept, dying, seed };
+            let report = lease_fencing::run(system.system()?, plan).await?;
             println!("{report}");
             Ok(report.is_clean())
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster_tests::harness::cluster::{Cluster, System};
+use cluster_tests::workload::lease_fencing;
 use holdfast_proto::etcdserverpb::kv_client::KvClient;
 use holdfast_proto::etcdserverpb::lease_client::LeaseClient;
 use holdfast_proto::etcdserverpb::{
@@ -207,4 +208,14 @@ async fn a_leader_that_was_stopped_ends_no_lease() -> Result<()> {
         }
     }
     clients.until_gone(0, "kept").await
+}
+
+/// A short form of `cluster-tests lease-fencing`, which is the long one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_are_fenced_from_a_leader_that_goes_on() -> Result<()> {
+    let plan = lease_fencing::Plan { members: 3, rounds: 2, kept: 3, dying: 4, seed: 1 };
+    let report = lease_fencing::run(System::holdfast(&[])?, plan).await?;
+    ensure!(report.is_clean(), "{report}");
+    ensure!(report.record.stops.len() == 2 && report.record.leases.len() >= 11, "{report}");
+    Ok(())
 }

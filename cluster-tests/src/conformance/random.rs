@@ -9,8 +9,10 @@ use std::fmt::Write as _;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use self::lease::Leases;
 use self::watch::Watches;
 
+mod lease;
 mod watch;
 
 /// Keys, and ends of ranges.
@@ -18,6 +20,9 @@ const KEYS: [&str; 6] = ["a", "b", "ba", "c", "d", "e"];
 
 /// How deep transactions nest.
 const DEPTH_MAX: usize = 2;
+
+/// Calls for leases, of a hundred.
+const LEASE_PERCENT: u32 = 8;
 
 /// Calls on watch streams, of a hundred, if there are watchers at all.
 const WATCH_PERCENT: u32 = 14;
@@ -31,6 +36,8 @@ pub struct Author {
     pub watchers: usize,
     /// What transactions read.
     pub txn_reads: TxnReads,
+    /// Whether members are asked which leases there are: one of etcd's lists them as it knows them, and may lag.
+    pub lists_leases: bool,
     /// Bytes that every value is padded with.
     pub padding_bytes: usize,
 }
@@ -47,12 +54,15 @@ pub enum TxnReads {
 /// A script, as text.
 pub fn script(seed: u64, author: Author) -> String {
     let rng = StdRng::seed_from_u64(seed);
-    let mut calls = Calls { rng, nested_put: false, is_outside: false, author, values: 0 };
+    let mut calls =
+        Calls { rng, nested_put: false, is_outside: false, author, values: 0, leases: Leases::default() };
     let mut watches = Watches::new(author.watchers);
     let mut text = String::new();
     for _ in 0..author.calls {
         let call = if author.watchers > 0 && calls.chance(WATCH_PERCENT) {
             watches.call(&mut calls)
+        } else if calls.chance(LEASE_PERCENT) {
+            calls.lease_call()
         } else {
             calls.call()
         };
@@ -69,6 +79,7 @@ struct Calls {
     /// The range that is being written stands alone.
     is_outside: bool,
     author: Author,
+    leases: Leases,
     /// Values written so far: each is another, so that sorting by value has one answer.
     values: u64,
 }
@@ -150,7 +161,7 @@ impl Calls {
         match self.rng.random_range(0..20) {
             0 => format!("key: \"{key}\" ignore_value: true{prev_kv}"),
             1 => format!("key: \"{key}\" value: \"{value}\" ignore_lease: true{prev_kv}"),
-            2 => format!("key: \"{key}\" value: \"{value}\" lease: 7"),
+            2..5 => format!("key: \"{key}\" value: \"{value}\" lease: {}{prev_kv}", self.lease()),
             _ => format!("key: \"{key}\" value: \"{value}\"{prev_kv}"),
         }
     }
@@ -234,7 +245,8 @@ impl Calls {
                 let number = self.rng.random_range(0..=self.values);
                 format!("target: VALUE value: \"{}\"", self.value(number))
             }
-            _ => format!("target: LEASE lease: {}", self.rng.random_range(0..2)),
+            _ if self.chance(30) => "target: LEASE lease: 0".to_owned(),
+            _ => format!("target: LEASE lease: {}", self.lease()),
         };
         format!("{keys} result: {result} {operand}")
     }
@@ -249,7 +261,13 @@ mod tests {
 
     #[test]
     fn scripts_repeat_by_seed_and_parse() {
-        let author = Author { calls: 500, watchers: 20, txn_reads: TxnReads::Any, padding_bytes: 0 };
+        let author = Author {
+            calls: 500,
+            watchers: 20,
+            txn_reads: TxnReads::Any,
+            lists_leases: true,
+            padding_bytes: 0,
+        };
         assert_eq!(script(3, author), script(3, author));
         assert_ne!(script(3, author), script(4, author));
         let parsed = Script::parse("random", &script(5, author), &descriptors()).unwrap();

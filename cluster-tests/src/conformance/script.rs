@@ -87,6 +87,8 @@ impl Call {
             || self.text.contains("serializable: true")
             || self.method.parent_service().name() == "Maintenance"
             || self.method.parent_service().name() == "Cluster"
+            // Its header is the member's own, of before.
+            || self.method.name() == "LeaseKeepAlive"
     }
 }
 

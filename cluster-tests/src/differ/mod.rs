@@ -121,7 +121,13 @@ impl Plan {
         let splits = self.against == Against::Etcd && self.members.iter().any(|count| *count > 1);
         let txn_reads = if splits { random::TxnReads::Newest } else { random::TxnReads::Any };
         let Self { watchers, padding_bytes, .. } = *self;
-        random::Author { calls: self.calls_per_seed(), watchers, txn_reads, padding_bytes }
+        random::Author {
+            calls: self.calls_per_seed(),
+            watchers,
+            txn_reads,
+            lists_leases: !splits,
+            padding_bytes,
+        }
     }
 }
 

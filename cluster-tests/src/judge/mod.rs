@@ -3,6 +3,7 @@
 pub mod dump_policy;
 pub mod durability;
 pub mod latency;
+pub mod lease;
 pub mod members;
 pub mod positions;
 pub mod replace;

@@ -5,6 +5,7 @@ pub mod dump_latency;
 pub mod dump_policy;
 pub mod failover;
 pub mod kill;
+pub mod lease_fencing;
 pub mod replace;
 pub mod verify;
 pub mod watch;

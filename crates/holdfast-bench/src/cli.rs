@@ -61,6 +61,14 @@ pub(crate) enum Case {
     WatchFanout,
     /// The same with and without --silent watchers that never read: what they cost the others, by the put
     SlowWatchers,
+    /// Grants of leases
+    LeaseGrant,
+    /// Keep-alives, each client's lease on a stream of its own
+    LeaseKeepalive,
+    /// --leases leases that are each renewed every --lease-renewal, a stream for each connection: what that costs
+    LeaseSteady,
+    /// Writes at --steady-rate a second, with and without --leases leases that end meanwhile, all of them in a second or two
+    LeaseEnd,
     /// --idle-connections connections that do nothing after a first read
     Connections,
 }
@@ -119,6 +127,17 @@ pub(crate) struct WatchFlags {
     pub(crate) watch_rate: NonZeroU32,
 }
 
+/// Flags of the cases with many leases.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LeaseFlags {
+    /// Leases that live at a time
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) leases: u32,
+    /// How often each is renewed
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) lease_renewal: Duration,
+}
+
 /// Flags that shape the work of cases.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct WorkFlags {
@@ -128,6 +147,9 @@ pub(crate) struct WorkFlags {
     /// Watchers
     #[command(flatten)]
     pub(crate) watch: WatchFlags,
+    /// Leases
+    #[command(flatten)]
+    pub(crate) lease: LeaseFlags,
     /// Operations a second in the steady cases
     #[arg(long, default_value = "500")]
     pub(crate) steady_rate: NonZeroU32,

@@ -30,6 +30,8 @@ pub(crate) const PUT: Rpc = Rpc("/etcdserverpb.KV/Put");
 pub(crate) const RANGE: Rpc = Rpc("/etcdserverpb.KV/Range");
 pub(crate) const COMPACT: Rpc = Rpc("/etcdserverpb.KV/Compact");
 pub(crate) const TXN: Rpc = Rpc("/etcdserverpb.KV/Txn");
+pub(crate) const LEASE_GRANT: Rpc = Rpc("/etcdserverpb.Lease/LeaseGrant");
+pub(crate) const LEASE_KEEP_ALIVE: Rpc = Rpc("/etcdserverpb.Lease/LeaseKeepAlive");
 pub(crate) const WATCH: Rpc = Rpc("/etcdserverpb.Watch/Watch");
 
 /// One connection, which serves any number of calls at a time. Cheap to clone: a clone shares the socket.

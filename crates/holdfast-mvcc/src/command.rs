@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::types::{KeyRange, KeyValue, LeaseChange, LeaseId, MemberId, Record, Revision, Term};
+use crate::types::{KeyRange, KeyValue, LeaseChange, LeaseId, LeaseRef, MemberId, Record, Revision, Term};
 
 /// A replicated command. The closed set of what can change the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,14 +233,15 @@ pub struct LeaseGrant {
 /// Leases that one command changes at most. What a longer list names beyond is passed over.
 pub const LEASES_MAX: usize = 64;
 
-/// Ends leases whose time is over. Those that do not exist are passed over. All keys that go, go in one revision: lease
+/// Ends leases whose time is over. Those that do not exist are passed over, also when another has their id: the entry may
+/// have waited for long, and the time of what was granted since is not over. All keys that go, go in one revision: lease
 /// by lease in this order, those of one lease in key order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseExpire {
     /// The term in which the leader judged. In an entry of another term the command is refused.
     pub term: Term,
     /// Which leases; at most [`LEASES_MAX`].
-    pub leases: Vec<LeaseId>,
+    pub leases: Vec<LeaseRef>,
 }
 
 /// Notes how much time leases have left. Those that do not exist are passed over.
@@ -256,7 +257,7 @@ pub struct LeaseCheckpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseRemaining {
     /// Which one.
-    pub id: LeaseId,
+    pub lease: LeaseRef,
     /// In seconds; `None` means all that was granted.
     pub seconds: Option<u64>,
 }

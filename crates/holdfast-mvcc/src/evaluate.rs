@@ -16,15 +16,15 @@ use crate::range::{RangeSource, fetch_one, for_each_key, range};
 use crate::state::{IndexChunk, PutMeta, State, Values};
 use crate::txn::{choose_branches, for_each_op};
 use crate::types::{
-    Change, KeyRange, KeyValue, LeaseChange, LeaseId, PutRecord, Record, RecordId, Revision, Term,
+    Change, EntryId, KeyRange, KeyValue, LeaseChange, LeaseId, PutRecord, Record, RecordId, Revision, Term,
 };
 
 impl State {
     /// Evaluates a command and changes the state. All the randomness, time and I/O it may depend on is in the command
-    /// and in `values`; `term` is that of its log entry. The command has passed [`validate`](crate::validate::validate()).
+    /// and in `values`; `entry` is the log entry it came in. The command has passed [`validate`](crate::validate::validate()).
     pub fn evaluate<V: Values>(
         &mut self,
-        term: Term,
+        entry: EntryId,
         command: &Command,
         values: &mut V,
     ) -> Result<Outcome, V::Error> {
@@ -54,10 +54,10 @@ impl State {
                 let was_active = execution.state.clear(*alarm);
                 Ok(Response::Alarm(was_active.then_some(*alarm)))
             }
-            Command::LeaseGrant(grant) => execution.grant(*grant),
+            Command::LeaseGrant(grant) => execution.grant(*grant, entry),
             Command::LeaseRevoke(lease) => execution.revoke(*lease),
-            Command::LeaseExpire(expire) => execution.expire(expire, term),
-            Command::LeaseCheckpoint(checkpoint) => execution.checkpoint(checkpoint, term),
+            Command::LeaseExpire(expire) => execution.expire(expire, entry.term),
+            Command::LeaseCheckpoint(checkpoint) => execution.checkpoint(checkpoint, entry.term),
         };
         let Execution { records, leases, .. } = execution;
         assert!(response.is_ok() || (records.is_empty() && leases.is_empty()), "a refusal changes nothing");
@@ -209,8 +209,8 @@ impl<'a, V: Values> Execution<'a, V> {
         Ok(answer)
     }
 
-    fn grant(&mut self, grant: LeaseGrant) -> Result<Response, Refusal> {
-        let change = self.state.grant(grant)?;
+    fn grant(&mut self, grant: LeaseGrant, entry: EntryId) -> Result<Response, Refusal> {
+        let change = self.state.grant(grant, entry)?;
         self.leases.push(change);
         Ok(Response::Lease)
     }
@@ -226,8 +226,8 @@ impl<'a, V: Values> Execution<'a, V> {
     fn expire(&mut self, expire: &LeaseExpire, term: Term) -> Result<Response, Refusal> {
         check_term(expire.term, term)?;
         for &lease in expire.leases.iter().take(LEASES_MAX) {
-            if self.state.leases.contains(lease) {
-                self.end_lease(lease);
+            if self.state.leases.contains_named(lease) {
+                self.end_lease(lease.id);
             }
         }
         Ok(Response::Lease)

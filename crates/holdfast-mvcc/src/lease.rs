@@ -3,7 +3,9 @@
 //!
 //! A lease has no deadline here: time does not pass in a replicated state. The leader keeps the deadlines, and proposes
 //! the end of a lease ([`LeaseExpire`](crate::command::LeaseExpire)) with the term in which it judged; in an entry of another term that is refused. A
-//! leader that was deposed while it did not notice cannot end what its successor keeps alive.
+//! leader that was deposed while it did not notice cannot end what its successor keeps alive. It names each lease together
+//! with the entry that granted it ([`LeaseRef`]): the end of one that was revoked meanwhile is not the end of one that was
+//! granted under the same id.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,7 +13,7 @@ use std::ops::Bound;
 use crate::command::{LEASES_MAX, LeaseCheckpoint, LeaseGrant, Refusal};
 use crate::hash::Mixer;
 use crate::state::State;
-use crate::types::{Lease, LeaseChange, LeaseId, Term};
+use crate::types::{EntryId, Lease, LeaseChange, LeaseId, LeaseRef, Term};
 
 /// What a lease counts in logical bytes.
 pub(crate) const LEASE_BYTES: u64 = 64;
@@ -29,6 +31,15 @@ impl LeaseTable {
 
     pub(crate) fn contains(&self, id: LeaseId) -> bool {
         self.leases.contains_key(&id)
+    }
+
+    /// The lease, when it is there and no other has its id.
+    fn named(&self, named: LeaseRef) -> Option<Lease> {
+        self.get(named.id).filter(|lease| lease.granted_at == named.granted_at)
+    }
+
+    pub(crate) fn contains_named(&self, named: LeaseRef) -> bool {
+        self.named(named).is_some()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -57,6 +68,7 @@ impl LeaseTable {
         mixer.number(self.leases.len() as u64);
         for (id, lease) in &self.leases {
             mixer.bytes(&id.0.to_le_bytes());
+            mixer.number(lease.granted_at.0);
             mixer.number(lease.granted_seconds);
             mixer.number(lease.remaining_seconds.map_or(0, |seconds| seconds + 1));
         }
@@ -108,7 +120,7 @@ impl State {
         self.index.attached_leases().find(|id| !self.leases.contains(*id))
     }
 
-    pub(crate) fn grant(&mut self, grant: LeaseGrant) -> Result<LeaseChange, Refusal> {
+    pub(crate) fn grant(&mut self, grant: LeaseGrant, entry: EntryId) -> Result<LeaseChange, Refusal> {
         // On the wire 0 means none: it is the id of no lease, as a put that names it.
         if grant.id.0 == 0 {
             return Err(Refusal::LeaseNotFound { lease: grant.id });
@@ -116,7 +128,8 @@ impl State {
         if self.leases.contains(grant.id) {
             return Err(Refusal::LeaseExists { lease: grant.id });
         }
-        let lease = Lease { granted_seconds: grant.ttl_seconds, remaining_seconds: None };
+        let lease =
+            Lease { granted_at: entry.index, granted_seconds: grant.ttl_seconds, remaining_seconds: None };
         Ok(self.leases.set(grant.id, Some(lease)))
     }
 
@@ -133,11 +146,11 @@ impl State {
         check_term(checkpoint.term, term)?;
         let mut changes = Vec::with_capacity(checkpoint.remaining.len());
         for remaining in checkpoint.remaining.iter().take(LEASES_MAX) {
-            let Some(lease) = self.leases.get(remaining.id) else { continue };
+            let Some(lease) = self.leases.named(remaining.lease) else { continue };
             // All of the time that was granted is no news.
             let seconds = remaining.seconds.filter(|seconds| *seconds < lease.granted_seconds);
             let lease = Lease { remaining_seconds: seconds, ..lease };
-            changes.push(self.leases.set(remaining.id, Some(lease)));
+            changes.push(self.leases.set(remaining.lease.id, Some(lease)));
         }
         Ok(changes)
     }

@@ -24,9 +24,33 @@ pub struct LeaseId(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
 
+/// The index of a log entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogIndex(pub u64);
+
+/// The log entry that a command came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryId {
+    /// The term of the leader that wrote it.
+    pub term: Term,
+    /// Its place in the log; no two commands share one.
+    pub index: LogIndex,
+}
+
+/// One lease, and not another that has its id before or after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseRef {
+    /// Its id.
+    pub id: LeaseId,
+    /// The entry that granted it.
+    pub granted_at: LogIndex,
+}
+
 /// What is known of a lease beside its keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
+    /// The entry that granted it: what tells it from others with its id, as an id may be granted again.
+    pub granted_at: LogIndex,
     /// The time to live that was granted, in seconds.
     pub granted_seconds: u64,
     /// What a leader has left of it at the last checkpoint, in seconds, below what was granted; `None` means all. The

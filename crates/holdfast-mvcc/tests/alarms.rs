@@ -7,8 +7,13 @@ use holdfast_mvcc::command::{
     Alarm, AlarmKind, Command, Compact, DeleteRange, LeaseExpire, LeaseGrant, MemberAttributes, Op, Put,
     Refusal, Response, Txn,
 };
-use holdfast_mvcc::types::{KeyRange, LeaseId, MemberId, PutRecord, RangeEnd, RecordId, Revision, Term};
+use holdfast_mvcc::types::{
+    EntryId, KeyRange, LeaseId, LeaseRef, LogIndex, MemberId, PutRecord, RangeEnd, RecordId, Revision, Term,
+};
 use holdfast_mvcc::{State, Values};
+
+/// Nothing here depends on it.
+const ENTRY: EntryId = EntryId { term: Term(1), index: LogIndex(1) };
 
 struct NoValues;
 
@@ -20,7 +25,7 @@ impl Values for NoValues {
 }
 
 fn run(state: &mut State, command: &Command) -> Result<Response, Refusal> {
-    let Ok(outcome) = state.evaluate(Term(1), command, &mut NoValues);
+    let Ok(outcome) = state.evaluate(ENTRY, command, &mut NoValues);
     outcome.response
 }
 
@@ -87,7 +92,10 @@ fn differing_data_forbids_every_change() {
         Command::Compact(Compact { revision: 1 }),
         Command::LeaseGrant(grant(7)),
         Command::LeaseRevoke(LeaseId(7)),
-        Command::LeaseExpire(LeaseExpire { term: Term(1), leases: vec![LeaseId(7)] }),
+        Command::LeaseExpire(LeaseExpire {
+            term: Term(1),
+            leases: vec![LeaseRef { id: LeaseId(7), granted_at: LogIndex(1) }],
+        }),
     ] {
         assert_eq!(run(&mut state, &command), Err(Refusal::Corrupt), "{command:?}");
     }

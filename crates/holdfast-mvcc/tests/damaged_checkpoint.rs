@@ -7,8 +7,11 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use holdfast_mvcc::checkpoint::{Loading, Part, Saved, Saving, Unusable};
 use holdfast_mvcc::command::{Command, Compact, DeleteRange, Put};
-use holdfast_mvcc::types::{KeyRange, PutRecord, RangeEnd, RecordId, Revision, Term};
+use holdfast_mvcc::types::{EntryId, KeyRange, LogIndex, PutRecord, RangeEnd, RecordId, Revision, Term};
 use holdfast_mvcc::{PutMeta, RecordMeta, State, Values};
+
+/// Nothing here depends on it.
+const ENTRY: EntryId = EntryId { term: Term(1), index: LogIndex(1) };
 
 struct NoValues;
 
@@ -20,7 +23,7 @@ impl Values for NoValues {
 }
 
 fn apply(state: &mut State, command: &Command) {
-    let Ok(outcome) = state.evaluate(Term(1), command, &mut NoValues);
+    let Ok(outcome) = state.evaluate(ENTRY, command, &mut NoValues);
     outcome.response.unwrap();
 }
 

@@ -6,8 +6,11 @@ use bytes::Bytes;
 use holdfast_mvcc::command::{
     Command, Compact, DeleteRange, Put, Range, RangeResponse, ReadAt, Response, SortOrder, SortTarget,
 };
-use holdfast_mvcc::types::{KeyRange, PutRecord, RangeEnd, RecordId, Revision, Term};
+use holdfast_mvcc::types::{EntryId, KeyRange, LogIndex, PutRecord, RangeEnd, RecordId, Revision, Term};
 use holdfast_mvcc::{CHUNK_KEYS, IndexChunk, RangeSource, State, Values, range};
+
+/// Nothing here depends on it.
+const ENTRY: EntryId = EntryId { term: Term(1), index: LogIndex(1) };
 
 const KEYS: usize = 4 * CHUNK_KEYS + 100;
 
@@ -58,7 +61,7 @@ fn key(n: usize) -> Bytes {
 }
 
 fn apply(state: &mut State, command: &Command) -> Response {
-    let Ok(outcome) = state.evaluate(Term(1), command, &mut FromIds);
+    let Ok(outcome) = state.evaluate(ENTRY, command, &mut FromIds);
     outcome.response.expect("not refused")
 }
 

@@ -76,10 +76,14 @@ pub(crate) const EXPIRE_RETRY: Duration = Duration::from_secs(1);
 /// The lessor looks for leases whose time is over at most this often: a fifth of etcd's half second.
 pub(crate) const LESSOR_PERIOD: Duration = Duration::from_millis(100);
 
-/// Questions for leases of one peer connection that are handled at the same time; the others are to be asked again.
+/// Requests for leases of one peer connection that are handled at the same time; the others are to be asked again. A member
+/// has one under way, and perhaps some that it has given up.
 pub(crate) const LEASES_IN_FLIGHT: usize = 64;
 
 const _: () = assert!(FORWARDS_IN_FLIGHT + LEASES_IN_FLIGHT < REQUESTS_IN_FLIGHT, "nor may leases");
+
+/// Questions for leases in one request to the leader, at most: a frame of some ten KiB. Those that do not fit go with the next.
+pub(crate) const LEASE_QUESTIONS_MAX: usize = 4096;
 
 /// How soon a keep-alive asks again for a lease whose end is being decided.
 pub(crate) const ENDING_PAUSE: Duration = Duration::from_millis(50);

@@ -22,7 +22,7 @@ use crate::digest::{self, Comparison};
 use crate::dump;
 use crate::error::{NodeError, StartError, TimeoutCause};
 use crate::health::{self, Health};
-use crate::lease::{Asker, LeaseLeft, Leases, Lessor, Question};
+use crate::lease::{AskLoop, Asker, Asks, LeaseLeft, Leases, Lessor, Question};
 use crate::limits::within;
 use crate::log_store::LogStore;
 use crate::membership::{self, ChangeError, ChangeRules, Changes, MemberChange, TransferError};
@@ -49,6 +49,7 @@ struct Inner {
     peers: Arc<Peers>,
     reads: Arc<Reads>,
     leases: Arc<Leases>,
+    asks: Arc<Asks>,
     changes: Changes,
     /// Taken by the first shutdown.
     tasks: Mutex<Vec<TaskHandle>>,
@@ -81,6 +82,7 @@ impl Node {
             stop: CancellationToken::new(),
             counters: Counters::default(),
             is_poisoned: AtomicBool::new(false),
+            poisoned: Notify::new(),
             leadership: Mutex::default(),
             log,
             storage,
@@ -104,7 +106,9 @@ impl Node {
             turn: Arc::default(),
         };
         let leases = Arc::new(Leases::default());
-        let inner = Inner { shared, raft, peers, reads, leases, changes, tasks: Mutex::new(Vec::new()) };
+        let asks = Arc::new(Asks::default());
+        let tasks = Mutex::new(Vec::new());
+        let inner = Inner { shared, raft, peers, reads, leases, asks, changes, tasks };
         inner.start_tasks(incoming);
         inner.form_cluster().await?;
         Ok(Self { inner: Arc::new(inner) })
@@ -185,22 +189,39 @@ impl Node {
     /// waited for until it is gone. On an error it may have been done.
     #[tracing::instrument(level = "debug", skip_all)]
     pub async fn keep_alive(&self, id: LeaseId, budget: Duration) -> Result<Option<u64>, NodeError> {
-        let left = self.ask(Question::Renew(id), budget).await?;
-        Ok(left.map(|left| left.granted_seconds))
+        let kept = self.keep_all_alive(&[id], budget).await?;
+        Ok(kept.first().copied().flatten())
+    }
+
+    /// As [`Node::keep_alive`] for each of some leases, in their order, with one question to the leader.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn keep_all_alive(
+        &self,
+        ids: &[LeaseId],
+        budget: Duration,
+    ) -> Result<Vec<Option<u64>>, NodeError> {
+        let questions: Vec<Question> = ids.iter().map(|id| Question::Renew(*id)).collect();
+        let left = self.ask(&questions, budget).await?;
+        Ok(left.into_iter().map(|left| left.map(|left| left.granted_seconds)).collect())
     }
 
     /// How much time a lease has left, confirmed as in [`Node::keep_alive`]; `None` when there is no such lease. The local
     /// state has its keys.
     #[tracing::instrument(level = "debug", skip_all)]
     pub async fn lease_left(&self, id: LeaseId, budget: Duration) -> Result<Option<LeaseLeft>, NodeError> {
-        self.ask(Question::Left(id), budget).await
+        let left = self.ask(&[Question::Left(id)], budget).await?;
+        Ok(left.into_iter().next().flatten())
     }
 
-    async fn ask(&self, question: Question, budget: Duration) -> Result<Option<LeaseLeft>, NodeError> {
-        let Inner { shared, raft, peers, reads, leases, .. } = &*self.inner;
-        let asker = Asker { shared, peers, reads, leases, metrics: raft.server_metrics() };
+    async fn ask(
+        &self,
+        questions: &[Question],
+        budget: Duration,
+    ) -> Result<Vec<Option<LeaseLeft>>, NodeError> {
+        let Inner { shared, raft, asks, .. } = &*self.inner;
+        let asker = Asker { shared, asks, metrics: raft.server_metrics() };
         // Boxed, so that the futures of those who call it stay small.
-        let asking: BoxFuture<'_, _> = Box::pin(asker.ask(question, budget));
+        let asking: BoxFuture<'_, _> = Box::pin(asker.ask(questions, budget));
         asking.await
     }
 
@@ -371,7 +392,7 @@ impl Inner {
     }
 
     fn start_tasks(&self, incoming: Vec<mpsc::Receiver<Incoming>>) {
-        let Self { shared, raft, peers, reads, leases, changes, .. } = self;
+        let Self { shared, raft, peers, reads, leases, asks, changes, .. } = self;
         let spawn = &shared.env.spawn;
         let proposer = Proposer {
             shared: Arc::clone(shared),
@@ -393,15 +414,26 @@ impl Inner {
             leases: Arc::clone(leases),
             metrics: raft.server_metrics(),
         };
+        let ask_loop = AskLoop {
+            shared: Arc::clone(shared),
+            peers: Arc::clone(peers),
+            reads: Arc::clone(reads),
+            leases: Arc::clone(leases),
+            asks: Arc::clone(asks),
+            metrics: raft.server_metrics(),
+        };
         let watcher =
             health::Watcher { shared: Arc::clone(shared), raft: raft.clone(), peers: Arc::clone(peers) };
+        let failed = membership::failed::run(Arc::clone(shared), raft.clone(), Arc::clone(peers));
         let mut tasks = vec![
             spawn.task("proposer", Box::pin(proposer.run())),
             spawn.task("reads", Box::pin(read_loop.run())),
             spawn.task("lessor", Box::pin(lessor.run())),
+            spawn.task("leases", Box::pin(ask_loop.run())),
             spawn.task("dumps", Box::pin(dump::run(Arc::clone(shared), raft.clone()))),
             spawn.task("raft-watcher", Box::pin(watcher.run())),
             spawn.task("members", Box::pin(membership::keeper::run(changes.clone()))),
+            spawn.task("failed", Box::pin(failed)),
         ];
         let server = PeerServer {
             shared: Arc::clone(shared),

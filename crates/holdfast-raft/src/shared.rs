@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// True once the stable store failed and nothing is applied here any more; written by the state machine.
     pub(crate) is_poisoned: AtomicBool,
+    /// Told when that happens. One task waits on it: the one that gives leadership away.
+    pub(crate) poisoned: Notify,
     pub(crate) leadership: Mutex<Leadership>,
     /// Who must not take part any more; shared with the connections.
     pub(crate) roster: Arc<Roster>,

@@ -128,6 +128,7 @@ impl StateMachine {
             Err(error @ StorageError::Poisoned { .. }) => {
                 tracing::error!(%error, "nothing is applied on this member any more");
                 self.shared.is_poisoned.store(true, Ordering::Relaxed);
+                self.shared.poisoned.notify_one();
                 return Ok(());
             }
             Err(error) => return Err(io::Error::other(error)),

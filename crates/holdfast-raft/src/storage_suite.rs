@@ -111,6 +111,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
             demanded: parking_lot::Mutex::new(None),
             stop: CancellationToken::new(),
             is_poisoned: std::sync::atomic::AtomicBool::new(false),
+            poisoned: tokio::sync::Notify::new(),
             leadership: parking_lot::Mutex::default(),
             counters: Counters::default(),
         });

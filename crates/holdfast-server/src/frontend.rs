@@ -223,9 +223,9 @@ impl Frontend {
         identity::added_member_id(cluster_id, peer_urls, self.clock.wall(), self.rng.next_u64())
     }
 
-    /// Gives a lease all of its time again; see [`Node::keep_alive`].
-    pub async fn keep_alive(&self, id: LeaseId, call: Call) -> Result<Option<u64>, Failure> {
-        let kept = self.node.keep_alive(id, self.remaining(call)).await;
+    /// Gives leases all of their time again; see [`Node::keep_all_alive`].
+    pub async fn keep_alive(&self, ids: &[LeaseId], call: Call) -> Result<Vec<Option<u64>>, Failure> {
+        let kept = self.node.keep_all_alive(ids, self.remaining(call)).await;
         kept.map_err(|error| within(error, call.client_deadline, self.budget))
     }
 

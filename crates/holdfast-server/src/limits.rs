@@ -192,8 +192,9 @@ pub const LEADERLESS_ELECTION_TIMEOUTS: u32 = 3;
 /// The longest time to live of a lease, in seconds: etcd's number, so that its nanoseconds fit into 64 bits.
 pub const LEASE_SECONDS_MAX: i64 = 9_000_000_000;
 
-/// Keep-alives of one stream that are under way at once: a client with many leases sends them together.
-pub const KEEP_ALIVES_IN_FLIGHT: usize = 64;
+/// Keep-alives of one stream that are asked for at once: a client with many leases sends them together. What has arrived
+/// when one question is answered goes with the next.
+pub const KEEP_ALIVES_AT_ONCE: usize = 512;
 
 /// The shortest time to live that a lease is granted, in seconds: one and a half election timeouts, rounded up. One that
 /// cannot outlive an election is of no use.

@@ -1,14 +1,15 @@
 //! Three to five members under faults: the real log, storage and consensus on simulated machines.
 //!
 //! # A run
-//! *Safety phase.* Clients write, delete, compact and read through all members, watchers follow the changes, and a
+//! *Safety phase.* Clients write, delete, compact and read through all members, watchers follow the changes, holders keep leases
+//! alive or do not, and a
 //! nemesis cuts links, crashes machines (what was not synced is lost or torn), stops members at named points in the
 //! middle of what they do, starts dumps, holds members back until they need a snapshot, lets bits rot, loses stores and
 //! fills disks. Members are added as learners or voters under new ids, promoted and removed, and lose their whole disk,
 //! whereupon another one takes their place. All the while the invariants of each member are checked.
 //!
 //! *Liveness phase.* All is healed and started. Then there has to be a leader within some election timeouts, the members
-//! have to be those that were asked for, every one has to acknowledge a write, all have to come level, to vote, to dump,
+//! have to be those that were asked for, every one has to acknowledge a write, all have to come level, every lease that nobody keeps alive has to end, all have to vote, to dump,
 //! to work as usual again, and to let go of what is compacted.
 //!
 //! Then what was recorded is judged (module `judge`).
@@ -24,7 +25,9 @@ mod changes;
 mod full;
 mod harm;
 mod history;
+mod holder;
 mod judge;
+mod lease_laws;
 mod life;
 mod member;
 mod nemesis;
@@ -41,6 +44,7 @@ pub use history::{History, Violation};
 use holdfast_env::{Failpoint, Fault, Rng};
 use tokio::time::Instant;
 
+use crate::cluster::holder::Holder;
 use crate::cluster::member::Machines;
 use crate::cluster::nemesis::Nemesis;
 use crate::cluster::watcher::Watcher;
@@ -59,6 +63,8 @@ pub struct RunConfig {
     pub clients: usize,
     /// How many watchers follow.
     pub watchers: usize,
+    /// How many clients hold leases.
+    pub holders: usize,
     /// How long faults and load go on, in simulated time.
     pub duration: Duration,
     /// Syncs that the disks pretend to do: a planted fault, to show that the judge sees its effect.
@@ -89,6 +95,10 @@ pub struct Report {
     pub reads: u64,
     /// Revisions that watchers were given.
     pub watched: u64,
+    /// Leases granted.
+    pub leases: u64,
+    /// Keep-alives that were acknowledged.
+    pub keep_alives: u64,
     /// Compactions asked for.
     pub compactions: u64,
     /// Machines crashed, in whatever way.
@@ -169,6 +179,7 @@ impl RunConfig {
             members,
             clients: 4,
             watchers: 3,
+            holders: 3,
             duration,
             lie: None,
             harms: true,
@@ -208,6 +219,12 @@ async fn run_inside(config: RunConfig, history: History) -> Result<(), Violation
     for number in 0..config.clients {
         let client = Client::new(number, rng.next_u64(), machines.clone());
         clients.push(tokio::spawn(client.run_until(end)));
+    }
+    // A source of their own: with them and without, all else is as random.
+    let holders_rng = SimRng::new(!config.seed);
+    for number in 0..config.holders {
+        let holder = Holder::new(number, holders_rng.next_u64(), machines.clone());
+        clients.push(tokio::spawn(holder.run_until(end)));
     }
     let (mut watchers, mut cursors) = (Vec::new(), Vec::new());
     for _ in 0..config.watchers {

@@ -45,6 +45,8 @@ fn add(sum: &mut Report, report: &Report) {
     sum.unknown += report.unknown;
     sum.reads += report.reads;
     sum.watched += report.watched;
+    sum.leases += report.leases;
+    sum.keep_alives += report.keep_alives;
     sum.compactions += report.compactions;
     sum.crashes += report.crashes;
     sum.cuts += report.cuts;
@@ -116,7 +118,7 @@ fn seeds_of_writes_cuts_and_crashes_keep_every_promise() {
             total.stopped += count.stopped;
         }
     }
-    assert!(sum.acknowledged > 0 && sum.reads > 0, "the clients did nothing: {sum:?}");
+    assert!(sum.acknowledged > 0 && sum.reads > 0 && sum.keep_alives > 0, "the clients did nothing: {sum:?}");
     let mut told = table(&points);
     for (row, count) in beyond_points(&sum) {
         writeln!(told, "{row:<34} {count:>8}").expect("a string takes all text");
@@ -129,6 +131,19 @@ fn disks_that_lie_about_syncs_are_found_out() {
     let found =
         (0..40).find_map(|seed| run(RunConfig { lie: Some(Lie::Data), ..RunConfig::new(seed) }).err());
     assert!(found.is_some(), "acknowledged writes must get lost, and the judge must see it");
+}
+
+/// Nothing reads here but who holds leases: a keep-alive that no quorum confirmed is found by what becomes of the keys.
+#[test]
+fn keep_alives_that_are_not_confirmed_are_found_out() {
+    let found = (0..FAULT_SEEDS).find_map(|seed| {
+        let config = RunConfig { clients: 0, watchers: 0, holders: 6, ..RunConfig::new(seed) };
+        let violation = run(RunConfig { fault: Some(Fault::ReadIndexOff), ..config }).err()?;
+        Some((seed, violation.to_string()))
+    });
+    let (seed, told) = found.expect("a lease must end early, and the judge must see it");
+    tell(&format!("keep-alives without confirmation: found by seed {seed}: {told}"));
+    assert!(told.contains("too early") || told.contains("is gone"), "another promise was broken: {told}");
 }
 
 /// Every fault that can be planted is found within this many seeds.

@@ -3,12 +3,14 @@
 //! ```text
 //! row      form 0 (1) | lease                    of the stable store, under the lease's id
 //! frame    (id i64 LE | lease) …                 of a snapshot
-//! lease    granted seconds u64 LE | remaining seconds u64 LE, one more; 0 when there is no checkpoint
+//! lease    granted at u64 LE | granted seconds u64 LE | remaining seconds u64 LE, one more; 0 when there is no checkpoint
 //! ```
+//!
+//! "Granted at" is the log index of the entry that granted it.
 
 use std::sync::atomic::AtomicU64;
 
-use holdfast_mvcc::types::{Lease, LeaseChange, LeaseId};
+use holdfast_mvcc::types::{Lease, LeaseChange, LeaseId, LogIndex};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -16,7 +18,7 @@ use crate::error::StoreError;
 use crate::limits::LEASE_FEED_MAX;
 
 const PLAIN: u8 = 0;
-const LEASE_BYTES: usize = 16;
+const LEASE_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 8 + LEASE_BYTES;
 
 /// The row of a lease.
@@ -54,16 +56,21 @@ pub(crate) fn from_frame(frame: &[u8]) -> Result<Vec<(LeaseId, Lease)>, StoreErr
 fn encode(lease: Lease) -> [u8; LEASE_BYTES] {
     let mut bytes = [0; LEASE_BYTES];
     let remaining = lease.remaining_seconds.map_or(0, |seconds| seconds.saturating_add(1));
-    bytes[..8].copy_from_slice(&lease.granted_seconds.to_le_bytes());
-    bytes[8..].copy_from_slice(&remaining.to_le_bytes());
+    bytes[..8].copy_from_slice(&lease.granted_at.0.to_le_bytes());
+    bytes[8..16].copy_from_slice(&lease.granted_seconds.to_le_bytes());
+    bytes[16..].copy_from_slice(&remaining.to_le_bytes());
     bytes
 }
 
 fn decode(bytes: &[u8]) -> Result<Lease, StoreError> {
     let wrong = || StoreError::damaged("a lease has the wrong length");
-    let (granted, remaining) = bytes.split_first_chunk::<8>().ok_or_else(wrong)?;
-    let remaining = u64::from_le_bytes(<[u8; 8]>::try_from(remaining).map_err(|_| wrong())?);
-    Ok(Lease { granted_seconds: u64::from_le_bytes(*granted), remaining_seconds: remaining.checked_sub(1) })
+    let bytes = <&[u8; LEASE_BYTES]>::try_from(bytes).map_err(|_| wrong())?;
+    let number = |at: usize| bytes[at..].first_chunk().map_or(0, |number| u64::from_le_bytes(*number));
+    Ok(Lease {
+        granted_at: LogIndex(number(0)),
+        granted_seconds: number(8),
+        remaining_seconds: number(16).checked_sub(1),
+    })
 }
 
 /// What commands do to leases, for the one who keeps their deadlines. Nothing is kept while nobody follows.
@@ -124,14 +131,17 @@ mod tests {
     use super::*;
 
     fn lease(granted_seconds: u64, remaining_seconds: Option<u64>) -> Lease {
-        Lease { granted_seconds, remaining_seconds }
+        Lease { granted_at: LogIndex(258), granted_seconds, remaining_seconds }
     }
 
     /// The bytes on disk; a change here needs a new form.
     #[test]
     fn golden_bytes() {
-        assert_eq!(row(lease(5, None)), [0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(row(lease(5, Some(0))), [0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        let mut bytes = [0; 25];
+        (bytes[1], bytes[2], bytes[9]) = (2, 1, 5);
+        assert_eq!(row(lease(5, None)), bytes);
+        bytes[17] = 1;
+        assert_eq!(row(lease(5, Some(0))), bytes);
         let mut expected = vec![254, 255, 255, 255, 255, 255, 255, 255];
         expected.extend_from_slice(&row(lease(5, Some(2)))[1..]);
         assert_eq!(frame(&[(LeaseId(-2), lease(5, Some(2)))]), expected);
@@ -144,7 +154,7 @@ mod tests {
         assert_eq!(from_row(&row(leases[1].1)).unwrap(), leases[1].1);
         assert!(from_frame(&frame(&leases)[1..]).is_err());
         let good = row(leases[0].1);
-        assert!(from_row(&good[..16]).is_err());
+        assert!(from_row(&good[..24]).is_err());
         assert!(from_row(&[&good[..], &[0]].concat()).is_err());
         assert!(from_row(&[&[1], &good[1..]].concat()).is_err());
         assert!(from_row(&[]).is_err());

@@ -521,8 +521,8 @@ fn command_cost(command: &Command) -> usize {
         | Command::ClearAlarm(_)
         | Command::LeaseGrant(_)
         | Command::LeaseRevoke(_) => 256,
-        Command::LeaseExpire(expire) => 256 + 8 * expire.leases.len(),
-        Command::LeaseCheckpoint(checkpoint) => 256 + 24 * checkpoint.remaining.len(),
+        Command::LeaseExpire(expire) => 256 + 16 * expire.leases.len(),
+        Command::LeaseCheckpoint(checkpoint) => 256 + 32 * checkpoint.remaining.len(),
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use common::*;
 use holdfast_env::{Env, Failpoint, Fault, Faults, Sabotage};
 use holdfast_mvcc::command::*;
-use holdfast_mvcc::types::{KeyRange, LeaseId, RangeEnd, Revision, Term};
+use holdfast_mvcc::types::{KeyRange, LeaseId, LeaseRef, LogIndex, RangeEnd, Revision, Term};
 use holdfast_storage::*;
 
 const KEYS: u64 = 24;
@@ -49,6 +49,8 @@ struct Model {
     at: BTreeMap<u64, Arc<Image>>,
     compacted: u64,
     leases: Leases,
+    /// Which entry granted each.
+    granted_at: BTreeMap<i64, LogIndex>,
     /// The leases behind each entry of the log.
     leases_at: Vec<Leases>,
 }
@@ -202,6 +204,7 @@ impl Run {
             at: BTreeMap::from([(1, Arc::default())]),
             compacted: 0,
             leases: Leases::new(),
+            granted_at: BTreeMap::new(),
             leases_at: Vec::new(),
         };
         let (model, dice) = (Arc::new(RwLock::new(model)), Dice(seed));
@@ -214,7 +217,8 @@ impl Run {
         let mut commands = Vec::new();
         for _ in 0..count {
             // Seldom: they are small, and a dump is to have much written under it.
-            commands.push(if self.dice.one_in(40) { self.lease_command() } else { self.command(bytes) });
+            let index = LogIndex(self.member.next + commands.len() as u64);
+            commands.push(if self.dice.one_in(40) { self.lease_command(index) } else { self.command(bytes) });
             let mut model = self.model.write().unwrap();
             let leases = model.leases.clone();
             model.leases_at.push(leases);
@@ -269,13 +273,16 @@ impl Run {
     }
 
     /// Grants a lease, attaches a key to one, or ends some.
-    fn lease_command(&mut self) -> Command {
+    fn lease_command(&mut self, index: LogIndex) -> Command {
         let dice = &mut self.dice;
         let mut model = self.model.write().unwrap();
         let id = i64::try_from(dice.roll(5)).unwrap() + 1;
         match dice.roll(3) {
             0 => {
-                model.leases.entry(id).or_default();
+                if !model.leases.contains_key(&id) {
+                    model.leases.insert(id, BTreeSet::new());
+                    model.granted_at.insert(id, index);
+                }
                 Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_seconds: 5 })
             }
             1 if model.leases.contains_key(&id) => {
@@ -290,7 +297,11 @@ impl Run {
                 let keys: Vec<_> = ids.iter().filter_map(|id| model.leases.remove(id)).flatten().collect();
                 let changes: Vec<_> = keys.into_iter().map(|key| (key, None)).collect();
                 model.apply(&changes);
-                Command::LeaseExpire(LeaseExpire { term: Term(1), leases: ids.map(LeaseId).into() })
+                let named = |id: i64| {
+                    let granted_at = model.granted_at.get(&id).copied().unwrap_or(index);
+                    LeaseRef { id: LeaseId(id), granted_at }
+                };
+                Command::LeaseExpire(LeaseExpire { term: Term(1), leases: ids.map(named).into() })
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::cli::{Case, WorkFlags};
 use crate::error::Error;
 use crate::load::fanout::{Audience, Fill, Watching, Writes};
 use crate::load::keys::KeySpace;
+use crate::load::leases::Holding;
 use crate::load::operation::Operation;
 use crate::load::pace::Pace;
 use crate::load::{self, Connections, Load, Outcome};
@@ -19,6 +20,10 @@ use crate::systems::cluster::Cluster;
 const CLIENTS_PER_LISTER: u32 = 16;
 /// More than any server here holds back for one stream: etcd has no bound in bytes, ours has 4 MiB.
 const QUEUE_BYTES: u64 = 6 * 1024 * 1024;
+/// Long enough to grant all leases and to renew them once, on the slowest side.
+const LEASE_END_TTL: Duration = Duration::from_secs(60);
+/// How long before the first of them ends the puts begin.
+const LEASE_END_LEAD: Duration = Duration::from_secs(1);
 /// Of the case that asks how late events are.
 const LATENCY_WATCHERS: u32 = 10;
 
@@ -37,6 +42,22 @@ pub(crate) enum Work {
         label: String,
         /// What figures are per.
         unit: Unit,
+    },
+    /// Leases that live, and are renewed.
+    Leases {
+        /// How many.
+        count: u32,
+        /// How often each is renewed.
+        every: Duration,
+        /// For how long.
+        duration: Duration,
+    },
+    /// Puts by a timetable while leases end, or while none does.
+    LeaseEnd {
+        /// How many leases; none in the calm half.
+        count: u32,
+        /// The puts.
+        load: Load,
     },
     /// So many connections that do nothing after a first read.
     Connections(u32),
@@ -90,8 +111,27 @@ pub(crate) fn works(
                 .map(|watchers| fanout(flags, space, watchers, Unit::Put))
                 .to_vec()
         }
+        Case::LeaseGrant => calls(Operation::LeaseGrant, clients),
+        Case::LeaseKeepalive => calls(Operation::LeaseKeepAlive, clients),
+        Case::LeaseSteady => {
+            let (count, every, duration) =
+                (flags.lease.leases, flags.lease.lease_renewal, flags.size.duration);
+            vec![Work::Leases { count, every, duration }]
+        }
+        Case::LeaseEnd => {
+            let puts = load(Operation::Put, clients, Pace::Open(flags.steady_rate));
+            let of = |count| puts.iter().map(move |work| (count, work.clone()));
+            of(0).chain(of(flags.lease.leases)).filter_map(lease_end).collect()
+        }
         Case::Connections => vec![Work::Connections(flags.idle_connections)],
     })
+}
+
+fn lease_end((count, puts): (u32, Work)) -> Option<Work> {
+    match puts {
+        Work::Calls(load) => Some(Work::LeaseEnd { count, load }),
+        _ => None,
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +167,11 @@ impl Work {
     /// Whether the empty server can take part: it holds no lists, and has nothing to hold back for silent watchers.
     pub(super) fn is_for(&self, system: System) -> bool {
         let needs_a_store = match self {
-            Self::Calls(load) => matches!(load.operation, Operation::List | Operation::ListPaged),
+            Self::Calls(load) => matches!(
+                load.operation,
+                Operation::List | Operation::ListPaged | Operation::LeaseGrant | Operation::LeaseKeepAlive
+            ),
+            Self::Leases { .. } | Self::LeaseEnd { .. } => true,
             Self::Fanout { unit, .. } => *unit == Unit::Put,
             Self::Connections(_) => false,
         };
@@ -138,7 +182,7 @@ impl Work {
     pub(crate) fn needs_keys(&self) -> bool {
         match self {
             Self::Calls(load) => load.operation.needs_keys(),
-            Self::Fanout { .. } | Self::Connections(_) => false,
+            Self::Fanout { .. } | Self::Connections(_) | Self::Leases { .. } | Self::LeaseEnd { .. } => false,
         }
     }
 
@@ -146,7 +190,9 @@ impl Work {
     pub(crate) fn label(&self) -> &str {
         match self {
             Self::Fanout { label, .. } => label,
-            Self::Calls(_) | Self::Connections(_) => "",
+            Self::LeaseEnd { count: 0, .. } => " calm",
+            Self::LeaseEnd { .. } => " leases end",
+            Self::Calls(_) | Self::Connections(_) | Self::Leases { .. } => "",
         }
     }
 
@@ -161,6 +207,15 @@ impl Work {
             Self::Fanout { audience, writes, .. } => {
                 let watching = Watching::begin(audience, endpoints, None).await?;
                 Ok(watching.run(writes, connections).await?.events)
+            }
+            Self::Leases { count, every, duration } => {
+                let holding = Holding::begin(*count, ttl_of(*every), connections).await?;
+                holding.renew(*every, *duration).await
+            }
+            Self::LeaseEnd { count, load } => {
+                let until_end = LEASE_END_TTL.saturating_sub(LEASE_END_LEAD);
+                end_at_once(*count, connections, until_end).await?;
+                load::run(load, connections).await
             }
             Self::Connections(count) => Ok(load::connect_and_read(endpoints, *count).await?.0),
         }
@@ -187,9 +242,43 @@ impl Work {
                 let with_watchers = alone.until(&window::look(cluster).await?);
                 Ok(Round { resident_growth_bytes: with_watchers.resident_growth_bytes, ..round })
             }
+            Self::Leases { count, every, duration } => {
+                let holding = Holding::begin(*count, ttl_of(*every), connections).await?;
+                holding.renew(*every, warm_up).await?;
+                window::rest(cluster).await?;
+                let before = window::look(cluster).await?;
+                let outcome = holding.renew(*every, *duration).await?;
+                let after = window::look(cluster).await?;
+                Ok(round_of(&outcome, &before.until(&after)))
+            }
+            Self::LeaseEnd { count, load } => {
+                let until_end = LEASE_END_TTL.saturating_sub(LEASE_END_LEAD);
+                end_at_once(*count, connections, until_end).await?;
+                let before = window::look(cluster).await?;
+                let outcome = load::run(load, connections).await?;
+                let after = window::look(cluster).await?;
+                window::rest(cluster).await?;
+                Ok(round_of(&outcome, &before.until(&after)))
+            }
             Self::Connections(count) => open_connections(cluster, *count).await,
         }
     }
+}
+
+/// As clients choose it: three renewals in it.
+fn ttl_of(every: Duration) -> Duration {
+    3 * every
+}
+
+/// Grants leases that all end within a second or two, and waits until `until_end` after the last renewal.
+async fn end_at_once(count: u32, connections: &Connections, until_end: Duration) -> Result<(), Error> {
+    if count > 0 {
+        let holding = Holding::begin(count, LEASE_END_TTL, connections).await?;
+        let began = tokio::time::Instant::now();
+        holding.renew_all().await?;
+        tokio::time::sleep_until(began + until_end).await;
+    }
+    Ok(())
 }
 
 async fn calls(

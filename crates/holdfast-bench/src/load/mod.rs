@@ -1,10 +1,11 @@
 //! Load: many clients that do the same, at a pace, for a while.
 //!
 //! Module map: [`operation`] is what one client does, [`pace`] when, [`keys`] to which keys. [`fanout`] is watchers, whose
-//! events [`scan`] reads.
+//! events [`scan`] reads; [`leases`] is leases that are renewed, or end.
 
 pub(crate) mod fanout;
 pub(crate) mod keys;
+pub(crate) mod leases;
 pub(crate) mod operation;
 pub(crate) mod pace;
 mod scan;

@@ -1,5 +1,7 @@
 //! One client's operations: what it asks, and what the answer must be like.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use holdfast_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use holdfast_proto::etcdserverpb::{
@@ -9,8 +11,9 @@ use holdfast_proto::etcdserverpb::{
 use prost::Message;
 
 use super::keys::{KeyNumber, KeySpace, Random};
+use super::leases;
 use crate::error::Error;
-use crate::grpc::{Caller, Connection, Frame, PUT, RANGE, TXN};
+use crate::grpc::{Caller, Connection, Frame, LEASE_KEEP_ALIVE, PUT, RANGE, Stream, TXN};
 
 /// What a load does over and over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +32,14 @@ pub(crate) enum Operation {
     List,
     /// Read the same in pages of a hundred at one revision; an operation is the whole list.
     ListPaged,
+    /// Grant a lease.
+    LeaseGrant,
+    /// Keep a lease of its own alive, on a stream of its own.
+    LeaseKeepAlive,
 }
 
+/// Longer than any run: no lease ends while others are granted or kept alive.
+const LEASE_TTL: Duration = Duration::from_secs(36_000);
 /// Keys of one list.
 pub(crate) const LIST_KEYS: u64 = 1000;
 const PAGE_KEYS: i64 = 100;
@@ -40,12 +49,12 @@ const MIXED_PUT_EVERY: u64 = 5;
 impl Operation {
     /// Whether servers still have work to do when the answers are there.
     pub(crate) fn writes(self) -> bool {
-        matches!(self, Self::Put | Self::Cas | Self::Mixed)
+        matches!(self, Self::Put | Self::Cas | Self::Mixed | Self::LeaseGrant)
     }
 
     /// Whether the keys must be there before.
     pub(crate) fn needs_keys(self) -> bool {
-        !matches!(self, Self::Put | Self::Cas)
+        !matches!(self, Self::Put | Self::Cas | Self::LeaseGrant | Self::LeaseKeepAlive)
     }
 }
 
@@ -60,6 +69,9 @@ pub(crate) struct Client {
     /// Of the compare-and-swap: the key no other client touches, and its revision as last seen.
     own: Bytes,
     own_revision: i64,
+    connection: Connection,
+    /// Of the keep-alives: the frame for its lease, and the stream, once it has them.
+    lease: Option<(Frame, Stream)>,
 }
 
 impl Client {
@@ -74,6 +86,8 @@ impl Client {
             txn: connection.caller(TXN),
             own: KeySpace::key(KeyNumber(number % space.keys)),
             own_revision: 0,
+            connection: connection.clone(),
+            lease: None,
         }
     }
 
@@ -88,6 +102,8 @@ impl Client {
             Operation::Mixed => self.get_any(false).await,
             Operation::List => self.list().await,
             Operation::ListPaged => self.list_in_pages().await,
+            Operation::LeaseGrant => leases::grant(&self.connection, LEASE_TTL).await.map(drop),
+            Operation::LeaseKeepAlive => self.keep_alive().await,
         }
     }
 
@@ -127,6 +143,28 @@ impl Client {
         };
         self.own_revision = range.kvs.first().map_or(0, |pair| pair.mod_revision);
         Ok(())
+    }
+
+    /// The first one begins with the grant.
+    async fn keep_alive(&mut self) -> Result<(), Error> {
+        let (_, stream) = match &mut self.lease {
+            Some(lease) => {
+                lease.1.send(lease.0.clone())?;
+                lease
+            }
+            none => {
+                let frame = leases::keep_alive(leases::grant(&self.connection, LEASE_TTL).await?);
+                let stream = self.connection.stream(LEASE_KEEP_ALIVE, frame.clone()).await?;
+                none.insert((frame, stream))
+            }
+        };
+        let mut answers = 0;
+        let mut each = |answer: &[u8]| {
+            answers += 1;
+            leases::check(answer)
+        };
+        let is_open = stream.messages.receive(&mut each).await?;
+        if is_open && answers == 1 { Ok(()) } else { Err(Error::Answer("not one answer to a keep-alive")) }
     }
 
     fn list_request(&mut self) -> RangeRequest {

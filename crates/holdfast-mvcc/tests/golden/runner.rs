@@ -1,7 +1,8 @@
 //! Runs the scripts on one state with a store of all its records.
 //!
-//! Beside the words of `syntax`: `grant ID TTL`, `revoke ID`, `expire TERM ID ...` and `remain TERM ID SECONDS|all` (in an
-//! entry of the term that `term N` has set, 1 at first), `leases`, `compact N`, `publish ID NAME URL`, `members`, `state`, `records` (the retained ones),
+//! Beside the words of `syntax`: `grant ID TTL`, `revoke ID`, `expire TERM LEASE ...` and `remain TERM LEASE SECONDS|all` (in an
+//! entry of the term that `term N` has set, 1 at first, and of the index that `index N` has set, one more each time; a LEASE is
+//! ID or ID@INDEX, without one the lease that has the id now), `leases`, `compact N`, `publish ID NAME URL`, `members`, `state`, `records` (the retained ones),
 //! `hash [rev=N]`, `cleanup [N]`, `restart` (rebuilds the state from retained records), `attach KEY LEASE` (rewrites
 //! history: the key's newest put was made with this lease), `needed COMMAND` (the values to fetch before it).
 //! Since arguments may hold any character, scripts write commands as literals: `> put a 1`; those whose answer does not
@@ -59,9 +60,11 @@ pub(crate) struct Script {
     store: Store,
     /// Of the entries to come.
     term: u64,
+    /// Of the next entry.
+    index: u64,
 }
 
-fn parse(text: &str) -> Result<Option<Command>, Box<dyn Error>> {
+fn parse(text: &str, state: &State) -> Result<Option<Command>, Box<dyn Error>> {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     Ok(Some(match word {
         "put" => Command::Put(syntax::put(rest)?),
@@ -74,15 +77,17 @@ fn parse(text: &str) -> Result<Option<Command>, Box<dyn Error>> {
         "revoke" => Command::LeaseRevoke(LeaseId(rest.parse()?)),
         "expire" => {
             let mut numbers = rest.split_whitespace();
-            let term = Term(numbers.next().ok_or("expire TERM ID ...")?.parse()?);
-            let leases = numbers.map(|id| id.parse().map(LeaseId)).collect::<Result<_, _>>()?;
+            let term = Term(numbers.next().ok_or("expire TERM LEASE ...")?.parse()?);
+            let leases = numbers.map(|lease| lease_ref(lease, state)).collect::<Result<_, _>>()?;
             Command::LeaseExpire(LeaseExpire { term, leases })
         }
         "remain" => {
             let words: Vec<&str> = rest.split_whitespace().collect();
-            let [term, id, seconds] = words[..] else { return Err("remain TERM ID SECONDS|all".into()) };
+            let [term, lease, seconds] = words[..] else {
+                return Err("remain TERM LEASE SECONDS|all".into());
+            };
             let seconds = if seconds == "all" { None } else { Some(seconds.parse()?) };
-            let remaining = vec![LeaseRemaining { id: LeaseId(id.parse()?), seconds }];
+            let remaining = vec![LeaseRemaining { lease: lease_ref(lease, state)?, seconds }];
             Command::LeaseCheckpoint(LeaseCheckpoint { term: Term(term.parse()?), remaining })
         }
         "compact" => Command::Compact(Compact { revision: rest.parse()? }),
@@ -99,6 +104,16 @@ fn parse(text: &str) -> Result<Option<Command>, Box<dyn Error>> {
     }))
 }
 
+fn lease_ref(text: &str, state: &State) -> Result<LeaseRef, Box<dyn Error>> {
+    let (id, index) = text.split_once('@').map_or((text, None), |(id, index)| (id, Some(index)));
+    let id = LeaseId(id.parse()?);
+    let granted_at = match index {
+        Some(index) => LogIndex(index.parse()?),
+        None => state.lease(id).map_or(LogIndex(0), |lease| lease.granted_at),
+    };
+    Ok(LeaseRef { id, granted_at })
+}
+
 impl goldenscript::Runner for Script {
     fn run(&mut self, command: &goldenscript::Command) -> Result<String, Box<dyn Error>> {
         let answer = self.answer(&command.name)?;
@@ -108,7 +123,7 @@ impl goldenscript::Runner for Script {
 
 impl Script {
     fn answer(&mut self, text: &str) -> Result<String, Box<dyn Error>> {
-        if let Some(command) = parse(text)? {
+        if let Some(command) = parse(text, &self.state)? {
             return self.evaluate(&command);
         }
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -132,10 +147,14 @@ impl Script {
                 self.term = rest.parse()?;
                 Ok(String::new())
             }
+            "index" => {
+                self.index = rest.parse()?;
+                Ok(String::new())
+            }
             "leases" => Ok(self.leases()),
             "attach" => self.attach(rest),
             "needed" => {
-                let command = parse(rest)?.ok_or("needed COMMAND")?;
+                let command = parse(rest, &self.state)?.ok_or("needed COMMAND")?;
                 let needed = self.state.needed_values(&command, 5).into_iter();
                 Ok(needed
                     .fold(String::new(), |text, (key, id)| format!("{text}{} {}\n", show(&key), show_id(id))))
@@ -147,13 +166,15 @@ impl Script {
 
 impl Script {
     pub(crate) fn new() -> Self {
-        Self { state: State::new(), store: Store::default(), term: 1 }
+        Self { state: State::new(), store: Store::default(), term: 1, index: 1 }
     }
 
     fn evaluate(&mut self, command: &Command) -> Result<String, Box<dyn Error>> {
         validate::validate(command, TXN_OPS_MAX)?;
         let digest = self.state.digest();
-        let Ok(outcome) = self.state.evaluate(Term(self.term), command, &mut self.store);
+        let entry = EntryId { term: Term(self.term), index: LogIndex(self.index) };
+        self.index += 1;
+        let Ok(outcome) = self.state.evaluate(entry, command, &mut self.store);
         self.store.0.extend(outcome.records.iter().map(|record| (record.id, record.clone())));
         if outcome.response.is_err() {
             assert_eq!(self.state.digest(), digest, "a refusal changes nothing");

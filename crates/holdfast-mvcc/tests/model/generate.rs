@@ -1,6 +1,8 @@
 //! Random requests, each from one seed. Few keys, so that requests meet; revisions around the readable ones, so that
 //! refusals are met too.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use holdfast_mvcc::command::*;
 use holdfast_mvcc::types::*;
@@ -32,15 +34,16 @@ impl Dice {
 
 /// Where requests aim.
 #[derive(Clone, Copy)]
-pub(crate) struct Aim {
+pub(crate) struct Aim<'a> {
     pub(crate) revision: u64,
     pub(crate) compact_revision: u64,
+    pub(crate) leases: &'a BTreeMap<LeaseId, Lease>,
 }
 
 pub(crate) fn command(dice: &mut Dice, aim: Aim) -> Command {
     match dice.below(100) {
         0..40 => Command::Put(put(dice)),
-        40..45 => lease_command(dice),
+        40..45 => lease_command(dice, aim.leases),
         45..60 => Command::DeleteRange(delete(dice)),
         60..98 => Command::Txn(txn(dice, aim, 0)),
         98 => Command::Compact(compact(dice, aim)),
@@ -57,19 +60,31 @@ fn lease(dice: &mut Dice) -> LeaseId {
     LeaseId(dice.below(6) as i64 - 2)
 }
 
-fn lease_command(dice: &mut Dice) -> Command {
+/// One in four is of another lease that has, had or will have its id.
+fn lease_ref(dice: &mut Dice, leases: &BTreeMap<LeaseId, Lease>) -> LeaseRef {
+    let id = lease(dice);
+    let granted_at = leases.get(&id).map_or(LogIndex(0), |lease| lease.granted_at);
+    let granted_at = if dice.once_in(4) { LogIndex(granted_at.0 + dice.below(3)) } else { granted_at };
+    LeaseRef { id, granted_at }
+}
+
+fn lease_command(dice: &mut Dice, leases: &BTreeMap<LeaseId, Lease>) -> Command {
     let term = if dice.once_in(10) { Term(dice.below(9)) } else { crate::naive::TERM };
     let some = |dice: &mut Dice| dice.below(4);
     match dice.below(10) {
         0..5 => Command::LeaseGrant(LeaseGrant { id: lease(dice), ttl_seconds: dice.below(9) + 1 }),
         5..7 => Command::LeaseRevoke(lease(dice)),
         7..9 => {
-            Command::LeaseExpire(LeaseExpire { term, leases: (0..some(dice)).map(|_| lease(dice)).collect() })
+            let leases = (0..some(dice)).map(|_| lease_ref(dice, leases)).collect();
+            Command::LeaseExpire(LeaseExpire { term, leases })
         }
         _ => Command::LeaseCheckpoint(LeaseCheckpoint {
             term,
             remaining: (0..some(dice))
-                .map(|_| LeaseRemaining { id: lease(dice), seconds: dice.once_in(2).then(|| dice.below(9)) })
+                .map(|_| LeaseRemaining {
+                    lease: lease_ref(dice, leases),
+                    seconds: dice.once_in(2).then(|| dice.below(9)),
+                })
                 .collect(),
         }),
     }

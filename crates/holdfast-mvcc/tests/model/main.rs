@@ -12,7 +12,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use holdfast_mvcc::command::{Command, Invalid, Op, Response, Txn};
-use holdfast_mvcc::types::{Change, KeyRange, PutRecord, Record, RecordId, Revision};
+use holdfast_mvcc::types::{Change, EntryId, KeyRange, LogIndex, PutRecord, Record, RecordId, Revision};
 use holdfast_mvcc::{
     HistoryHasher, IndexChunk, PutMeta, RangeSource, RecordMeta, State, Values, range, read_txn, validate,
 };
@@ -80,6 +80,8 @@ struct Run {
     tidied: Option<Bytes>,
     store: Store,
     accepted: u64,
+    /// Entries so far.
+    entries: u64,
 }
 
 fn meta(record: &Record) -> RecordMeta {
@@ -107,11 +109,16 @@ impl Run {
             tidied: None,
             store: Store::default(),
             accepted: 0,
+            entries: 0,
         }
     }
 
-    fn aim(&self) -> Aim {
-        Aim { revision: self.model.revision, compact_revision: self.model.compact_revision.unwrap_or(0) }
+    fn aim(&self) -> Aim<'_> {
+        Aim {
+            revision: self.model.revision,
+            compact_revision: self.model.compact_revision.unwrap_or(0),
+            leases: &self.model.leases,
+        }
     }
 
     fn step(&mut self, seed: u64) {
@@ -146,13 +153,19 @@ impl Run {
         }
     }
 
+    fn entry(&self) -> EntryId {
+        EntryId { term: naive::TERM, index: LogIndex(self.entries) }
+    }
+
     fn evaluate(&mut self, command: &Command) {
-        let expected = self.model.apply(command);
+        self.entries += 1;
+        let entry = self.entry();
+        let expected = self.model.apply(command, entry);
         let needed: BTreeSet<_> =
             self.tidy.needed_values(command, usize::MAX).into_iter().map(|(_, id)| id).collect();
         for state in [&mut self.tidy, &mut self.messy, &mut self.rebuilt, &mut self.resumed] {
             self.store.asked.clear();
-            let Ok(outcome) = state.evaluate(naive::TERM, command, &mut self.store);
+            let Ok(outcome) = state.evaluate(entry, command, &mut self.store);
             assert_eq!(outcome, expected, "{command:?}");
             let is_foreseen = self.store.asked.iter().all(|id| needed.contains(id));
             assert!(is_foreseen || has_limited_range(command), "not foreseen: {command:?}");
@@ -202,7 +215,7 @@ impl Run {
         let state = [&self.tidy, &self.messy, &self.rebuilt, &self.resumed][dice.below(4) as usize];
         let mut reader = Reader { state, store: &mut self.store, step: 1 + dice.below(9) as usize };
         let Ok(answer) = read_txn(&mut reader, &txn, state.window());
-        let expected = self.model.apply(&Command::Txn(txn.clone()));
+        let expected = self.model.apply(&Command::Txn(txn.clone()), self.entry());
         assert_eq!(answer.map(Response::Txn), expected.response, "{txn:?}");
     }
 

@@ -53,7 +53,7 @@ impl Model {
         }
     }
 
-    pub(crate) fn apply(&mut self, command: &Command) -> Outcome {
+    pub(crate) fn apply(&mut self, command: &Command, entry: EntryId) -> Outcome {
         let mut work =
             Work { map: self.maps[&self.revision].clone(), records: Vec::new(), leases: Vec::new() };
         let response = match command {
@@ -69,7 +69,7 @@ impl Model {
             Command::Compact(compact) => self.compact(compact.revision),
             Command::PublishMember(_) => Ok(Response::PublishMember),
             Command::RaiseAlarm(_) | Command::ClearAlarm(_) => panic!("the model knows no alarms"),
-            Command::LeaseGrant(grant) => self.grant(&mut work, *grant),
+            Command::LeaseGrant(grant) => self.grant(&mut work, *grant, entry),
             Command::LeaseRevoke(lease) if !self.leases.contains_key(lease) => {
                 Err(Refusal::LeaseNotFound { lease: *lease })
             }
@@ -84,7 +84,11 @@ impl Model {
                 Err(Refusal::OtherTerm { judged: *term, applied: TERM })
             }
             Command::LeaseExpire(expire) => {
-                expire.leases.iter().for_each(|lease| self.end(&mut work, *lease));
+                for lease in &expire.leases {
+                    if self.is_there(*lease) {
+                        self.end(&mut work, lease.id);
+                    }
+                }
                 Ok(Response::Lease)
             }
             Command::LeaseCheckpoint(checkpoint) => {
@@ -101,14 +105,15 @@ impl Model {
         Outcome { response, records, leases, revision: Revision::new(self.revision) }
     }
 
-    fn grant(&mut self, work: &mut Work, grant: LeaseGrant) -> Result<Response, Refusal> {
+    fn grant(&mut self, work: &mut Work, grant: LeaseGrant, entry: EntryId) -> Result<Response, Refusal> {
         if grant.id.0 == 0 {
             return Err(Refusal::LeaseNotFound { lease: grant.id });
         }
         if self.leases.contains_key(&grant.id) {
             return Err(Refusal::LeaseExists { lease: grant.id });
         }
-        let lease = Lease { granted_seconds: grant.ttl_seconds, remaining_seconds: None };
+        let lease =
+            Lease { granted_at: entry.index, granted_seconds: grant.ttl_seconds, remaining_seconds: None };
         self.leases.insert(grant.id, lease);
         work.leases.push(LeaseChange { id: grant.id, lease: Some(lease) });
         Ok(Response::Lease)
@@ -127,10 +132,18 @@ impl Model {
         work.leases.push(LeaseChange { id: lease, lease: None });
     }
 
+    fn is_there(&self, lease: LeaseRef) -> bool {
+        self.leases.get(&lease.id).is_some_and(|there| there.granted_at == lease.granted_at)
+    }
+
     fn checkpoint(&mut self, work: &mut Work, remaining: LeaseRemaining) {
-        let Some(lease) = self.leases.get_mut(&remaining.id) else { return };
+        let id = remaining.lease.id;
+        if !self.is_there(remaining.lease) {
+            return;
+        }
+        let Some(lease) = self.leases.get_mut(&id) else { return };
         lease.remaining_seconds = remaining.seconds.filter(|seconds| *seconds < lease.granted_seconds);
-        work.leases.push(LeaseChange { id: remaining.id, lease: Some(*lease) });
+        work.leases.push(LeaseChange { id, lease: Some(*lease) });
     }
 
     fn compact(&mut self, requested: i64) -> Result<Response, Refusal> {

@@ -4,7 +4,7 @@ use holdfast_mvcc::command::{
     Alarm, AlarmKind, Command, Compact, Compare, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
     LeaseRemaining, MemberAttributes, Op, Operand, Put, Range, ReadAt, Relation, SortOrder, SortTarget, Txn,
 };
-use holdfast_mvcc::types::{KeyRange, LeaseId, MemberId, RangeEnd, Revision, Term};
+use holdfast_mvcc::types::{KeyRange, LeaseId, LeaseRef, LogIndex, MemberId, RangeEnd, Revision, Term};
 use holdfast_proto::internal as pb;
 
 use super::CodecError;
@@ -29,7 +29,7 @@ pub(super) fn to_proto(command: Command) -> pb::Command {
         Command::LeaseRevoke(lease) => Kind::LeaseRevoke(pb::LeaseRevoke { id: lease.0 }),
         Command::LeaseExpire(expire) => Kind::LeaseExpire(pb::LeaseExpire {
             term: expire.term.0,
-            ids: expire.leases.into_iter().map(|lease| lease.0).collect(),
+            leases: expire.leases.into_iter().map(lease_ref_to_proto).collect(),
         }),
         Command::LeaseCheckpoint(checkpoint) => Kind::LeaseCheckpoint(checkpoint_to_proto(checkpoint)),
     };
@@ -56,22 +56,36 @@ pub(super) fn from_proto(proto: pb::Command) -> Result<Command, CodecError> {
         Kind::LeaseRevoke(revoke) => Command::LeaseRevoke(LeaseId(revoke.id)),
         Kind::LeaseExpire(expire) => Command::LeaseExpire(LeaseExpire {
             term: Term(expire.term),
-            leases: expire.ids.into_iter().map(LeaseId).collect(),
+            leases: expire.leases.into_iter().map(lease_ref_from_proto).collect(),
         }),
-        Kind::LeaseCheckpoint(checkpoint) => Command::LeaseCheckpoint(checkpoint_from_proto(checkpoint)),
+        Kind::LeaseCheckpoint(checkpoint) => Command::LeaseCheckpoint(checkpoint_from_proto(checkpoint)?),
     })
 }
 
 fn checkpoint_to_proto(checkpoint: LeaseCheckpoint) -> pb::LeaseCheckpoint {
     let remaining = checkpoint.remaining.into_iter();
-    let remaining = remaining.map(|left| pb::LeaseRemaining { id: left.id.0, seconds: left.seconds });
+    let remaining = remaining.map(|left| pb::LeaseRemaining {
+        lease: Some(lease_ref_to_proto(left.lease)),
+        seconds: left.seconds,
+    });
     pb::LeaseCheckpoint { term: checkpoint.term.0, remaining: remaining.collect() }
 }
 
-fn checkpoint_from_proto(proto: pb::LeaseCheckpoint) -> LeaseCheckpoint {
+fn checkpoint_from_proto(proto: pb::LeaseCheckpoint) -> Result<LeaseCheckpoint, CodecError> {
     let remaining = proto.remaining.into_iter();
-    let remaining = remaining.map(|left| LeaseRemaining { id: LeaseId(left.id), seconds: left.seconds });
-    LeaseCheckpoint { term: Term(proto.term), remaining: remaining.collect() }
+    let remaining = remaining.map(|left| {
+        let lease = lease_ref_from_proto(left.lease.ok_or(CodecError::Missing("lease"))?);
+        Ok::<_, CodecError>(LeaseRemaining { lease, seconds: left.seconds })
+    });
+    Ok(LeaseCheckpoint { term: Term(proto.term), remaining: remaining.collect::<Result<_, _>>()? })
+}
+
+fn lease_ref_to_proto(lease: LeaseRef) -> pb::LeaseRef {
+    pb::LeaseRef { id: lease.id.0, granted_at: lease.granted_at.0 }
+}
+
+fn lease_ref_from_proto(proto: pb::LeaseRef) -> LeaseRef {
+    LeaseRef { id: LeaseId(proto.id), granted_at: LogIndex(proto.granted_at) }
 }
 
 fn alarm_to_proto(alarm: Alarm) -> pb::Alarm {

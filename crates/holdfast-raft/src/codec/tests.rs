@@ -6,7 +6,7 @@ use holdfast_mvcc::command::{
     Alarm, AlarmKind, Command, Compact, Compare, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
     LeaseRemaining, MemberAttributes, Op, Operand, Put, Range, ReadAt, Relation, SortOrder, SortTarget, Txn,
 };
-use holdfast_mvcc::types::{KeyRange, LeaseId, MemberId, RangeEnd, Revision, Term};
+use holdfast_mvcc::types::{KeyRange, LeaseId, LeaseRef, LogIndex, MemberId, RangeEnd, Revision, Term};
 use holdfast_mvcc::validate::{TXN_DEPTH_MAX, validate};
 
 use super::*;
@@ -72,15 +72,22 @@ fn every_command() -> Vec<Command> {
         Command::ClearAlarm(Alarm { member: MemberId(0), kind: AlarmKind::NoSpace }),
         Command::LeaseGrant(LeaseGrant { id: LeaseId(-7), ttl_seconds: u64::MAX }),
         Command::LeaseRevoke(LeaseId(i64::MAX)),
-        Command::LeaseExpire(LeaseExpire { term: Term(9), leases: vec![LeaseId(3), LeaseId(-1)] }),
+        Command::LeaseExpire(LeaseExpire {
+            term: Term(9),
+            leases: vec![lease_ref(3, 8), lease_ref(-1, u64::MAX)],
+        }),
         Command::LeaseCheckpoint(LeaseCheckpoint {
             term: Term(u64::MAX),
             remaining: vec![
-                LeaseRemaining { id: LeaseId(1), seconds: Some(0) },
-                LeaseRemaining { id: LeaseId(2), seconds: None },
+                LeaseRemaining { lease: lease_ref(1, 0), seconds: Some(0) },
+                LeaseRemaining { lease: lease_ref(2, 1), seconds: None },
             ],
         }),
     ]
+}
+
+fn lease_ref(id: i64, granted_at: u64) -> LeaseRef {
+    LeaseRef { id: LeaseId(id), granted_at: LogIndex(granted_at) }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdfast_env::Monotonic;
-use holdfast_mvcc::types::{Lease, LeaseChange, LeaseId};
+use holdfast_mvcc::types::{Lease, LeaseChange, LeaseId, LeaseRef, LogIndex};
 
 /// The deadlines of all leases.
 #[derive(Debug, Default)]
@@ -21,6 +21,7 @@ pub(super) struct Deadlines {
 /// A lease with a deadline.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
+    granted_at: LogIndex,
     granted_seconds: u64,
     deadline: Monotonic,
     /// Its place in the queue.
@@ -53,12 +54,13 @@ impl Deadlines {
         deadlines
     }
 
-    /// Takes these leases for all that there are: those that are known keep their deadline.
+    /// Takes these leases for all that there are: those that are known keep their deadline. One with an id that is known,
+    /// but granted by another entry, is not known.
     pub(super) fn follow_anew(&mut self, now: Monotonic, leases: impl IntoIterator<Item = (LeaseId, Lease)>) {
         let mut before = std::mem::take(&mut self.leases);
         self.queue.clear();
         for (id, lease) in leases {
-            let known = before.remove(&id).filter(|kept| kept.granted_seconds == lease.granted_seconds);
+            let known = before.remove(&id).filter(|kept| kept.granted_at == lease.granted_at);
             let kept = known.unwrap_or_else(|| Kept::new(lease, now, self.grace));
             self.insert(id, kept);
         }
@@ -98,18 +100,20 @@ impl Deadlines {
 
     /// Takes up to `leases_max` leases whose time is over, those first that are over the longest. They are ending from here
     /// on, and come again after `retry` if they are still there.
-    pub(super) fn due(&mut self, now: Monotonic, retry: Duration, leases_max: usize) -> Vec<LeaseId> {
+    pub(super) fn due(&mut self, now: Monotonic, retry: Duration, leases_max: usize) -> Vec<LeaseRef> {
         let due: Vec<LeaseId> =
             self.queue.iter().take_while(|(at, _)| *at <= now).take(leases_max).map(|(_, id)| *id).collect();
-        for &id in &due {
+        let mut ending = Vec::with_capacity(due.len());
+        for id in due {
             if let Some(kept) = self.leases.get_mut(&id) {
                 kept.is_ending = true;
                 self.queue.remove(&(kept.queued, id));
                 kept.queued = now.after(retry);
                 self.queue.insert((kept.queued, id));
+                ending.push(LeaseRef { id, granted_at: kept.granted_at });
             }
         }
-        due
+        ending
     }
 
     /// When there is something to do next.
@@ -135,7 +139,13 @@ impl Kept {
     fn new(lease: Lease, now: Monotonic, grace: Duration) -> Self {
         let seconds = lease.remaining_seconds.unwrap_or(lease.granted_seconds);
         let deadline = now.after(Duration::from_secs(seconds)).after(grace);
-        Self { granted_seconds: lease.granted_seconds, deadline, queued: deadline, is_ending: false }
+        Self {
+            granted_at: lease.granted_at,
+            granted_seconds: lease.granted_seconds,
+            deadline,
+            queued: deadline,
+            is_ending: false,
+        }
     }
 }
 
@@ -151,8 +161,11 @@ mod tests {
         Monotonic::from_start(Duration::from_secs(seconds))
     }
 
+    const GRANT: LogIndex = LogIndex(3);
+    const LEASE: LeaseRef = LeaseRef { id: LeaseId(7), granted_at: GRANT };
+
     fn lease(granted_seconds: u64) -> Lease {
-        Lease { granted_seconds, remaining_seconds: None }
+        Lease { granted_at: GRANT, granted_seconds, remaining_seconds: None }
     }
 
     fn granted(id: i64, seconds: u64) -> LeaseChange {
@@ -164,9 +177,9 @@ mod tests {
         let mut deadlines = Deadlines::default();
         deadlines.apply(at(1), granted(7, 5));
         assert_eq!((deadlines.next(), deadlines.due(at(5), RETRY, 9)), (Some(at(6)), vec![]));
-        assert_eq!(deadlines.due(at(6), RETRY, 9), [LeaseId(7)]);
+        assert_eq!(deadlines.due(at(6), RETRY, 9), [LEASE]);
         assert_eq!((deadlines.next(), deadlines.due(at(6), RETRY, 9)), (Some(at(7)), vec![]));
-        assert_eq!(deadlines.due(at(8), RETRY, 9), [LeaseId(7)], "it was not ended");
+        assert_eq!(deadlines.due(at(8), RETRY, 9), [LEASE], "it was not ended");
         deadlines.apply(at(8), LeaseChange { id: LeaseId(7), lease: None });
         assert_eq!((deadlines.next(), deadlines.left(at(8), LeaseId(7))), (None, None));
     }
@@ -178,7 +191,7 @@ mod tests {
         assert_eq!(deadlines.renew(at(4), LeaseId(7)), Renewal::Renewed(5));
         assert_eq!(deadlines.left(at(4), LeaseId(7)), Some((Duration::from_secs(5), 5)));
         assert_eq!(deadlines.renew(at(9), LeaseId(7)), Renewal::Ending, "before anybody looked");
-        assert_eq!(deadlines.due(at(9), RETRY, 9), [LeaseId(7)]);
+        assert_eq!(deadlines.due(at(9), RETRY, 9), [LEASE]);
         assert_eq!(deadlines.renew(at(9), LeaseId(7)), Renewal::Ending);
         deadlines.apply(at(9), LeaseChange { id: LeaseId(7), lease: None });
         assert_eq!(deadlines.renew(at(9), LeaseId(7)), Renewal::Unknown);
@@ -188,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_new_leader_gives_all_of_the_time_or_what_the_checkpoint_says() {
-        let checkpoint = Lease { granted_seconds: 600, remaining_seconds: Some(60) };
+        let checkpoint = Lease { remaining_seconds: Some(60), ..lease(600) };
         let leases = [(LeaseId(1), lease(10)), (LeaseId(2), checkpoint)];
         let mut deadlines = Deadlines::begin(at(100), Duration::from_secs(1), leases);
         assert_eq!(deadlines.left(at(100), LeaseId(1)), Some((Duration::from_secs(11), 10)));
@@ -199,6 +212,20 @@ mod tests {
         assert_eq!(deadlines.left(at(105), LeaseId(1)), Some((Duration::from_secs(6), 10)));
         assert_eq!(deadlines.left(at(105), LeaseId(2)), None);
         assert_eq!(deadlines.left(at(105), LeaseId(3)), Some((Duration::from_secs(5), 4)));
+    }
+
+    /// The thread was lost, and with it that a lease was revoked and its id granted again.
+    #[test]
+    fn what_has_the_id_of_a_lease_that_was_known_begins_anew() {
+        let again = Lease { granted_at: LogIndex(9), ..lease(5) };
+        let mut deadlines = Deadlines::default();
+        deadlines.apply(at(0), granted(7, 5));
+        deadlines.follow_anew(at(4), [(LeaseId(7), again)]);
+        assert_eq!(deadlines.left(at(4), LeaseId(7)), Some((Duration::from_secs(5), 5)));
+        assert_eq!(deadlines.due(at(5), RETRY, 9), [], "that was the old one's deadline");
+        assert_eq!(deadlines.due(at(9), RETRY, 9), [LeaseRef { granted_at: LogIndex(9), ..LEASE }]);
+        deadlines.follow_anew(at(9), [(LeaseId(7), Lease { granted_at: LogIndex(12), ..lease(5) })]);
+        assert_eq!(deadlines.renew(at(9), LeaseId(7)), Renewal::Renewed(5), "it is not the one that ends");
     }
 
     #[derive(Debug, Clone)]
@@ -252,8 +279,8 @@ mod tests {
                     }
                     Step::Pass(seconds) => now += seconds,
                     Step::Due(most) => {
-                        for id in deadlines.due(at(now), RETRY, most) {
-                            let (_, end, is_ending) = model.get_mut(&id.0).unwrap();
+                        for due in deadlines.due(at(now), RETRY, most) {
+                            let (_, end, is_ending) = model.get_mut(&due.id.0).unwrap();
                             prop_assert!(*end <= now);
                             *is_ending = true;
                         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_env::BoxFuture;
 use holdfast_mvcc::command::{Command, LEASES_MAX, LeaseExpire};
-use holdfast_mvcc::types::{LeaseId, Term};
+use holdfast_mvcc::types::{LeaseRef, Term};
 use openraft::async_runtime::watch::WatchReceiver;
 
 use super::deadlines::Deadlines;
@@ -104,14 +104,14 @@ impl Lessor {
 
     /// Leases with keys each in an entry of its own, so that what dies together shares a revision and nothing else does;
     /// those without in as few as can be.
-    fn payloads(&self, term: u64, due: Vec<LeaseId>) -> Vec<Bytes> {
-        let is_empty = |id: &LeaseId| self.shared.storage.is_lease_empty(*id);
+    fn payloads(&self, term: u64, due: Vec<LeaseRef>) -> Vec<Bytes> {
+        let is_empty = |lease: &LeaseRef| self.shared.storage.is_lease_empty(lease.id);
         let (empty, with_keys): (Vec<_>, Vec<_>) = due.into_iter().partition(is_empty);
         let groups = with_keys.chunks(1).chain(empty.chunks(LEASES_MAX));
         groups.map(|group| self.payload(term, group)).collect()
     }
 
-    fn payload(&self, term: u64, leases: &[LeaseId]) -> Bytes {
+    fn payload(&self, term: u64, leases: &[LeaseRef]) -> Bytes {
         let expire = LeaseExpire { term: Term(term), leases: leases.to_vec() };
         let sequence = self.shared.proposals.skip();
         codec::encode_proposal(self.shared.config.id.0, sequence, Command::LeaseExpire(expire))

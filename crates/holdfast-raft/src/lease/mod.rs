@@ -8,16 +8,26 @@
 //! 3. A proposal to end leases carries the term it was made in, never leaves the member that made it, and is refused when
 //!    it is applied in another term. So it was the leader that answers the keep-alives who judged, or nobody.
 //! 4. Once the end of a lease is proposed its keep-alives wait for the outcome.
+//! 5. Such a proposal names the entry that granted the lease. It may wait long for its place in the log; when the lease was
+//!    revoked meanwhile and its id granted again, it ends nothing.
+//!
+//! Questions that wait on a member go to the leader together, and those of one request share a confirmation: what many
+//! clients keep alive costs little more than what one does.
 //!
 //! Leases may live longer than they were granted for, by the time without a leader and one election timeout for each new
 //! one. Nothing notes how much time they have left ([`LeaseCheckpoint`] is understood and not proposed): a new leader gives
 //! all of it, as etcd does by default.
 //!
+//! Module map: `asking` on any member, `question` what goes between them, `answering` by the leader, from its `deadlines`;
+//! `lessor` begins and ends a reign and proposes the ends.
+//!
 //! [`LeaseCheckpoint`]: holdfast_mvcc::command::LeaseCheckpoint
 
+mod answering;
 mod asking;
 mod deadlines;
 mod lessor;
+mod question;
 
 use std::sync::atomic::AtomicU64;
 
@@ -27,8 +37,9 @@ use parking_lot::Mutex;
 
 use deadlines::Deadlines;
 
-pub(crate) use asking::{Asker, Question, refusal};
+pub(crate) use asking::{AskLoop, Asker, Asks};
 pub(crate) use lessor::Lessor;
+pub(crate) use question::{Question, refusal};
 
 /// How much time a lease has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

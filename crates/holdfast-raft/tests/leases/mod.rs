@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{Cluster, PATIENCE, eventually, get, put};
+use crate::support::{Cluster, PATIENCE, Running, eventually, get, put};
 use holdfast_mvcc::command::{Command, LeaseExpire, LeaseGrant, Put, Refusal};
-use holdfast_mvcc::types::{LeaseId, Term};
+use holdfast_mvcc::types::{LeaseId, LeaseRef, Term};
 use holdfast_raft::Node;
 
 /// More log than any test here writes.
@@ -29,6 +29,12 @@ async fn attach(node: &Node, key: &str, id: i64) {
         ignore_lease: false,
     };
     node.propose(Command::Put(put), PATIENCE).await.unwrap().outcome.response.unwrap();
+}
+
+/// The lease that has this id on a member, by the entry that granted it.
+fn named(member: &Running, id: i64) -> LeaseRef {
+    let id = LeaseId(id);
+    LeaseRef { id, granted_at: member.storage.lease(id).unwrap().granted_at }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,6 +73,7 @@ async fn a_leader_that_is_cut_off_ends_no_lease_and_keeps_none_alive() {
     grant(&cluster.member(old).node, 7, 2).await;
     attach(&cluster.member(old).node, "kept", 7).await;
     let term = cluster.member(old).node.health().term.get();
+    let lease = named(cluster.member(old), 7);
     cluster.member(old).net.cut();
     let budget = Duration::from_millis(500);
     assert!(cluster.member(old).node.keep_alive(LeaseId(7), budget).await.is_err());
@@ -77,7 +84,7 @@ async fn a_leader_that_is_cut_off_ends_no_lease_and_keeps_none_alive() {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     cluster.member(old).net.mend();
-    let late = LeaseExpire { term: Term(term), leases: vec![LeaseId(7)] };
+    let late = LeaseExpire { term: Term(term), leases: vec![lease] };
     let answer = cluster.member(other).node.propose(Command::LeaseExpire(late), PATIENCE).await.unwrap();
     assert!(matches!(answer.outcome.response, Err(Refusal::OtherTerm { .. })), "{answer:?}");
     for _ in 0..10 {
@@ -87,6 +94,29 @@ async fn a_leader_that_is_cut_off_ends_no_lease_and_keeps_none_alive() {
     }
     assert_eq!(get(&cluster.member(old).storage, "kept").as_deref(), Some("v"));
     eventually("it ends", || get(&cluster.member(old).storage, "kept").is_none().then_some(())).await;
+    cluster.stop_all().await;
+}
+
+/// The proposal to end a lease waited for its place in the log: meanwhile the lease was revoked, and its id granted again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_end_is_not_that_of_a_lease_granted_again() {
+    let mut cluster = Cluster::start(1, NO_DUMPS).await;
+    cluster.leader(&[]).await;
+    let member = cluster.member(0);
+    let propose = |command| member.node.propose(command, PATIENCE);
+    grant(&member.node, 7, 60).await;
+    let old = named(member, 7);
+    propose(Command::LeaseRevoke(LeaseId(7))).await.unwrap().outcome.response.unwrap();
+    grant(&member.node, 7, 60).await;
+    attach(&member.node, "k", 7).await;
+    let end = |lease| LeaseExpire { term: Term(member.node.health().term.get()), leases: vec![lease] };
+    let late = propose(Command::LeaseExpire(end(old))).await.unwrap();
+    assert!(late.outcome.response.is_ok(), "{late:?}");
+    assert_eq!(get(&member.storage, "k").as_deref(), Some("v"));
+    assert_ne!(named(member, 7), old);
+    let own = propose(Command::LeaseExpire(end(named(member, 7)))).await.unwrap();
+    assert!(own.outcome.response.is_ok() && get(&member.storage, "k").is_none(), "{own:?}");
+    assert_eq!(member.storage.lease(LeaseId(7)), None);
     cluster.stop_all().await;
 }
 

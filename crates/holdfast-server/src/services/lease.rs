@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use futures::stream::{Stream, StreamExt};
 use holdfast_mvcc::command::{Command, LeaseGrant, Refusal};
@@ -16,6 +17,7 @@ use crate::frontend::{Call, Frontend, Service};
 use crate::limits;
 use crate::metrics::RequestKind;
 use crate::status::Failure;
+use crate::watch::LeaderWanted;
 
 /// Serves [`pb::lease_server::Lease`].
 pub struct LeaseService {
@@ -112,15 +114,39 @@ impl LeaseService {
     }
 }
 
-/// Answers one keep-alive. The header is of before.
+/// Answers the keep-alives that have arrived, in their order. The header is of before. A failure is the last answer.
 async fn keep_alive(
     frontend: Arc<Frontend>,
-    request: Result<pb::LeaseKeepAliveRequest, Status>,
-) -> Result<pb::LeaseKeepAliveResponse, Status> {
-    let id = request?.id;
+    requests: Vec<Result<pb::LeaseKeepAliveRequest, Status>>,
+) -> Vec<Result<pb::LeaseKeepAliveResponse, Status>> {
+    let mut broken = None;
+    let ids: Vec<LeaseId> = requests
+        .into_iter()
+        .map_while(|request| request.map(|request| LeaseId(request.id)).map_err(|e| broken = Some(e)).ok())
+        .collect();
     let header = Some(frontend.header(frontend.current_revision()));
-    let kept = frontend.keep_alive(LeaseId(id), frontend.internal_call()).await?;
-    Ok(pb::LeaseKeepAliveResponse { header, id, ttl: kept.map_or(0, signed) })
+    let mut answers = match frontend.keep_alive(&ids, frontend.internal_call()).await {
+        Ok(kept) => {
+            let answer = |(id, kept): (&LeaseId, Option<u64>)| {
+                Ok(pb::LeaseKeepAliveResponse { header, id: id.0, ttl: kept.map_or(0, signed) })
+            };
+            ids.iter().zip(kept).map(answer).collect()
+        }
+        Err(failure) => vec![Err(failure.into())],
+    };
+    answers.extend(broken.map(Err));
+    answers
+}
+
+/// Why a stream of keep-alives ends that its client has not ended: the member stops, or has been without a leader for too
+/// long and the client wants one.
+async fn ends(frontend: Arc<Frontend>, leader: LeaderWanted) -> Failure {
+    let mut lost = frontend.watches.leader_lost();
+    tokio::select! {
+        // Both only wait.
+        () = frontend.stop.cancelled() => Failure::Stopped,
+        Ok(()) = lost.changed(), if leader == LeaderWanted::Yes => Failure::LeaderRequired,
+    }
 }
 
 #[tonic::async_trait]
@@ -147,25 +173,35 @@ impl pb::lease_server::Lease for LeaseService {
         self.frontend.answer(RequestKind::LeaseRevoke, call, result)
     }
 
-    /// One answer for each request, in their order; many are under way at once, so that a stream with many leases shares
-    /// confirmations. Ends with the first failure, and when the member stops.
+    /// One answer for each request, in their order; those that have arrived together are answered together, so that a stream
+    /// with many leases shares confirmations. Ends with the first failure, when the member stops, and when it has no leader
+    /// and the client wants one.
     async fn lease_keep_alive(
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeptAlive>, Status> {
         self.frontend.admit(request.metadata(), Service::Voters)?;
+        let ends = ends(Arc::clone(&self.frontend), Frontend::leader_wanted(request.metadata()));
         let frontend = Arc::clone(&self.frontend);
         let answers = request
             .into_inner()
-            .map(move |request| keep_alive(Arc::clone(&frontend), request))
-            .buffered(limits::KEEP_ALIVES_IN_FLIGHT);
-        let stopping = self.frontend.stop.clone();
-        let ended = futures::stream::once(async { Err(Failure::Stopped.into()) });
-        let stream = answers.take_until(async move { stopping.cancelled().await });
-        let stop = self.frontend.stop.clone();
-        // Whoever ends the stream itself is told nothing.
-        let told = ended.filter(move |_| std::future::ready(stop.is_cancelled()));
-        Ok(Response::new(Box::pin(stream.chain(told))))
+            .ready_chunks(limits::KEEP_ALIVES_AT_ONCE)
+            .then(move |requests| keep_alive(Arc::clone(&frontend), requests))
+            .flat_map(futures::stream::iter);
+        let (mut answers, mut ends) = (Box::pin(answers), Box::pin(ends));
+        let mut is_over = false;
+        let told = futures::stream::poll_fn(move |context| {
+            if is_over {
+                return Poll::Ready(None);
+            }
+            let next = match answers.as_mut().poll_next(context) {
+                Poll::Ready(next) => next,
+                Poll::Pending => Some(Err(ready!(ends.as_mut().poll(context)).into())),
+            };
+            is_over = !matches!(next, Some(Ok(_)));
+            Poll::Ready(next)
+        });
+        Ok(Response::new(Box::pin(told)))
     }
 
     #[tracing::instrument(name = "lease_time_to_live", level = "debug", skip_all)]

@@ -201,11 +201,7 @@ impl Watches {
             self.counts.clone(),
         ));
         self.inbox.stream_opened();
-        let leader_lost = (leader == LeaderWanted::Yes).then(|| {
-            let mut lost = self.leader_lost.clone();
-            lost.mark_unchanged();
-            lost
-        });
+        let leader_lost = (leader == LeaderWanted::Yes).then(|| self.leader_lost());
         let session = Session {
             stream,
             outbound: Arc::clone(&outbound),
@@ -218,6 +214,13 @@ impl Watches {
         // Owned by the tracker: a stop waits for all of them.
         drop(self.env.spawn.task("watch-session", Box::pin(run)));
         Responses::new(outbound)
+    }
+
+    /// Counts up whenever the member has been without a leader for too long.
+    pub fn leader_lost(&self) -> watch::Receiver<u64> {
+        let mut lost = self.leader_lost.clone();
+        lost.mark_unchanged();
+        lost
     }
 
     /// What codecs write into headers.

@@ -3,6 +3,7 @@
 
 mod common;
 mod http;
+mod keep_alive;
 mod members;
 mod metadata;
 mod single;

@@ -12,7 +12,10 @@ use holdfast_storage::EventSink;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::lease_laws::HeldLease;
 use super::{PointCount, Report};
+
+pub(super) use super::lease_laws::LeasePlace;
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,10 +41,14 @@ pub struct History {
 pub(super) struct Recorded {
     start: Option<Instant>,
     trace: Vec<String>,
-    report: Report,
+    pub(super) report: Report,
     points: BTreeMap<Failpoint, PointCount>,
     /// What members published, by revision; all must agree.
     pub(super) published: BTreeMap<u64, Vec<Record>>,
+    /// When the first member published it.
+    pub(super) published_at: BTreeMap<u64, Instant>,
+    /// Leases whose grant was acknowledged.
+    pub(super) leases: Vec<HeldLease>,
     /// The highest revision that any finished operation has told a client.
     known: u64,
     /// The highest revision that anybody asked to compact at.
@@ -264,6 +271,7 @@ impl EventSink for LifeSink {
                 let what = format!("revision {revision} was published behind {before:?} in one life");
                 recorded.violation.get_or_insert(Violation::new(what));
             }
+            recorded.published_at.entry(revision).or_insert_with(Instant::now);
             let first = recorded.published.entry(revision).or_insert_with(|| records.clone());
             if *first != records {
                 let what = format!("members disagree on revision {revision}: {first:?} and {records:?}");

@@ -34,6 +34,7 @@ impl History {
         for write in &recorded.writes {
             recorded.judge_write(write, &placed)?;
         }
+        recorded.judge_leases()?;
         recorded.replay()
     }
 }

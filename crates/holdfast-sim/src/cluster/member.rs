@@ -78,6 +78,9 @@ pub(super) struct Machine {
     dumping_since: Mutex<Option<Term>>,
 }
 
+/// How long a member waits for a leader, in all runs.
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How a member's life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Crash {
@@ -144,6 +147,11 @@ impl Machines {
     /// What the run does.
     pub(super) fn config(&self) -> &RunConfig {
         &self.shared.config
+    }
+
+    /// How long a member waits for a leader.
+    pub(super) fn election_timeout(&self) -> Duration {
+        ELECTION_TIMEOUT
     }
 
     /// How many there are, those where nobody lives among them.
@@ -441,7 +449,7 @@ impl Machines {
             listen_peer_urls: vec![address(index)],
             initial_members: members.collect(),
             heartbeat_interval: Duration::from_millis(100),
-            election_timeout: Duration::from_secs(1),
+            election_timeout: ELECTION_TIMEOUT,
             request_bytes_max: 1_572_864,
             proposal_bytes_max: 64 * 1024 * 1024,
             apply_lag_max: 5_000,

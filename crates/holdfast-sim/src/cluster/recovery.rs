@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use holdfast_mvcc::types::MemberId;
+use bytes::Bytes;
+use holdfast_mvcc::types::{Lease, LeaseId, MemberId};
 use holdfast_raft::{Member, MemberChange};
 use holdfast_storage::DispatcherState;
 use tokio::time::Instant;
 
 use super::changes::{Changed, ask};
 use super::history::Violation;
+use super::holder::TTL_SECONDS_MAX;
 use super::life::Life;
 use super::member::Machines;
 use super::places::Place;
@@ -35,6 +37,9 @@ pub(super) async fn recover(machines: &Machines, client: &mut Client) -> Result<
         leaders.len() == all && leaders[0].is_some() && leaders.windows(2).all(|pair| pair[0] == pair[1])
     })
     .await?;
+    let known = Instant::now();
+    level(machines).await?;
+    leases_end(machines, known).await?;
     for life in machines.lives() {
         let deadline = Instant::now() + STEP_MAX;
         while !client.put_until_done(&life).await {
@@ -162,7 +167,33 @@ async fn is_level(machines: &Machines) -> Result<bool, Violation> {
     if hashes.windows(2).any(|pair| pair[0] != pair[1]) {
         return Err(Violation::new(format!("members differ at one revision: {hashes:?}")));
     }
-    Ok(true)
+    // Of what is evaluated, which may be ahead: they come level in the end.
+    let leases: Vec<Leases> = lives.iter().map(leases_of).collect();
+    Ok(leases.windows(2).all(|pair| pair[0] == pair[1]))
+}
+
+/// All leases with their keys.
+type Leases = Vec<(LeaseId, Option<Lease>, Vec<Bytes>)>;
+
+fn leases_of(life: &Life) -> Leases {
+    let ids = life.storage.lease_ids().into_iter();
+    ids.map(|id| (id, life.storage.lease(id), life.storage.lease_keys(id))).collect()
+}
+
+/// Every lease ends that nobody keeps alive any more: within its time to live and two election timeouts, from the moment on
+/// at which all know the leader. A leader gives all of the time again when its reign begins, and one election timeout more.
+async fn leases_end(machines: &Machines, mut known: Instant) -> Result<(), Violation> {
+    let within = Duration::from_secs(TTL_SECONDS_MAX) + 2 * machines.election_timeout();
+    let mut term = machines.leader().map(|(_, life)| life.node.health().term);
+    while machines.lives().iter().any(|life| !life.storage.lease_ids().is_empty()) {
+        let now = machines.leader().map(|(_, life)| life.node.health().term);
+        if now != term {
+            (term, known) = (now, Instant::now());
+        }
+        check_time(machines, known + within, "a lease lives that nobody keeps alive")?;
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 /// Has every member dump, and waits until each has a snapshot of now, durable, and works as usual.

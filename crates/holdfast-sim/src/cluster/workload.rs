@@ -7,7 +7,7 @@ use holdfast_mvcc::command::{
     Command, Compact, Compare, DeleteRange, Op, OpResult, Operand, Put, Range, ReadAt, Refusal, Relation,
     Response, SortOrder, SortTarget, Txn,
 };
-use holdfast_mvcc::types::{KeyRange, RangeEnd, Revision};
+use holdfast_mvcc::types::{KeyRange, LeaseId, RangeEnd, Revision};
 use holdfast_raft::NodeError;
 use holdfast_storage::ReadError;
 use tokio::time::Instant;
@@ -69,6 +69,13 @@ impl Client {
         let key = self.key();
         let value = self.value(8);
         let command = Command::Put(put(key.clone(), value.clone()));
+        self.write(life, vec![(key, value)], None, command).await
+    }
+
+    /// Writes a key of a lease.
+    pub(super) async fn put_attached(&mut self, life: &Life, key: Bytes, lease: LeaseId) -> bool {
+        let value = self.value(8);
+        let command = Command::Put(Put { lease: Some(lease), ..put(key.clone(), value.clone()) });
         self.write(life, vec![(key, value)], None, command).await
     }
 

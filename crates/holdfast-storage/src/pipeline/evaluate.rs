@@ -4,9 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use holdfast_env::LogId;
 use holdfast_mvcc::Values;
 use holdfast_mvcc::command::Command;
-use holdfast_mvcc::types::{Change, LeaseChange, PutRecord, Record, RecordId, Revision, Term};
+use holdfast_mvcc::types::{
+    Change, EntryId, LeaseChange, LogIndex, PutRecord, Record, RecordId, Revision, Term,
+};
 use tokio::sync::oneshot;
 
 use super::control::CommitPosition;
@@ -81,8 +84,7 @@ pub(super) fn evaluate(
             DispatchBody::Membership(content) => applied.membership = Some((item.log_id, content)),
             DispatchBody::Command { command, respond } => {
                 let before = state.head().revision;
-                let term = Term(item.log_id.term().get());
-                let mut outcome = state.evaluate(term, &command, &mut values)?;
+                let mut outcome = state.evaluate(entry_id(item.log_id), &command, &mut values)?;
                 check(before, outcome.revision, &outcome.records);
                 values.recent.add(&outcome.records);
                 bytes += outcome.records.iter().map(cost).sum::<usize>();
@@ -100,6 +102,10 @@ pub(super) fn evaluate(
     shared.leases.push(&leases);
     let position = CommitPosition { head: state.head().clone(), applied: applied.clone() };
     Ok(Evaluated { records, leases, answers, position, bytes })
+}
+
+fn entry_id(log_id: LogId) -> EntryId {
+    EntryId { term: Term(log_id.term().get()), index: LogIndex(log_id.index().get()) }
 }
 
 /// Counts for the figures.

@@ -1,7 +1,7 @@
 //! Tests of the stable store on the memory engine.
 
 use holdfast_env::{LogId, LogIndex, Sabotage, Term};
-use holdfast_mvcc::types::{Change, PutRecord, Record};
+use holdfast_mvcc::types::{Change, LogIndex, PutRecord, Record};
 
 use super::*;
 use crate::config::EngineKind;
@@ -189,7 +189,10 @@ fn leases(stable: &Stable) -> Vec<(LeaseId, Lease)> {
 }
 
 fn granted(id: i64, granted_seconds: u64) -> LeaseChange {
-    LeaseChange { id: LeaseId(id), lease: Some(Lease { granted_seconds, remaining_seconds: None }) }
+    LeaseChange {
+        id: LeaseId(id),
+        lease: Some(Lease { granted_at: LogIndex(1), granted_seconds, remaining_seconds: None }),
+    }
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! That the judge lets a sound history pass, and finds each way in which one can be unsound.
 
+use std::time::Duration;
+
 use holdfast_mvcc::types::{PutRecord, RecordId};
 use holdfast_storage::EventSink;
+use tokio::time::Instant;
 
 use super::super::history::LifeSink;
 use super::*;
@@ -66,6 +69,39 @@ async fn a_sound_history_passes() {
     history.watched(2, 3, &[put(2, "k", "a", 1), put(3, "k", "b", 2)]);
     history.watched(5, 4, &[]);
     assert_eq!(history.judge(), Ok(()));
+}
+
+fn leased(key: &'static str, alive_seconds: u64) -> (History, super::super::history::LeasePlace) {
+    let history = history_of(&[put(2, key, "a", 1), delete(3, key)]);
+    let place = history.granted(Instant::now());
+    history.attaching(place, Bytes::from_static(key.as_bytes()));
+    history.attached(place, Bytes::from_static(key.as_bytes()));
+    history.renewed(place, Instant::now() + Duration::from_secs(alive_seconds));
+    (history, place)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_may_not_end_early() {
+    assert_eq!(leased("k", 0).0.judge(), Ok(()), "at its time");
+    assert!(leased("k", 1).0.judge().is_err(), "before it");
+    let (revoked, place) = leased("k", 1);
+    revoked.revoking(place);
+    assert_eq!(revoked.judge(), Ok(()), "it was asked for");
+    let (told, place) = leased("other", 0);
+    told.renewed(place, Instant::now() + Duration::from_secs(1));
+    told.told_gone(place);
+    assert!(told.judge().is_err(), "a member said that it is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_keys_of_a_lease_end_together() {
+    let history = history_of(&[put(2, "k", "a", 1), put(3, "l", "b", 1), delete(4, "k"), delete(5, "l")]);
+    let place = history.granted(Instant::now());
+    for key in ["k", "l"] {
+        history.attaching(place, Bytes::from_static(key.as_bytes()));
+        history.attached(place, Bytes::from_static(key.as_bytes()));
+    }
+    assert!(history.judge().is_err());
 }
 
 type Doctor = fn(&History);

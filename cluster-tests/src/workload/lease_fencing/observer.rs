@@ -1,0 +1,88 @@
+//! Who looks on: a watcher of all leases' keys on each member, and a question to each member whether it leads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use holdfast_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use holdfast_proto::etcdserverpb::watch_client::WatchClient;
+use holdfast_proto::etcdserverpb::watch_request::RequestUnion;
+use holdfast_proto::etcdserverpb::{StatusRequest, WatchCreateRequest, WatchRequest};
+use holdfast_proto::mvccpb::event::EventType;
+use tonic::transport::{Channel, Endpoint};
+
+use super::book::Book;
+use super::holder::PREFIX;
+
+/// Between two questions.
+const POLL: Duration = Duration::from_millis(15);
+
+/// A member that does not answer in time is asked again.
+const CALL: Duration = Duration::from_millis(250);
+
+/// A channel to one member.
+pub(super) fn channel(url: &str) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(url.to_owned()).with_context(|| format!("{url} is no endpoint"))?;
+    Ok(endpoint.connect_timeout(Duration::from_secs(1)).tcp_nodelay(true).connect_lazy())
+}
+
+/// Asks one member whether it leads, until the task is dropped.
+pub(super) async fn watch_leader(url: String, book: Arc<Book>) -> Result<()> {
+    let channel = channel(&url)?;
+    loop {
+        let asked = book.now();
+        let mut maintenance = MaintenanceClient::new(channel.clone());
+        let answer = tokio::time::timeout(CALL, maintenance.status(StatusRequest {})).await;
+        if let Ok(Ok(status)) = answer {
+            let status = status.into_inner();
+            let own = status.header.map_or(0, |header| header.member_id);
+            if own != 0 && status.leader == own {
+                book.leads(status.raft_term, own, asked);
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Watches the keys of all leases on one member, until the task is dropped.
+pub(super) async fn watch_deletes(url: String, book: Arc<Book>) -> Result<()> {
+    let channel = channel(&url)?;
+    let mut next = 1;
+    loop {
+        // A stream that breaks goes on where it was.
+        if let Err(error) = follow(&channel, &book, &mut next).await {
+            tokio::time::sleep(POLL).await;
+            drop(error);
+        }
+    }
+}
+
+async fn follow(channel: &Channel, book: &Book, next: &mut i64) -> Result<()> {
+    let mut range_end = PREFIX.as_bytes().to_vec();
+    *range_end.last_mut().context("the prefix is empty")? += 1;
+    let create = WatchCreateRequest {
+        key: PREFIX.into(),
+        range_end: range_end.into(),
+        start_revision: *next,
+        ..WatchCreateRequest::default()
+    };
+    let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let (sender, requests) = tokio::sync::mpsc::channel(1);
+    sender.send(request).await.context("the stream takes no request")?;
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut answers = WatchClient::new(channel.clone()).watch(requests).await?.into_inner();
+    while let Some(answer) = answers.message().await? {
+        if answer.canceled {
+            bail!("canceled: {}", answer.cancel_reason);
+        }
+        for event in answer.events {
+            let is_delete = event.r#type() == EventType::Delete;
+            let Some(kv) = event.kv else { continue };
+            *next = (*next).max(kv.mod_revision + 1);
+            if is_delete {
+                book.deleted(String::from_utf8_lossy(&kv.key).into_owned());
+            }
+        }
+    }
+    bail!("the stream ended")
+}
