@@ -94,8 +94,14 @@ impl Members {
 
     /// Brings the member up to everything that was acknowledged before: one linearizable read.
     pub async fn catch_up(&self, number: usize) -> Result<(), tonic::Status> {
+        self.revision(number).await.map(drop)
+    }
+
+    /// The store's revision, by a linearizable read.
+    pub(super) async fn revision(&self, number: usize) -> Result<i64, tonic::Status> {
         let request = RangeRequest { key: vec![0].into(), count_only: true, ..RangeRequest::default() };
-        KvClient::new(self.channel(number).clone()).range(request).await.map(drop)
+        let read = KvClient::new(self.channel(number).clone()).range(request).await?;
+        Ok(read.into_inner().header.map_or(0, |header| header.revision))
     }
 
     /// Puts the key through the first member, and deletes it again if that is asked. Gives the last revision.

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use self::settle::Settle;
+use self::waiting::Waiting;
 
 use super::call::{Answer, descriptors, send};
 use super::coverage::Seen;
@@ -30,6 +31,7 @@ use super::stream::{Incoming, RESPONSES_MAX, Stream};
 use super::watcher::{Occurrence, Watcher};
 
 mod settle;
+mod waiting;
 
 /// How long something that is due may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -122,6 +124,8 @@ struct Player<'a> {
     queue: mpsc::Receiver<Incoming>,
     revisions: Revisions,
     settled: usize,
+    /// Calls that were made and left waiting, by their names.
+    waiting: BTreeMap<String, Waiting>,
     transcript: Transcript,
 }
 
@@ -151,6 +155,7 @@ impl<'a> Player<'a> {
             queue,
             revisions: Revisions::default(),
             settled: 0,
+            waiting: BTreeMap::new(),
             transcript,
         }
     }
@@ -205,6 +210,9 @@ impl<'a> Player<'a> {
                 }
                 Ok(Answer::Stream(Vec::new(), None))
             }
+            Ask::Begin(name) => self.begin(number, call, name).await,
+            Ask::Await(name) => self.await_answer(name).await,
+            Ask::Quit(name) => self.quit(number, name).await,
         }
     }
 

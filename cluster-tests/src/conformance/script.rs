@@ -18,12 +18,21 @@
 //!
 //! `Watch@NAME` sends one request on the watch stream of that name, which is opened by the first of them; `@leave` instead
 //! of a request drops it, as a client that goes away; the name then stands for a new stream.
+//!
+//! ```text
+//! Lock@two name: "L" lease: 2
+//! Unlock key: "L/1"
+//! Lock@two @answer
+//! ```
+//! A call that may wait has a name too: it is made and left waiting. `@answer` instead of a request waits for its answer,
+//! of `Observe` for the next one; `@leave` goes away from it.
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 
+use super::observed::methods;
 use super::placeholder::{Revisions, fill_in};
 
 /// A script: its calls, in order.
@@ -59,7 +68,16 @@ pub enum Ask {
     Stream(String),
     /// The client goes away from the watch stream of this name.
     Leave(String),
+    /// One request, whose answers are asked for by this name.
+    Begin(String),
+    /// The next answer to the request of this name.
+    Await(String),
+    /// The client goes away from the request of this name.
+    Quit(String),
 }
+
+/// Methods that may wait before they answer.
+const WAITING: [&str; 3] = ["Lock", "Campaign", "Observe"];
 
 impl Call {
     /// The request, as it reads when the store is at these revisions.
@@ -95,7 +113,7 @@ impl Call {
 impl Script {
     /// Whether any call is made on a watch stream.
     pub fn watches(&self) -> bool {
-        self.calls.iter().any(|call| call.ask != Ask::Unary)
+        self.calls.iter().any(|call| matches!(call.ask, Ask::Stream(_) | Ask::Leave(_)))
     }
 
     /// Parses the text of a script. Errors name the line.
@@ -139,28 +157,36 @@ fn parse_call(script: &str, line: usize, statement: &str, pool: &DescriptorPool)
         None => (None, statement),
     };
     let (method, body) = rest.split_once(' ').unwrap_or((rest, ""));
-    let (method, stream) = method.split_once('@').map_or((method, None), |(m, stream)| (m, Some(stream)));
+    let (method, name) = method.split_once('@').map_or((method, None), |(m, name)| (m, Some(name)));
     let method = find_method(pool, method)?;
-    ensure!(
-        stream.is_some() == (method.name() == "Watch"),
-        "Watch@NAME names its stream, and nothing else has one"
-    );
-    let ask = match stream {
-        None => Ask::Unary,
-        Some(stream) if body.trim() == "@leave" => Ask::Leave(stream.to_owned()),
-        Some(stream) => Ask::Stream(stream.to_owned()),
-    };
-    let (body, raw) = split_raw(if matches!(ask, Ask::Leave(_)) { "" } else { body })?;
+    let ask = parse_ask(&method, name, body.trim())?;
+    let has_request = matches!(ask, Ask::Unary | Ask::Stream(_) | Ask::Begin(_));
+    let (body, raw) = split_raw(if has_request { body } else { "" })?;
     let name = label.map_or_else(|| format!("{script}:{line}"), |label| format!("{script}.{label}"));
     let call = Call { name, text: statement.to_owned(), method, ask, body: expand(body)?, raw };
     call.message(Revisions::default())?;
     Ok(call)
 }
 
+fn parse_ask(method: &MethodDescriptor, name: Option<&str>, body: &str) -> anyhow::Result<Ask> {
+    let (is_watch, may_wait) = (method.name() == "Watch", WAITING.contains(&method.name()));
+    let Some(name) = name.map(str::to_owned) else {
+        ensure!(!is_watch && method.name() != "Observe", "a stream has a name: {}@NAME", method.name());
+        return Ok(Ask::Unary);
+    };
+    ensure!(is_watch || may_wait, "{} does not wait, and has no name", method.name());
+    Ok(match body {
+        "@leave" if is_watch => Ask::Leave(name),
+        _ if is_watch => Ask::Stream(name),
+        "@leave" => Ask::Quit(name),
+        "@answer" => Ask::Await(name),
+        _ => Ask::Begin(name),
+    })
+}
+
 fn find_method(pool: &DescriptorPool, name: &str) -> anyhow::Result<MethodDescriptor> {
-    pool.services()
-        .filter(|service| service.package_name() == "etcdserverpb")
-        .flat_map(|service| service.methods().collect::<Vec<_>>())
+    methods(pool)
+        .into_iter()
         .find(|method| method.name() == name)
         .with_context(|| format!("etcd has no method {name:?}"))
 }
@@ -247,9 +273,21 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_waits_has_a_name() {
+        let script =
+            parse("Lock@a name: \"L\"\nLock@a @answer\nObserve@b @leave\nLock name: \"L\"\n").unwrap();
+        let asks: Vec<_> = script.calls.iter().map(|call| call.ask.clone()).collect();
+        let [a, b] = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(asks, [Ask::Begin(a.clone()), Ask::Await(a), Ask::Quit(b), Ask::Unary]);
+        assert_eq!(script.calls[0].method.full_name(), "v3lockpb.Lock.Lock");
+        assert!(!script.watches());
+    }
+
+    #[test]
     fn mistakes_are_refused() {
         let bad = ["Fly key: \"a\"", "Range nokey: 1", "  Range", "Put key: \"@repeat(x){}\"", "[x Put"];
-        for text in bad.into_iter().chain(["Watch create_request {}", "Put@s key: \"a\""]) {
+        let unnamed = ["Watch create_request {}", "Put@s key: \"a\"", "Observe name: \"E\""];
+        for text in bad.into_iter().chain(unnamed) {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -1,5 +1,52 @@
-//! The SDK of holdfast: typed repositories, watches that resume, an informer with a local cache, sessions, locks and
-//! elections.
+//! The SDK of holdfast: a client that says what happened, watches that resume, locks that are seen to be lost.
 //!
-//! Nothing of it is here yet: later work fills this crate. Until then any etcd v3 client works against a holdfast
-//! server, and tests inside this workspace use the generated clients of `holdfast-proto`.
+//! It speaks etcd's v3 API and nothing else, so it works against any etcd v3 server.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), holdfast_client::Error> {
+//! use holdfast_client::{Client, FolderEvent};
+//!
+//! let client = Client::new(["http://127.0.0.1:2379"])?;
+//! client.set_if_not_exists("services/web/1", "10.0.0.7").await?;
+//! let mut folder = client.watch_folder("services/web/");
+//! loop {
+//!     match folder.next().await? {
+//!         FolderEvent::Fresh(kv) | FolderEvent::Created(kv) => println!("there is {:?}", kv.key),
+//!         other => println!("{other:?}"),
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # What it is not
+//! There are no typed repositories, informers, elections with observers or authentication yet: later work grows them on
+//! what is here.
+//!
+//! # Invariants
+//! - A request is sent again only when it reads, when sending it twice is the same as once, or when it is certain that
+//!   nothing happened. When it is not, the error is [`Error::Unknown`].
+//! - A watch gives each change once, in order. When it cannot, because the changes were compacted before they were seen,
+//!   it says so before it goes on.
+//! - A lease that this crate grants is revoked when it is not needed any more, or ends by itself within its time: nothing
+//!   keeps it alive but a [`Held`] that still holds.
+//! - [`Held`] never shows "held" for longer than its lease can have lived, by this machine's monotonic clock.
+//!
+//! # Module map
+//! `client` endpoints and what is sent again, `kv` single keys, `watch` changes that resume, `folder` state and changes of
+//! a folder, `lease` and `held` what is held as long as it is kept alive, `codec` between the wire and [`KeyValue`].
+
+mod client;
+mod codec;
+mod error;
+mod folder;
+mod held;
+mod kv;
+mod lease;
+mod watch;
+
+pub use client::{Client, Config};
+pub use codec::{KeyValue, LeaseId};
+pub use error::{Attempt, Class, Error};
+pub use folder::{Folder, FolderEvent};
+pub use held::{Acquired, Held, HoldState};
+pub use kv::{Deleted, SetIfNotExists};

@@ -187,6 +187,24 @@ impl Frontend {
         Call { began: self.clock.now(), client_deadline: None, budget: self.budget }
     }
 
+    /// Completes at the client's own deadline; never, if it has none. Cancel-safe.
+    pub async fn client_deadline(&self, call: Call) {
+        match call.client_deadline {
+            Some(deadline) => {
+                let passed = self.clock.now().since(call.began);
+                self.clock.sleep(deadline.saturating_sub(passed)).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for this long, and up to as much again, so that those who wait for the same thing do not go on together.
+    pub async fn pause(&self, least: Duration) {
+        let most = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let more = Duration::from_nanos(self.rng.next_u64() % most);
+        self.clock.sleep(least + more).await;
+    }
+
     /// Proposes a command and waits until its effects are visible here.
     #[tracing::instrument(level = "debug", skip_all)]
     pub async fn propose(&self, command: Command, call: Call) -> Result<Answer, Failure> {

@@ -16,7 +16,7 @@
 //! # Module map
 //! [`config`], [`limits`], [`identity`], [`joining`], [`data_dir`] before the start; [`server`] the order of start and stop;
 //! [`serve`], [`listener`], [`connection`], [`cork`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
-//! [`watch`] the watch streams; [`digests`] whether the members agree;
+//! [`watch`] the watch streams; [`lines`] what locks and elections wait in; [`digests`] whether the members agree;
 //! [`codec`], [`status`] the wire; [`metrics`], [`monitoring`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
 pub mod codec;
@@ -33,6 +33,7 @@ pub mod http;
 pub mod identity;
 pub mod joining;
 pub mod limits;
+pub mod lines;
 pub mod listener;
 pub mod logging;
 pub mod metrics;

@@ -196,6 +196,17 @@ pub const LEASE_SECONDS_MAX: i64 = 9_000_000_000;
 /// when one question is answered goes with the next.
 pub const KEEP_ALIVES_AT_ONCE: usize = 512;
 
+/// Calls that wait for a lock or an election on one member; the next is refused with a reason. Each costs a watch stream,
+/// about 10 KiB. etcd has no limit; a client that leaks calls is stopped.
+pub const WAITING_CALLS_MAX: usize = 10_000;
+
+/// The time to live of the lease that the server grants for a call on a lock or an election without one, in seconds.
+/// etcd's number.
+pub const SESSION_SECONDS: u64 = 60;
+
+/// Pause before a step of such a call that found no leader is tried again; up to as much again is added at random.
+pub const STEP_RETRY: Duration = Duration::from_millis(250);
+
 /// The shortest time to live that a lease is granted, in seconds: one and a half election timeouts, rounded up. One that
 /// cannot outlive an election is of no use.
 pub fn lease_seconds_min(election_timeout: Duration) -> u64 {

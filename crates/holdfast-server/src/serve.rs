@@ -24,12 +24,15 @@ use crate::connection::{Calls, Connection};
 use crate::cork::cork;
 use crate::error::ServerError;
 use crate::frontend::Frontend;
+use crate::lines::Lines;
 use crate::listener::Connections;
 use crate::metrics::rpc::{RpcLayer, RpcMetrics};
 use crate::services::cluster::ClusterService;
+use crate::services::election::ElectionService;
 use crate::services::kv::KvService;
 use crate::services::later;
 use crate::services::lease::LeaseService;
+use crate::services::lock::LockService;
 use crate::services::maintenance::MaintenanceService;
 use crate::services::watch::WatchService;
 use crate::status::Failure;
@@ -38,6 +41,7 @@ use crate::{http, limits};
 /// All routes of the client port.
 pub fn routes<H: Health>(
     frontend: &Arc<Frontend>,
+    lines: &Arc<Lines>,
     config: &Config,
     health: HealthServer<H>,
 ) -> Result<axum::Router, ServerError> {
@@ -67,8 +71,14 @@ pub fn routes<H: Health>(
         .add_service(WatchService::new(Arc::clone(frontend), bytes_max))
         .add_service(sized!(pb::lease_server::LeaseServer<_>, LeaseService::new(Arc::clone(frontend))))
         .add_service(sized!(pb::auth_server::AuthServer<_>, later::AuthLater))
-        .add_service(sized!(v3lockpb::lock_server::LockServer<_>, later::LockLater))
-        .add_service(sized!(v3electionpb::election_server::ElectionServer<_>, later::ElectionLater))
+        .add_service(sized!(
+            v3lockpb::lock_server::LockServer<_>,
+            LockService::new(Arc::clone(frontend), Arc::clone(lines))
+        ))
+        .add_service(sized!(
+            v3electionpb::election_server::ElectionServer<_>,
+            ElectionService::new(Arc::clone(frontend), Arc::clone(lines))
+        ))
         .add_service(health)
         .add_service(described().build_v1().map_err(reflection)?)
         .add_service(described().build_v1alpha().map_err(reflection)?);

@@ -19,6 +19,7 @@ use crate::data_dir::DataDir;
 use crate::error::ServerError;
 use crate::frontend::{Frontend, Parts};
 use crate::identity::{self, Identity, Origin};
+use crate::lines::Lines;
 use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Fixed, Metrics};
 use crate::watch::{Inbox, WatchParts, WatchTerms, Watches};
@@ -118,7 +119,8 @@ impl Server {
     ) -> Result<(), ServerError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-        let routes = serve::routes(&self.frontend, config, health_service)?;
+        let lines = Arc::new(Lines::new(Arc::clone(&self.frontend), Arc::clone(&self.env.spawn)));
+        let routes = serve::routes(&self.frontend, &lines, config, health_service)?;
         let connections = listener::connections(listeners, &self.env.clock);
         let transport = serve::Transport::of(config, self.frontend.metrics.rpc.clone());
         let (ended, serving) = oneshot::channel::<()>();
@@ -141,7 +143,13 @@ impl Server {
             let (frontend, clock) = (Arc::clone(&self.frontend), Arc::clone(&self.env.clock));
             digests::run(frontend, clock, period, self.stop.clone())
         });
+        let stopping = self.stop.clone();
+        let lines = async move {
+            stopping.cancelled().await;
+            lines.ended().await;
+        };
         let mut tasks = self.tasks.lock();
+        tasks.push(self.env.spawn.task("lines", Box::pin(lines)));
         tasks.extend(digests.map(|run| self.env.spawn.task("digests", Box::pin(run))));
         tasks.push(self.env.spawn.task("serve", Box::pin(serve)));
         tasks.push(self.env.spawn.task("greet", Box::pin(greeting.run())));

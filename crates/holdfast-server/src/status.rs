@@ -56,6 +56,18 @@ pub enum Failure {
     Stopped,
     /// Not served by this version.
     Unimplemented(&'static str),
+    /// The refusal of a step that a call on a lock or an election is made of.
+    Step(Box<Failure>),
+    /// The key with which a call waited for a lock is gone: its lease ended.
+    SessionExpired,
+    /// Nobody is elected.
+    NoneElected,
+    /// Who claims to be elected is not, or not any more.
+    NotElected,
+    /// A call of an elected one does not say who that is.
+    ElectedMissing,
+    /// As many calls wait for locks and elections as may.
+    TooManyWaiting,
     /// Larger than the transport takes.
     MessageTooLarge {
         /// Its size in bytes.
@@ -63,6 +75,13 @@ pub enum Failure {
         /// What is taken.
         bytes_max: u64,
     },
+}
+
+impl Failure {
+    /// The failure of a step that a call on a lock or an election is made of.
+    pub fn step(self) -> Self {
+        Self::Step(Box::new(self))
+    }
 }
 
 impl From<Invalid> for Failure {
@@ -149,12 +168,30 @@ impl From<Failure> for Status {
             Failure::Unimplemented(method) => {
                 Self::new(Code::Unimplemented, format!("{method} is not served by this version of holdfast"))
             }
+            Failure::Step(refusal) => step(*refusal),
+            Failure::SessionExpired => Self::new(Code::Unknown, "mutex: session is expired"),
+            Failure::NoneElected => Self::new(Code::Unknown, "election: no leader"),
+            Failure::NotElected => Self::new(Code::Unknown, "election: not leader"),
+            Failure::ElectedMissing => Self::new(Code::Unknown, "\"leader\" field must be provided"),
+            // etcd has no such limit, and so no text.
+            Failure::TooManyWaiting => Self::new(
+                Code::ResourceExhausted,
+                "etcdserver: too many calls wait for locks and elections on this member",
+            ),
             Failure::MessageTooLarge { bytes, bytes_max } => Self::new(
                 Code::ResourceExhausted,
                 format!("grpc: received message larger than max ({bytes} vs. {bytes_max})"),
             ),
         }
     }
+}
+
+/// In etcd locks and elections are made by a client inside the server, and what it is refused loses its code on the way
+/// out; the text stays. Whether a request happened is no refusal, and keeps its code: clients act on it.
+fn step(refusal: Failure) -> Status {
+    let is_refusal = matches!(refusal, Failure::Invalid(_) | Failure::Refused(_));
+    let status = Status::from(refusal);
+    if is_refusal { Status::new(Code::Unknown, status.message()) } else { status }
 }
 
 fn invalid_text(invalid: Invalid) -> &'static str {
@@ -403,6 +440,26 @@ mod tests {
                 "etcdserver: leader changed",
             ),
             (Failure::LeaseTooLong, 11, "etcdserver: too large lease TTL"),
+        ]);
+    }
+
+    #[test]
+    fn those_of_locks_and_elections_are() {
+        let step = Failure::step;
+        let lease = LeaseId(7);
+        check(vec![
+            (step(Refusal::LeaseNotFound { lease }.into()), 2, "etcdserver: requested lease not found"),
+            (step(Invalid::EmptyKey.into()), 2, "etcdserver: key is not provided"),
+            (step(NodeError::NoLeader.into()), 14, "etcdserver: no leader"),
+            (Failure::SessionExpired, 2, "mutex: session is expired"),
+            (Failure::NoneElected, 2, "election: no leader"),
+            (Failure::NotElected, 2, "election: not leader"),
+            (Failure::ElectedMissing, 2, "\"leader\" field must be provided"),
+            (
+                Failure::TooManyWaiting,
+                8,
+                "etcdserver: too many calls wait for locks and elections on this member",
+            ),
         ]);
     }
 

@@ -2,22 +2,19 @@
 //! have it" and act on: they fall back or report it, and never retry.
 
 use holdfast_proto::etcdserverpb::*;
-use holdfast_proto::{v3electionpb as election, v3lockpb as lock};
 use tonic::{Request, Response, Status};
 
-use super::NoStream;
 use crate::status::Failure;
 
 /// Implements a generated service trait with methods that all answer Unimplemented.
 macro_rules! later {
-    ($(#[$doc:meta])* $name:ident: $service:path; $(type $stream:ident = $item:ty;)*
+    ($(#[$doc:meta])* $name:ident: $service:path;
      $(fn $method:ident($request:ty) -> $response:ty, $text:literal;)*) => {
         $(#[$doc])*
         pub struct $name;
 
         #[tonic::async_trait]
         impl $service for $name {
-            $(type $stream = NoStream<$item>;)*
             $(async fn $method(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
                 Err(Failure::Unimplemented($text).into())
             })*
@@ -45,22 +42,4 @@ later! {
     fn role_delete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse, "RoleDelete";
     fn role_grant_permission(AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse, "RoleGrantPermission";
     fn role_revoke_permission(AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse, "RoleRevokePermission";
-}
-
-later! {
-    /// Locks.
-    LockLater: lock::lock_server::Lock;
-    fn lock(lock::LockRequest) -> lock::LockResponse, "Lock";
-    fn unlock(lock::UnlockRequest) -> lock::UnlockResponse, "Unlock";
-}
-
-later! {
-    /// Elections.
-    ElectionLater: election::election_server::Election;
-    type ObserveStream = election::LeaderResponse;
-    fn campaign(election::CampaignRequest) -> election::CampaignResponse, "Campaign";
-    fn proclaim(election::ProclaimRequest) -> election::ProclaimResponse, "Proclaim";
-    fn leader(election::LeaderRequest) -> election::LeaderResponse, "Leader";
-    fn observe(election::LeaderRequest) -> NoStream<election::LeaderResponse>, "Observe";
-    fn resign(election::ResignRequest) -> election::ResignResponse, "Resign";
 }

@@ -6,7 +6,7 @@ use std::task::{Poll, ready};
 
 use futures::stream::{Stream, StreamExt};
 use holdfast_mvcc::command::{Command, LeaseGrant, Refusal};
-use holdfast_mvcc::types::LeaseId;
+use holdfast_mvcc::types::{LeaseId, Revision};
 use holdfast_proto::codec::aside;
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::Answer;
@@ -42,33 +42,13 @@ impl LeaseService {
             return Err(Failure::LeaseTooLong);
         }
         let ttl_seconds = u64::try_from(inner.ttl).unwrap_or(0).max(self.frontend.lease_seconds_min);
-        let mut chosen = inner.id;
-        loop {
-            if inner.id == 0 {
-                chosen = self.new_id();
-            }
-            let command = Command::LeaseGrant(LeaseGrant { id: LeaseId(chosen), ttl_seconds });
-            let Answer { outcome, .. } = self.frontend.propose(command, call).await?;
-            match outcome.response {
-                // One in 2^63, as long as there are few leases.
-                Err(Refusal::LeaseExists { .. }) if inner.id == 0 => {}
-                Err(refusal) => return Err(refusal.into()),
-                Ok(_) => {
-                    let header = self.frontend.header(outcome.revision);
-                    return Ok(pb::LeaseGrantResponse {
-                        header: Some(header),
-                        id: chosen,
-                        ttl: signed(ttl_seconds),
-                        error: String::new(),
-                    });
-                }
-            }
-        }
-    }
-
-    /// Positive, and not 0.
-    fn new_id(&self) -> i64 {
-        i64::try_from(self.frontend.rng.next_u64() >> 1).unwrap_or(i64::MAX).max(1)
+        let granted = grant(&self.frontend, LeaseId(inner.id), ttl_seconds, call).await?;
+        Ok(pb::LeaseGrantResponse {
+            header: Some(self.frontend.header(granted.revision)),
+            id: granted.id.0,
+            ttl: signed(ttl_seconds),
+            error: String::new(),
+        })
     }
 
     async fn do_revoke(
@@ -111,6 +91,36 @@ impl LeaseService {
             ids.map(|id| pb::LeaseStatus { id: id.0 }).collect()
         });
         Ok(pb::LeaseLeasesResponse { header: Some(header), leases })
+    }
+}
+
+/// A new lease.
+pub(crate) struct Granted {
+    /// Its id.
+    pub(crate) id: LeaseId,
+    /// The store's revision then.
+    pub(crate) revision: Revision,
+}
+
+/// Grants a lease with this id, or one that the server chooses when it is 0.
+pub(crate) async fn grant(
+    frontend: &Frontend,
+    id: LeaseId,
+    ttl_seconds: u64,
+    call: Call,
+) -> Result<Granted, Failure> {
+    loop {
+        // Positive, and not 0.
+        let random = || i64::try_from(frontend.rng.next_u64() >> 1).unwrap_or(i64::MAX).max(1);
+        let chosen = if id.0 == 0 { LeaseId(random()) } else { id };
+        let command = Command::LeaseGrant(LeaseGrant { id: chosen, ttl_seconds });
+        let Answer { outcome, .. } = frontend.propose(command, call).await?;
+        match outcome.response {
+            // One in 2^63, as long as there are few leases.
+            Err(Refusal::LeaseExists { .. }) if id.0 == 0 => {}
+            Err(refusal) => return Err(refusal.into()),
+            Ok(_) => return Ok(Granted { id: chosen, revision: outcome.revision }),
+        }
     }
 }
 

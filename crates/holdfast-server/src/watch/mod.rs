@@ -23,13 +23,15 @@
 //!
 //! # Module map
 //! `inbox` from storage and streams, `dispatch` the loop, `table` ids and options as clients see them, `encoded` shared
-//! bytes, `catch_up` the readers of history, `outbound` the queue of a stream, `session` its requests, `leader` notices
-//! a lost leader, `figures` what is told of all this. Who gets what is decided in `holdfast-watch`.
+//! bytes, `catch_up` the readers of history, `outbound` the queue of a stream, `session` its requests, `following` the
+//! streams of the member itself, `leader` notices a lost leader, `figures` what is told of all this. Who gets what is
+//! decided in `holdfast-watch`.
 
 mod catch_up;
 mod dispatch;
 mod encoded;
 mod figures;
+mod following;
 mod inbox;
 mod leader;
 mod outbound;
@@ -43,6 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::Stream;
 use holdfast_env::{Env, Monotonic, TaskHandle};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::Node;
@@ -52,8 +55,9 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Streaming;
+use tonic::Status;
 
+pub use following::{Followed, Following};
 pub use inbox::Inbox;
 pub use outbound::Responses;
 
@@ -191,7 +195,11 @@ impl Watches {
     }
 
     /// Opens a stream for a client: what it is told, while a session reads what it asks for.
-    pub fn open(&self, client: Streaming<pb::WatchRequest>, leader: LeaderWanted) -> Responses {
+    pub fn open(
+        &self,
+        client: impl Stream<Item = Result<pb::WatchRequest, Status>> + Send + Sync + Unpin + 'static,
+        leader: LeaderWanted,
+    ) -> Responses {
         let stream = StreamId::new(self.next_stream.fetch_add(1, Ordering::Relaxed));
         let outbound = Arc::new(Outbound::new(
             stream,

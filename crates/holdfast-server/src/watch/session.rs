@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use futures::stream::{Stream, StreamExt};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_watch::StreamId;
 use pb::watch_request::RequestUnion;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::dispatch::Request;
 use super::outbound::Outbound;
@@ -15,10 +16,10 @@ use crate::codec;
 use crate::status::{self, Failure};
 
 /// One watch stream.
-pub(super) struct Session {
+pub(super) struct Session<C> {
     pub(super) stream: StreamId,
     pub(super) outbound: Arc<Outbound>,
-    pub(super) client: Streaming<pb::WatchRequest>,
+    pub(super) client: C,
     pub(super) dispatch: mpsc::Sender<(StreamId, Request)>,
     /// Changes when the leader has been lost for too long; none when the client does not care.
     pub(super) leader_lost: Option<watch::Receiver<u64>>,
@@ -50,7 +51,7 @@ enum Ready {
     End,
 }
 
-impl Session {
+impl<C: Stream<Item = Result<pb::WatchRequest, Status>> + Unpin> Session<C> {
     /// Serves until the stream ends, and takes it out of dispatch.
     pub(super) async fn run(mut self) {
         self.serve().await;
@@ -99,7 +100,7 @@ impl Session {
         };
         let asked = async {
             match ready {
-                Ready::Requests => client.message().await,
+                Ready::Requests => client.next().await,
                 Ready::Room | Ready::End => std::future::pending().await,
             }
         };
@@ -121,7 +122,7 @@ impl Session {
             () = stop.cancelled() => Next::Ends(Failure::Stopped),
             next = reader => next,
             () = lost => Next::Ends(Failure::LeaderRequired),
-            message = asked => match message {
+            message = asked => match message.transpose() {
                 Ok(request) => Next::Asked(request),
                 Err(status) => Next::Broken(status),
             },

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 mod common;
+mod elections;
 mod http;
 mod keep_alive;
+mod lining_up;
+mod locks;
 mod members;
 mod metadata;
 mod single;

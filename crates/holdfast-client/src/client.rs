@@ -1,0 +1,193 @@
+//! Connections to the members, and the decision what is sent again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+
+use crate::error::{Attempt, Error, Verdict, cause_of, judge};
+
+/// Answers may be larger than gRPC's default limit of 4 MiB: a page of large values, the changes of a busy folder.
+pub(crate) const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Pause after all endpoints have failed once; doubles up to [`PAUSE_MAX`], and half of it is random.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest such pause.
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A silent connection is asked for a sign of life so often: servers take it badly more often than each 5 s.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// And given up when none comes for so long.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a client behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How long a call may take, with all its attempts. 5 s unless set.
+    pub call_timeout: Duration,
+    /// How long a connection may take to be made. 1 s unless set.
+    pub connect_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { call_timeout: Duration::from_secs(5), connect_timeout: Duration::from_secs(1) }
+    }
+}
+
+/// A client of a cluster. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    members: Vec<Member>,
+    /// Counts up; the member that is asked first is this one, modulo their number. Moved on when a member fails.
+    first: AtomicUsize,
+    config: Config,
+}
+
+#[derive(Debug)]
+struct Member {
+    endpoint: String,
+    channel: Channel,
+}
+
+/// What it means to send a request twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// The same as once: it reads, or asks for what is so already then.
+    Harmless,
+    /// Something else: only when nothing happened.
+    Harmful,
+}
+
+impl Client {
+    /// A client of the members with these URLs, such as `http://127.0.0.1:2379`. Connects when it is first used. Must be
+    /// called within a tokio runtime.
+    ///
+    /// Errors: no endpoint, or a text that is none.
+    pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Result<Self, Error> {
+        Self::with_config(endpoints, Config::default())
+    }
+
+    /// As [`Client::new`], with other times.
+    ///
+    /// Errors: no endpoint, or a text that is none.
+    pub fn with_config<E: Into<String>>(
+        endpoints: impl IntoIterator<Item = E>,
+        config: Config,
+    ) -> Result<Self, Error> {
+        let members: Vec<_> =
+            endpoints.into_iter().map(|url| member(url.into(), &config)).collect::<Result<_, _>>()?;
+        if members.is_empty() {
+            return Err(Error::NoEndpoint);
+        }
+        // Clients that start together do not all ask the same member.
+        let first = AtomicUsize::new(rand::random_range(0..members.len()));
+        Ok(Self { inner: Arc::new(Inner { members, first, config }) })
+    }
+
+    /// The URLs that the client was given.
+    pub fn endpoints(&self) -> impl Iterator<Item = &str> {
+        self.inner.members.iter().map(|member| member.endpoint.as_str())
+    }
+
+    /// The channel to the member that is asked first now, and its number for [`Client::failed`].
+    pub(crate) fn channel(&self) -> (usize, Channel) {
+        let at = self.inner.first.load(Ordering::Relaxed);
+        (at, self.member(at).channel.clone())
+    }
+
+    fn member(&self, at: usize) -> &Member {
+        &self.inner.members[at % self.inner.members.len()]
+    }
+
+    /// The next one is asked first from now on, unless somebody has found that out already.
+    pub(crate) fn failed(&self, at: usize) {
+        let next = at.wrapping_add(1);
+        // Whoever comes second finds it done.
+        if self.inner.first.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::debug!(endpoint = self.member(next).endpoint, "asking another member first");
+        }
+    }
+
+    /// Makes a call, on one member after the other as long as it may be made again, within the client's time for calls.
+    pub(crate) async fn call<Q: Clone, A>(
+        &self,
+        repeat: Repeat,
+        request: Q,
+        send: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Error> {
+        let deadline = Instant::now() + self.inner.config.call_timeout;
+        let mut attempts = Vec::new();
+        let mut is_unknown = false;
+        let mut pause = PAUSE_MIN;
+        loop {
+            let (at, channel) = self.channel();
+            let until = self.attempt_ends(repeat, deadline);
+            let mut attempt = Request::new(request.clone());
+            attempt.set_timeout(until.saturating_duration_since(Instant::now()));
+            let status = match timeout_at(until, send(channel, attempt)).await {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            let verdict = judge(&status);
+            if verdict == Verdict::Refused {
+                let message = status.message().to_owned();
+                return Err(Error::Refused { code: status.code(), message });
+            }
+            self.failed(at);
+            attempts.push(Attempt { endpoint: self.member(at).endpoint.clone(), cause: cause_of(&status) });
+            is_unknown |= verdict == Verdict::Unknown;
+            let may_go_on = verdict == Verdict::Nothing || repeat == Repeat::Harmless;
+            if may_go_on && attempts.len().is_multiple_of(self.inner.members.len()) {
+                let resume = Instant::now() + jittered(pause);
+                pause = (pause * 2).min(PAUSE_MAX);
+                sleep_until(resume.min(deadline)).await;
+            }
+            if !may_go_on || Instant::now() >= deadline {
+                return Err(if is_unknown && repeat == Repeat::Harmful {
+                    Error::Unknown { attempts }
+                } else {
+                    Error::Unavailable { attempts }
+                });
+            }
+        }
+    }
+
+    /// A call that may be repeated leaves half of its time for another member: the first may be silent.
+    fn attempt_ends(&self, repeat: Repeat, deadline: Instant) -> Instant {
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        match repeat {
+            Repeat::Harmless if self.inner.members.len() > 1 => now + left / 2,
+            Repeat::Harmless | Repeat::Harmful => deadline,
+        }
+    }
+}
+
+fn member(url: String, config: &Config) -> Result<Member, Error> {
+    let endpoint = match Endpoint::from_shared(url.clone()) {
+        Ok(endpoint) => endpoint,
+        Err(source) => return Err(Error::BadEndpoint { endpoint: url, source }),
+    };
+    let channel = endpoint
+        .connect_timeout(config.connect_timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .connect_lazy();
+    Ok(Member { endpoint: url, channel })
+}
+
+/// Between half of it and all of it.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..=1.0))
+}

@@ -1,0 +1,194 @@
+//! What can go wrong, and what the caller should do about it.
+
+use std::error::Error as _;
+
+use tonic::{Code, Status};
+
+/// Where the server says whether a failed write may have happened. etcd does not say.
+const OUTCOME: &str = "holdfast-outcome";
+
+/// The one refusal that passes: the server has too much to do just now.
+const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No endpoint was given.
+    #[error("no endpoint to connect to")]
+    NoEndpoint,
+    /// A text that is no URL of an endpoint.
+    #[error("{endpoint:?} is no endpoint")]
+    BadEndpoint {
+        /// As given.
+        endpoint: String,
+        /// What is wrong with it.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The server refuses the request, and would refuse it again. Nothing happened.
+    #[error("refused: {message} ({code:?})")]
+    Refused {
+        /// The kind of refusal.
+        code: Code,
+        /// In the server's words.
+        message: String,
+    },
+    /// No endpoint answered in time. Nothing happened: the request may be made again.
+    #[error("nothing happened, tried {}", list(attempts))]
+    Unavailable {
+        /// What each attempt came to, the last one last.
+        attempts: Vec<Attempt>,
+    },
+    /// The request may have happened, or may still happen.
+    #[error("may have happened, tried {}", list(attempts))]
+    Unknown {
+        /// What each attempt came to, the last one last.
+        attempts: Vec<Attempt>,
+    },
+}
+
+/// One attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which endpoint.
+    pub endpoint: String,
+    /// What it or the connection to it said.
+    pub cause: String,
+}
+
+/// What a caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Change the request.
+    Rejected,
+    /// Try again: nothing happened.
+    Retry,
+    /// Find out whether it happened.
+    Unknown,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::NoEndpoint | Self::BadEndpoint { .. } | Self::Refused { .. } => Class::Rejected,
+            Self::Unavailable { .. } => Class::Retry,
+            Self::Unknown { .. } => Class::Unknown,
+        }
+    }
+
+    pub(crate) fn is_refused_with(&self, wanted: Code) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code == wanted)
+    }
+}
+
+fn list(attempts: &[Attempt]) -> String {
+    let texts: Vec<_> =
+        attempts.iter().map(|Attempt { endpoint, cause }| format!("{endpoint}: {cause}")).collect();
+    texts.join("; ")
+}
+
+/// What a failed attempt says about the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It will never be accepted.
+    Refused,
+    /// Nothing happened.
+    Nothing,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// Judges a failed attempt. In doubt it is unknown.
+pub(crate) fn judge(status: &Status) -> Verdict {
+    if status.message() == TOO_MANY_REQUESTS {
+        return Verdict::Nothing;
+    }
+    if let Some(outcome) = status.metadata().get(OUTCOME) {
+        let is_passing = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+        return match (outcome.as_bytes(), is_passing) {
+            (b"none", true) => Verdict::Nothing,
+            (b"none", false) => Verdict::Refused,
+            _ => Verdict::Unknown,
+        };
+    }
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Unauthenticated => Verdict::Refused,
+        Code::Unavailable if status.message() == "etcdserver: no leader" || was_never_sent(status) => {
+            Verdict::Nothing
+        }
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => Verdict::Unknown,
+    }
+}
+
+/// Nobody listened at the endpoint.
+fn was_never_sent(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if kind == Some(std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The last cause that a status has, or else its own words.
+pub(crate) fn cause_of(status: &Status) -> String {
+    let mut cause = status.source();
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_outcome(mut status: Status, outcome: &'static str) -> Status {
+        status.metadata_mut().insert(OUTCOME, outcome.parse().unwrap());
+        status
+    }
+
+    #[test]
+    fn a_failed_attempt_is_judged_by_what_the_server_says() {
+        let cases = [
+            (Status::unavailable("etcdserver: no leader"), Verdict::Nothing),
+            (Status::unavailable("etcdserver: request timed out"), Verdict::Unknown),
+            (Status::unavailable("transport error"), Verdict::Unknown),
+            (Status::resource_exhausted("etcdserver: too many requests"), Verdict::Nothing),
+            (Status::resource_exhausted("etcdserver: mvcc: database space exceeded"), Verdict::Refused),
+            (Status::cancelled("Timeout expired"), Verdict::Unknown),
+            (Status::not_found("etcdserver: requested lease not found"), Verdict::Refused),
+            (with_outcome(Status::unavailable("etcdserver: leader changed"), "none"), Verdict::Nothing),
+            (with_outcome(Status::unavailable("etcdserver: server stopped"), "unknown"), Verdict::Unknown),
+            (
+                with_outcome(Status::invalid_argument("etcdserver: request is too large"), "none"),
+                Verdict::Refused,
+            ),
+            (with_outcome(Status::deadline_exceeded("late"), "unknown"), Verdict::Unknown),
+        ];
+        for (status, verdict) in cases {
+            assert_eq!(judge(&status), verdict, "{status:?}");
+        }
+    }
+}

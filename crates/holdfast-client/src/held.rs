@@ -1,0 +1,297 @@
+//! A key that is held: a lock, or the place of a leader.
+//!
+//! Who holds it has made the key, attached to a lease of its own, and keeps the lease alive. It is lost when the lease
+//! ends, when the key is deleted or made anew by others, or when nobody could tell for so long that the lease may have
+//! ended: by then somebody else may hold it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_proto::mvccpb::event::EventType;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::{Client, jittered};
+use crate::codec::{KeyValue, LeaseId, unsigned};
+use crate::error::{Class, Error};
+use crate::kv::SetIfNotExists;
+use crate::lease::new_id;
+use crate::watch::{Change, Changes};
+
+/// A lease is renewed when this part of its time is over.
+const RENEW_PART: u32 = 3;
+
+/// Pause before an attempt that failed is made again; half of it is random.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What an attempt to hold a key came to.
+#[derive(Debug)]
+pub enum Acquired {
+    /// It is held.
+    Held(Held),
+    /// Somebody else holds it, with this.
+    Taken(KeyValue),
+}
+
+/// Whether a key is still held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldState {
+    /// It is.
+    Held,
+    /// It is, but the last renewal failed. It is lost if that goes on.
+    Suspect,
+    /// It is not, or nobody can tell any more.
+    Lost,
+}
+
+/// A held key; made by [`Client::acquire`]. Dropping it gives the key up, in the background; [`Held::release`] waits for
+/// that.
+#[derive(Debug)]
+pub struct Held {
+    client: Client,
+    key: Bytes,
+    lease: LeaseId,
+    revision: u64,
+    state: watch::Receiver<HoldState>,
+    /// Ends the task that keeps it alive.
+    _keeper: watch::Sender<()>,
+    is_released: bool,
+}
+
+impl Client {
+    /// Tries once to hold a key, with a value that tells the others who does.
+    ///
+    /// It is held as long as its lease is kept alive, which happens in the background: when this process ends or is cut
+    /// off, others can have it after `ttl`. Who does not get it leaves no lease behind.
+    ///
+    /// Errors: as [`Error`] says. In any case nothing is held, or will be for longer than `ttl`.
+    pub async fn try_acquire(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        ttl: Duration,
+    ) -> Result<Acquired, Error> {
+        let (client, key, value) = (self.clone(), key.into(), value.into());
+        // A task of its own: it cleans up also when this future is dropped half-way.
+        let attempt = tokio::spawn(async move { client.attempt(key, value, ttl).await });
+        attempt.await.expect("an attempt does not panic, and nobody aborts it")
+    }
+
+    /// Waits until it holds a key. See [`Client::try_acquire`].
+    ///
+    /// Errors: as there, but for members that do not answer: it goes on.
+    pub async fn acquire(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        ttl: Duration,
+    ) -> Result<Held, Error> {
+        let (key, value) = (key.into(), value.into());
+        loop {
+            match self.try_acquire(key.clone(), value.clone(), ttl).await {
+                Ok(Acquired::Held(held)) => return Ok(held),
+                Ok(Acquired::Taken(by)) => {
+                    let mut changes = Changes::new(self, key.clone(), Bytes::new(), by.mod_revision + 1);
+                    // Either way the next attempt tells.
+                    match until_gone(&mut changes, by.create_revision).await? {
+                        Gone::Gone | Gone::Perhaps => {}
+                    }
+                }
+                Err(error) if error.class() == Class::Rejected => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "not acquired yet");
+                    tokio::time::sleep(jittered(RETRY)).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(self, key: Bytes, value: Bytes, ttl: Duration) -> Result<Acquired, Error> {
+        // It needs no lease to see that others hold it.
+        if let Some(by) = self.get(key.clone()).await? {
+            return Ok(Acquired::Taken(by));
+        }
+        let lease = new_id();
+        // Before the request is sent: the server's time for the lease begins later.
+        let asked_at = Instant::now();
+        let granted = match self.grant(lease, ttl).await {
+            Ok(granted) => granted,
+            Err(error) => {
+                if error.class() == Class::Unknown {
+                    self.abandon(lease).await;
+                }
+                return Err(error);
+            }
+        };
+        match self.create(&key, value, Some(lease)).await {
+            Ok(SetIfNotExists::Set { revision }) => {
+                let lives = Lives { lease, ttl: granted, until: asked_at + granted };
+                Ok(Acquired::Held(Held::keep(self, key, revision, lives)))
+            }
+            Ok(SetIfNotExists::Exists(by)) => {
+                self.abandon(lease).await;
+                Ok(Acquired::Taken(by))
+            }
+            Err(error) => {
+                // If the key was made after all, it goes with the lease.
+                self.abandon(lease).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A lease, and how long it lives at least.
+#[derive(Debug, Clone, Copy)]
+struct Lives {
+    lease: LeaseId,
+    ttl: Duration,
+    until: Instant,
+}
+
+impl Held {
+    fn keep(client: Client, key: Bytes, revision: u64, lives: Lives) -> Self {
+        let (tell, state) = watch::channel(HoldState::Held);
+        let (keeper, mut dropped) = watch::channel(());
+        let (keeping, watched) = (client.clone(), key.clone());
+        // Ends with the sender in `Self`, or with the loss.
+        drop(tokio::spawn(async move {
+            tokio::select! {
+                // Both arms may be dropped at any point: nobody looks at what they would have found.
+                _ = dropped.changed() => {}
+                () = renew(&keeping, lives, &tell) => {}
+                () = lose(keeping.clone(), watched, revision) => {}
+            }
+            tell.send_replace(HoldState::Lost);
+        }));
+        let lease = lives.lease;
+        Self { client, key, lease, revision, state, _keeper: keeper, is_released: false }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    /// The lease that it lives with.
+    pub fn lease(&self) -> LeaseId {
+        self.lease
+    }
+
+    /// The revision at which it was made. Whoever held it before had a lower one, so that it can be shown as a fencing
+    /// token to those who must not listen to an earlier holder.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether it is held now.
+    pub fn state(&self) -> HoldState {
+        *self.state.borrow()
+    }
+
+    /// Waits until it is lost. Cancel-safe.
+    pub async fn lost(&mut self) {
+        // An error means that the task has ended, which has told so before.
+        drop(self.state.wait_for(|state| *state == HoldState::Lost).await);
+    }
+
+    /// Gives it up, and returns when others can have it.
+    ///
+    /// Errors: nobody could be told. It ends within its time to live then.
+    pub async fn release(mut self) -> Result<(), Error> {
+        self.is_released = true;
+        self.client.revoke(self.lease).await
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.is_released {
+            return;
+        }
+        // Without a runtime nobody renews it either: it ends by itself.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (client, lease) = (self.client.clone(), self.lease);
+            drop(runtime.spawn(async move { client.abandon(lease).await }));
+        }
+    }
+}
+
+/// Keeps a lease alive. Returns when it may have ended.
+async fn renew(client: &Client, mut lives: Lives, tell: &watch::Sender<HoldState>) {
+    let mut next = Instant::now() + lives.ttl / RENEW_PART;
+    loop {
+        sleep_until(next.min(lives.until)).await;
+        let asked_at = Instant::now();
+        let renewed = tokio::select! {
+            // Both only wait.
+            renewed = client.keep_alive(lives.lease) => renewed,
+            () = sleep_until(lives.until) => return,
+        };
+        match renewed {
+            Ok(Some(ttl)) => {
+                lives.until = asked_at + ttl;
+                next = asked_at + ttl / RENEW_PART;
+                tell.send_replace(HoldState::Held);
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "a lease is not renewed");
+                tell.send_replace(HoldState::Suspect);
+                // The call has taken its time; the next one begins at once.
+                next = Instant::now();
+            }
+        }
+        if Instant::now() >= lives.until {
+            return;
+        }
+    }
+}
+
+/// Returns when the key is not the one made at `revision` any more.
+async fn lose(client: Client, key: Bytes, revision: u64) {
+    let mut from = revision + 1;
+    loop {
+        let mut changes = Changes::new(&client, key.clone(), Bytes::new(), from);
+        match until_gone(&mut changes, revision).await {
+            Ok(Gone::Gone) => return,
+            // The watch was cut off, and what it missed was compacted: the key itself tells.
+            Ok(Gone::Perhaps) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a held key cannot be watched; only its lease tells whether it is held");
+                return std::future::pending().await;
+            }
+        }
+        match client.get_as_of(key.clone()).await {
+            Ok((Some(kv), now)) if kv.create_revision == revision => from = now + 1,
+            Ok(_) => return,
+            Err(error) => tracing::debug!(%error, "a held key cannot be read yet"),
+        }
+    }
+}
+
+/// What became of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    /// It was deleted, or made anew.
+    Gone,
+    /// Its changes are not known any more.
+    Perhaps,
+}
+
+/// Waits until the key that was made at `created` is gone, or may be.
+async fn until_gone(changes: &mut Changes, created: u64) -> Result<Gone, Error> {
+    loop {
+        let events = match changes.next().await? {
+            Change::Compacted => return Ok(Gone::Perhaps),
+            Change::Events(events) => events,
+        };
+        let is_gone = events.iter().any(|event| {
+            let is_delete = event.r#type == i32::from(EventType::Delete);
+            is_delete || event.kv.as_ref().is_some_and(|kv| unsigned(kv.create_revision) != created)
+        });
+        if is_gone {
+            return Ok(Gone::Gone);
+        }
+    }
+}
