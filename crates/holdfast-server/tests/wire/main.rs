@@ -5,6 +5,7 @@ mod common;
 mod http;
 mod members;
 mod metadata;
+mod range_stream;
 mod single;
 mod starting;
 mod three;
