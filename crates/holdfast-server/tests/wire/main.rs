@@ -1,10 +1,12 @@
 //! End to end: real members of the test server, driven over their client ports.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+mod auto_compaction;
 mod common;
 mod http;
 mod members;
 mod metadata;
+mod pings;
 mod range_stream;
 mod single;
 mod starting;
