@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Load(LoadFlags),
     /// Load systems side by side and print what they take of disk and memory, and how fast a member is back
     Footprint(Box<FootprintFlags>),
+    /// Load systems one after the other and print what their memory grows by while everything is listed
+    ListMemory(Box<ListingFlags>),
     /// Serve etcd's KV from nothing, until standard input is closed: the ceiling of any server on this stack
     Ceiling(CeilingFlags),
 }
@@ -251,6 +253,47 @@ pub(crate) struct FootprintFlags {
     #[arg(long, env = "HOLDFAST_BIN")]
     pub(crate) holdfast: Option<PathBuf>,
     /// More flags for holdfast, comma-separated, such as --engine=redb
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    pub(crate) holdfast_flag: Vec<String>,
+    /// The program etcd
+    #[arg(long, env = "ETCD_BIN", default_value = "target/peers/etcd")]
+    pub(crate) etcd: PathBuf,
+    /// Where the servers' directories are made, all on one disk
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    pub(crate) data_parent: PathBuf,
+    /// Write all figures to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Flags of the lists.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ListingFlags {
+    /// Members of each system; the first one is asked
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub(crate) members: u32,
+    /// Keys that are there to be listed
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keys: u64,
+    /// Bytes of a value; no two values are alike
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) value_bytes: u32,
+    /// Keys of a page
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) page_keys: u32,
+    /// Puts under way at a time
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) clients: u32,
+    /// Connections they share, spread over all members
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) connections: u32,
+    /// Systems, comma-separated
+    #[arg(long = "system", value_enum, value_delimiter = ',', default_values = ["holdfast", "holdfast-redb", "etcd"])]
+    pub(crate) systems: Vec<System>,
+    /// The program holdfast [default: the release build beside this program]
+    #[arg(long, env = "HOLDFAST_BIN")]
+    pub(crate) holdfast: Option<PathBuf>,
+    /// More flags for holdfast, comma-separated, such as --memory-bytes=256MiB
     #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
     pub(crate) holdfast_flag: Vec<String>,
     /// The program etcd

@@ -28,6 +28,7 @@ pub(crate) struct Rpc(pub(crate) &'static str);
 
 pub(crate) const PUT: Rpc = Rpc("/etcdserverpb.KV/Put");
 pub(crate) const RANGE: Rpc = Rpc("/etcdserverpb.KV/Range");
+pub(crate) const RANGE_STREAM: Rpc = Rpc("/etcdserverpb.KV/RangeStream");
 pub(crate) const COMPACT: Rpc = Rpc("/etcdserverpb.KV/Compact");
 pub(crate) const TXN: Rpc = Rpc("/etcdserverpb.KV/Txn");
 pub(crate) const LEASE_GRANT: Rpc = Rpc("/etcdserverpb.Lease/LeaseGrant");
@@ -193,6 +194,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Sends no more requests.
+    pub(crate) fn end(&mut self) -> Result<(), Error> {
+        Ok(self.requests.send_data(Bytes::new(), true)?)
+    }
+
     /// Sends one more request.
     pub(crate) fn send(&mut self, frame: Frame) -> Result<(), Error> {
         Ok(self.requests.send_data(frame.0, false)?)

@@ -2,7 +2,7 @@
 //!
 //! What it is: `compare` starts holdfast, etcd and an empty gRPC server with fresh data, gives each the same work in
 //! turn, and prints what a unit of work cost the servers; `footprint` prints what a store of some size takes of disk
-//! and memory, and how fast a member is back after a kill; `load` loads servers that run already; `ceiling` is the empty
+//! and memory, and how fast a member is back after a kill; `list-memory` what a list of everything adds to a server's memory; `load` loads servers that run already; `ceiling` is the empty
 //! server. What it is not: a judge of correctness, though an answer that cannot be right ends as a failure.
 //!
 //! Invariants
@@ -12,7 +12,7 @@
 //! - With a timetable, latencies count from the moment an operation was due.
 //! - Everything that was started is stopped, and every directory removed, when the program ends or is interrupted.
 //!
-//! Module map: [`cli`]; [`mod@compare`] runs the rounds; [`mod@footprint`]; [`mod@load`] makes load over [`grpc`]; [`systems`] starts servers;
+//! Module map: [`cli`]; [`mod@compare`] runs the rounds; [`mod@footprint`]; [`listing`]; [`mod@load`] makes load over [`grpc`]; [`systems`] starts servers;
 //! [`measure`] reads what they used; [`latency`] and [`report`] make figures of it.
 
 mod cli;
@@ -21,6 +21,7 @@ mod error;
 mod footprint;
 mod grpc;
 mod latency;
+mod listing;
 mod load;
 mod measure;
 mod report;
@@ -34,7 +35,7 @@ use clap::Parser;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use cli::{CeilingFlags, Cli, Command, CompareFlags, FootprintFlags, LoadFlags};
+use cli::{CeilingFlags, Cli, Command, CompareFlags, FootprintFlags, ListingFlags, LoadFlags};
 use compare::work::works;
 use error::Error;
 use load::keys::KeySpace;
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
 fn runtime(command: &Command) -> Result<runtime::Runtime, Error> {
     let mut builder = match command {
         Command::Ceiling(_) => runtime::Builder::new_multi_thread(),
-        Command::Compare(_) | Command::Footprint(_) | Command::Load(_) => {
+        Command::Compare(_) | Command::Footprint(_) | Command::ListMemory(_) | Command::Load(_) => {
             runtime::Builder::new_current_thread()
         }
     };
@@ -71,6 +72,7 @@ async fn until_interrupted(command: Command) -> Result<(), Error> {
         match command {
             Command::Compare(flags) => compare(&flags).await,
             Command::Footprint(flags) => footprint(&flags).await,
+            Command::ListMemory(flags) => list_memory(&flags).await,
             Command::Load(flags) => load(&flags).await,
             Command::Ceiling(CeilingFlags { listen, value_bytes }) => {
                 systems::ceiling::serve(listen, value_bytes as usize).await
@@ -119,6 +121,16 @@ async fn footprint(flags: &FootprintFlags) -> Result<(), Error> {
         std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))?;
     }
     print(&footprint::report::render(&sides))
+}
+
+async fn list_memory(flags: &ListingFlags) -> Result<(), Error> {
+    let sides = listing::run(flags).await?;
+    if let Some(path) = &flags.json {
+        let report = serde_json::json!({ "machine": measure::procfs::machine(), "sides": sides });
+        let text = format!("{report:#}\n");
+        std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))?;
+    }
+    print(&listing::report::render(&sides))
 }
 
 async fn load(flags: &LoadFlags) -> Result<(), Error> {

@@ -24,7 +24,8 @@
 //! # Module map
 //! [`types`] the vocabulary; [`command`] what clients propose and what they get; [`validate`] the checks before
 //! replication; `index` the many-version key index; `state` the state; `evaluate` how commands change it; [`checkpoint`]
-//! its written form; `lease` the leases; `txn` compares, checks, read-only transactions; `range` reads; `prefetch` which values a command will
+//! its written form; `lease` the leases; `txn` compares, checks, read-only transactions; `range` reads; `piece` long lists in
+//! pieces; `prefetch` which values a command will
 //! need; `size` logical bytes; `hash` checksums; `varint` numbers in bytes.
 
 pub mod checkpoint;
@@ -33,6 +34,7 @@ mod evaluate;
 mod hash;
 mod index;
 mod lease;
+mod piece;
 mod prefetch;
 mod range;
 mod size;
@@ -43,6 +45,7 @@ pub mod validate;
 mod varint;
 
 pub use hash::HistoryHasher;
+pub use piece::{Piece, PieceMax, count, piece};
 pub use range::{CHUNK_KEYS, RangeSource, range};
-pub use state::{Head, IndexChunk, IndexedKey, IndexedLease, PutMeta, RecordMeta, State, Values};
+pub use state::{Head, IndexChunk, IndexCount, IndexedKey, IndexedLease, PutMeta, RecordMeta, State, Values};
 pub use txn::{ReadWindow, read_txn};

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::command::{Range, RangeResponse, SortOrder, SortTarget};
-use crate::state::{IndexChunk, IndexedKey, IndexedLease};
+use crate::state::{IndexChunk, IndexCount, IndexedKey, IndexedLease};
 use crate::types::{KeyRange, KeyValue, PutRecord, RecordId, Revision};
 
 /// How many index keys are visited per step.
@@ -34,6 +34,18 @@ pub trait RangeSource {
         at: Revision,
         keys_max: usize,
     ) -> Result<IndexChunk, Self::Error>;
+    /// How many of the next keys of `range` are alive at `at`, behind `after` (exclusive), and where to go on; visits at
+    /// most `keys_max`.
+    fn count(
+        &mut self,
+        range: &KeyRange,
+        after: Option<&Bytes>,
+        at: Revision,
+        keys_max: usize,
+    ) -> Result<IndexCount, Self::Error> {
+        let chunk = self.chunk(range, after, at, keys_max)?;
+        Ok(IndexCount { keys: chunk.keys.len() as u64, next: chunk.next })
+    }
     /// The put that `id` names.
     fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, Self::Error>;
 }
@@ -45,17 +57,31 @@ pub fn range<S: RangeSource>(
     at: Revision,
 ) -> Result<RangeResponse, S::Error> {
     if request.count_only {
-        let mut count = 0;
-        for_each_key(source, &request.range, at, |_, _| {
-            count += 1;
-            Ok(())
-        })?;
+        let count = count_behind(source, &request.range, at, None)?;
         return Ok(RangeResponse { count, ..RangeResponse::default() });
     }
     match Plan::of(request) {
         Plan::First { limit, then_sort } => first(source, request, at, limit, then_sort),
         Plan::Last { limit } => last(source, request, at, limit),
         Plan::Best { limit } => best(source, request, at, limit),
+    }
+}
+
+/// How many keys of a range are alive at a revision, behind `after` (exclusive).
+pub(crate) fn count_behind<S: RangeSource>(
+    source: &mut S,
+    range: &KeyRange,
+    at: Revision,
+    mut after: Option<Bytes>,
+) -> Result<u64, S::Error> {
+    let mut keys = 0;
+    loop {
+        let counted = source.count(range, after.as_ref(), at, CHUNK_KEYS)?;
+        keys += counted.keys;
+        match counted.next {
+            Some(next) => after = Some(next),
+            None => return Ok(keys),
+        }
     }
 }
 
@@ -133,19 +159,35 @@ fn first<S: RangeSource>(
     then_sort: bool,
 ) -> Result<RangeResponse, S::Error> {
     let taken_max = if then_sort { limit.saturating_add(1) } else { limit };
+    let is_filtered = has_filter(request);
     let mut taken: Vec<IndexedKey> = Vec::new();
     let mut answer = RangeResponse::default();
-    for_each_key(source, &request.range, at, |_, key| {
-        answer.count += 1;
-        if passes(request, &key) {
+    let mut after: Option<Bytes> = None;
+    loop {
+        if taken.len() == taken_max && !is_filtered {
+            // The keys behind are counted and not looked at.
+            let rest = count_behind(source, &request.range, at, after)?;
+            answer.count += rest;
+            answer.more |= rest > 0;
+            break;
+        }
+        let chunk = source.chunk(&request.range, after.as_ref(), at, CHUNK_KEYS)?;
+        for key in chunk.keys {
+            answer.count += 1;
+            if !passes(request, &key) {
+                continue;
+            }
             if taken.len() < taken_max {
                 taken.push(key);
             } else {
                 answer.more = true;
             }
         }
-        Ok(())
-    })?;
+        after = chunk.next;
+        if after.is_none() {
+            break;
+        }
+    }
     if then_sort {
         answer.more = taken.len() > limit;
         let mut best = Best::new(request, limit);

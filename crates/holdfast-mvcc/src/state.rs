@@ -74,6 +74,15 @@ pub struct IndexChunk {
     pub next: Option<Bytes>,
 }
 
+/// How many keys of a range there are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IndexCount {
+    /// So many were found.
+    pub keys: u64,
+    /// Where to go on; `None` when the range is exhausted.
+    pub next: Option<Bytes>,
+}
+
 /// What the index knows of one key at one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexedKey {
@@ -236,6 +245,30 @@ impl State {
             IndexedKey { key, id, create_revision: put.create_revision, version: put.version, lease }
         });
         IndexChunk { keys: keys.collect(), next }
+    }
+
+    /// As [`State::chunk`], but only counts: copies no keys.
+    pub fn count_keys(
+        &self,
+        range: &KeyRange,
+        after: Option<&Bytes>,
+        at: Revision,
+        keys_max: usize,
+    ) -> IndexCount {
+        assert!(keys_max > 0, "a count visits at least one key");
+        if range.end == RangeEnd::Single {
+            let chunk = self.chunk(range, after, at, keys_max);
+            return IndexCount { keys: chunk.keys.len() as u64, next: None };
+        }
+        let mut scan = self.index.scan(range, after.map(|after| &after[..]));
+        let mut last: &[u8] = &[];
+        let mut keys = 0;
+        for (key, history) in scan.by_ref().take(keys_max) {
+            last = key;
+            keys += u64::from(history.at(at).is_some_and(|entry| entry.put.is_some()));
+        }
+        let next = scan.next().map(|_| Bytes::copy_from_slice(last));
+        IndexCount { keys, next }
     }
 
     /// One key as it was at a revision: no scan, and no copy of the key.

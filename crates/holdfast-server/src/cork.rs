@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use crate::pings::PingWatch;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -34,11 +35,13 @@ struct Shared<S> {
     written: usize,
     /// Writing failed at the end of a turn, and the transport has not been told.
     failed: Option<io::Error>,
+    /// Looks at what passes, and may end the connection.
+    pings: PingWatch,
 }
 
-/// Both ends of a corked `stream`.
-pub fn cork<S>(stream: S) -> (Corked<S>, Cork<S>) {
-    let shared = Shared { stream, gathered: Vec::new(), written: 0, failed: None };
+/// Both ends of a corked `stream`, whose pings are watched.
+pub fn cork<S>(stream: S, pings: PingWatch) -> (Corked<S>, Cork<S>) {
+    let shared = Shared { stream, gathered: Vec::new(), written: 0, failed: None, pings };
     let shared = Arc::new(Mutex::new(shared));
     (Corked { shared: Arc::clone(&shared) }, Cork { shared })
 }
@@ -86,6 +89,10 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
         if self.gathered.len() >= GATHERED_BYTES_MAX {
             ready!(self.poll_drain(context))?;
         }
+        if self.pings.has_ended() {
+            // Nobody would read it.
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
         let mut room = GATHERED_BYTES_MAX - self.gathered.len();
         let before = self.gathered.len();
         for slice in slices {
@@ -93,7 +100,20 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
             self.gathered.extend_from_slice(taken);
             room -= taken.len();
         }
-        Poll::Ready(Ok(self.gathered.len() - before))
+        let taken = self.gathered.len() - before;
+        self.pings.sent(&self.gathered[before..]);
+        self.say_goodbye(context);
+        Poll::Ready(Ok(taken))
+    }
+}
+
+impl<S> Shared<S> {
+    /// Ends the connection when a client has to go and no frame is half sent. The transport sees the end when it reads.
+    fn say_goodbye(&mut self, context: &mut Context<'_>) {
+        if let Some(goodbye) = self.pings.goodbye() {
+            self.gathered.extend_from_slice(&goodbye);
+            context.waker().wake_by_ref();
+        }
     }
 }
 
@@ -107,7 +127,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
         if let Some(error) = shared.failed.take() {
             return Poll::Ready(Err(error));
         }
-        Pin::new(&mut shared.stream).poll_read(context, buffer)
+        if shared.pings.has_ended() {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut shared.stream).poll_read(context, buffer);
+        if matches!(read, Poll::Ready(Ok(()))) {
+            shared.pings.received(&buffer.filled()[before..]);
+            shared.say_goodbye(context);
+        }
+        read
     }
 }
 
@@ -147,6 +176,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::pings::PingRule;
+
+    fn unwatched() -> PingWatch {
+        let clock = std::sync::Arc::new(holdfast_env::RealClock::new(tokio::runtime::Handle::current()));
+        PingWatch::new(PingRule { time_min: std::time::Duration::ZERO, clock })
+    }
 
     /// A turn of a task that only writes.
     async fn turn(corked: &mut Corked<DuplexStream>, cork: &Cork<DuplexStream>, frames: &[&[u8]]) {
@@ -164,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_turn_writes_leaves_at_its_end() {
         let (near, mut far) = duplex(1 << 20);
-        let (mut corked, cork) = cork(near);
+        let (mut corked, cork) = cork(near, unwatched());
         let mut answer = [0; 64];
         corked.write_all(b"one ").await.unwrap();
         corked.flush().await.unwrap();
@@ -177,7 +212,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_does_not_read_stops_the_writer() {
         let (near, mut far) = duplex(16);
-        let (mut corked, cork) = cork(near);
+        let (mut corked, cork) = cork(near, unwatched());
         let long = vec![7; GATHERED_BYTES_MAX];
         turn(&mut corked, &cork, &[&long]).await;
         let mut more = Box::pin(async move {
@@ -196,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_at_the_end_of_a_turn_is_told_in_the_next() {
         let (near, far) = duplex(16);
-        let (mut corked, cork) = cork(near);
+        let (mut corked, cork) = cork(near, unwatched());
         drop(far);
         turn(&mut corked, &cork, &[b"lost"]).await;
         let error = corked.read(&mut [0; 4]).await.unwrap_err();

@@ -15,10 +15,11 @@
 //!
 //! # Module map
 //! [`config`], [`limits`], [`identity`], [`joining`], [`data_dir`] before the start; [`server`] the order of start and stop;
-//! [`serve`], [`listener`], [`connection`], [`cork`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
-//! [`watch`] the watch streams; [`lines`] what locks and elections wait in; [`digests`] whether the members agree;
+//! [`serve`], [`listener`], [`connection`], [`cork`], [`pings`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
+//! [`watch`] the watch streams; [`lines`] what locks and elections wait in; [`digests`] whether the members agree; [`auto_compaction`] history that goes by itself;
 //! [`codec`], [`status`] the wire; [`metrics`], [`monitoring`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
+pub mod auto_compaction;
 pub mod codec;
 pub mod config;
 pub mod connection;
@@ -38,6 +39,7 @@ pub mod listener;
 pub mod logging;
 pub mod metrics;
 pub mod monitoring;
+pub mod pings;
 pub mod serve;
 pub mod server;
 pub mod services;

@@ -98,6 +98,12 @@ pub const APPLY_LAG_MAX: u64 = 5_000;
 /// Answers with so many pairs are put together aside, so that a serving thread's other tasks do not wait for it.
 pub const ASIDE_PAIRS: usize = 4096;
 
+/// Bytes in one piece of a streamed list, exceeded by less than a pair: a stream holds one piece or two, and there may be
+/// many streams. Enough that what a piece costs by itself does not count.
+pub const RANGE_STREAM_PIECE_BYTES: usize = 256 * 1024;
+/// Keys in one piece of a streamed list: as many as that of the smallest.
+pub const RANGE_STREAM_PIECE_KEYS: u64 = 4096;
+
 /// Most serving threads; `--serving-threads`.
 pub const SERVING_THREADS_MAX: usize = 256;
 
@@ -145,6 +151,24 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Drop a client that does not answer a ping; `--grpc-keepalive-timeout`. etcd's default.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The least time between two pings of a client; `--grpc-keepalive-min-time`. etcd's default: its clients ping every 30 s.
+pub const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(5);
+
+/// So many pings in a row may come too early; with the next one the connection ends. gRPC's number.
+pub const PING_STRIKES_MAX: u32 = 2;
+
+/// The range of a period of `--auto-compaction-retention`. Less than a second would be one compaction after the other; more
+/// than a century is a mistake.
+pub const AUTO_COMPACTION_PERIOD_BOUNDS: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(100 * 366 * 24 * 60 * 60));
+/// History is compacted at least so often by itself, however long the period that is kept. etcd's rule.
+pub const AUTO_COMPACTION_EVERY_MAX: Duration = Duration::from_secs(60 * 60);
+/// So many revisions are noted between two such compactions: what is kept is longer than asked for by a tenth at most.
+/// etcd's rule.
+pub const AUTO_COMPACTION_NOTES: u32 = 10;
+/// How often it is looked whether there are more revisions than are to be kept. etcd's rule.
+pub const AUTO_COMPACTION_REVISIONS_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// Bytes of changes that may wait for watch dispatch. When dispatch is behind by more, they are dropped and read from
 /// history later. The values are shared with the stores, so that most of it costs nothing.

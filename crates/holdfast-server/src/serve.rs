@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
+use holdfast_env::Clock;
 use holdfast_proto::{etcdserverpb as pb, v3electionpb, v3lockpb};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,6 +28,7 @@ use crate::frontend::Frontend;
 use crate::lines::Lines;
 use crate::listener::Connections;
 use crate::metrics::rpc::{RpcLayer, RpcMetrics};
+use crate::pings::{PingRule, PingWatch};
 use crate::services::cluster::ClusterService;
 use crate::services::election::ElectionService;
 use crate::services::kv::KvService;
@@ -100,16 +102,18 @@ pub struct Transport {
     concurrent_streams_max: u32,
     keepalive_interval: Option<Duration>,
     keepalive_timeout: Duration,
+    pings: PingRule,
     metrics: RpcMetrics,
 }
 
 impl Transport {
     /// As the configuration says.
-    pub fn of(config: &Config, metrics: RpcMetrics) -> Self {
+    pub fn of(config: &Config, metrics: RpcMetrics, clock: Arc<dyn Clock>) -> Self {
         Self {
             concurrent_streams_max: config.limits.concurrent_streams_max,
             keepalive_interval: config.keepalive_interval,
             keepalive_timeout: config.keepalive_timeout,
+            pings: PingRule { time_min: config.keepalive_time_min, clock },
             metrics,
         }
     }
@@ -126,7 +130,7 @@ impl Transport {
                 () = stop.cancelled() => break,
                 Some(Ok(stream)) = connections.next() => {
                     let calls = Calls::default();
-                    let (corked, cork) = cork(stream);
+                    let (corked, cork) = cork(stream, PingWatch::new(self.pings.clone()));
                     let served = self
                         .transport(&calls)
                         .serve_connection(TokioIo::new(corked), TowerToHyperService::new(service.clone()))

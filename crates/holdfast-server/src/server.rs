@@ -23,7 +23,7 @@ use crate::lines::Lines;
 use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Fixed, Metrics};
 use crate::watch::{Inbox, WatchParts, WatchTerms, Watches};
-use crate::{digests, http, joining, limits, listener, serve};
+use crate::{auto_compaction, digests, http, joining, limits, listener, serve};
 
 /// A running member. Stop it with [`Server::stop`]; dropping it leaves its tasks running.
 pub struct Server {
@@ -122,7 +122,8 @@ impl Server {
         let lines = Arc::new(Lines::new(Arc::clone(&self.frontend), Arc::clone(&self.env.spawn)));
         let routes = serve::routes(&self.frontend, &lines, config, health_service)?;
         let connections = listener::connections(listeners, &self.env.clock);
-        let transport = serve::Transport::of(config, self.frontend.metrics.rpc.clone());
+        let transport =
+            serve::Transport::of(config, self.frontend.metrics.rpc.clone(), Arc::clone(&self.env.clock));
         let (ended, serving) = oneshot::channel::<()>();
         *self.serving.lock() = Some(serving);
         let stop = self.stop.clone();
@@ -143,6 +144,10 @@ impl Server {
             let (frontend, clock) = (Arc::clone(&self.frontend), Arc::clone(&self.env.clock));
             digests::run(frontend, clock, period, self.stop.clone())
         });
+        let compaction = config.auto_compaction.map(|kept| {
+            let (frontend, clock) = (Arc::clone(&self.frontend), Arc::clone(&self.env.clock));
+            auto_compaction::run(frontend, clock, kept, self.stop.clone())
+        });
         let stopping = self.stop.clone();
         let lines = async move {
             stopping.cancelled().await;
@@ -150,6 +155,7 @@ impl Server {
         };
         let mut tasks = self.tasks.lock();
         tasks.push(self.env.spawn.task("lines", Box::pin(lines)));
+        tasks.extend(compaction.map(|run| self.env.spawn.task("compaction", Box::pin(run))));
         tasks.extend(digests.map(|run| self.env.spawn.task("digests", Box::pin(run))));
         tasks.push(self.env.spawn.task("serve", Box::pin(serve)));
         tasks.push(self.env.spawn.task("greet", Box::pin(greeting.run())));

@@ -54,6 +54,10 @@ pub enum Failure {
     WatchCanceled,
     /// The member is stopping.
     Stopped,
+    /// A stream of a list in another order than the keys'.
+    StreamSorted,
+    /// A stream of a list with bounds on revisions.
+    StreamFiltered,
     /// Not served by this version.
     Unimplemented(&'static str),
     /// The refusal of a step that a call on a lock or an election is made of.
@@ -165,6 +169,12 @@ impl From<Failure> for Status {
             Failure::Store(_) => Self::new(Code::DataLoss, "etcdserver: corrupt cluster"),
             Failure::WatchCanceled => Self::new(Code::Cancelled, "etcdserver: watch canceled"),
             Failure::Stopped => Self::new(Code::Unavailable, "etcdserver: server stopped"),
+            Failure::StreamSorted => {
+                Self::new(Code::Unimplemented, "RangeStream does not support custom sort orders")
+            }
+            Failure::StreamFiltered => {
+                Self::new(Code::Unimplemented, "RangeStream does not support revision filters")
+            }
             Failure::Unimplemented(method) => {
                 Self::new(Code::Unimplemented, format!("{method} is not served by this version of holdfast"))
             }
@@ -418,6 +428,8 @@ mod tests {
             (Failure::Learner, 9, "etcdserver: rpc not supported for learner"),
             (Failure::Store("sled: corrupt".to_owned()), 15, "etcdserver: corrupt cluster"),
             (Failure::Stopped, 14, "etcdserver: server stopped"),
+            (Failure::StreamSorted, 12, "RangeStream does not support custom sort orders"),
+            (Failure::StreamFiltered, 12, "RangeStream does not support revision filters"),
             (Failure::Unimplemented("Watch"), 12, "Watch is not served by this version of holdfast"),
             (
                 Failure::MessageTooLarge { bytes: 2_187_274, bytes_max: 2_097_152 },

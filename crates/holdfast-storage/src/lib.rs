@@ -50,6 +50,7 @@ mod limits;
 mod memtable;
 mod open;
 mod pack;
+mod pieces;
 mod pipeline;
 mod read;
 mod record;
@@ -72,6 +73,7 @@ pub use figures::{
     CheckpointEnd, CheckpointFigures, DispatchFigures, DumpEnd, DumpResult, IndexSource, PressureLevel,
     STALL_BUCKETS, Stall, Transition,
 };
+pub use pieces::{PieceRequest, ReadPiece};
 pub use snapshot::install::IncomingSnapshot;
 pub use storage::Storage;
 pub use types::{

@@ -70,6 +70,10 @@ pub(crate) const PREFETCH_BYTES_MAX: usize = 16 << 20;
 /// Evaluated slices on their way through workers and sequencer.
 pub(crate) const SLICES_IN_FLIGHT_MAX: usize = 64;
 
+/// A read that needs more cold values than this leaves none of them in the cache: one list of a million keys would push out
+/// all that is read again and again. Enough for the keys of one service.
+pub(crate) const CACHED_VALUES_MAX: usize = 64;
+
 /// Control events that may wait. Each of their few senders has at most one on its way.
 pub(crate) const CONTROL_MAX: usize = 32;
 

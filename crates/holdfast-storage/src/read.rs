@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyRange, PutRecord, Record, RecordId, Revision};
-use holdfast_mvcc::{HistoryHasher, IndexChunk, RangeSource};
+use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, RangeSource};
 
 use crate::error::{ReadError, StoreError};
 use crate::gate::{Gate, Pin};
@@ -43,7 +43,7 @@ pub(crate) fn enter(
 /// Answers a range; the revision beside it is the newest one visible when the read began.
 pub(crate) fn range(shared: &Shared, request: &Range) -> Result<(RangeResponse, Revision), ReadError> {
     let Entered { view, pin } = enter(shared, |gate| gate.enter(request.at))?;
-    let mut source = Source { view: &view, values: ValueReader::new(&view, &shared.cache) };
+    let mut source = Source::new(&view, &shared.cache);
     let response = holdfast_mvcc::range(&mut source, request, pin.at).map_err(|e| store(&e))?;
     Ok((response, pin.window.newest))
 }
@@ -51,7 +51,7 @@ pub(crate) fn range(shared: &Shared, request: &Range) -> Result<(RangeResponse, 
 /// Answers a transaction that only reads, at the newest visible revision, which is returned beside it.
 pub(crate) fn read_txn(shared: &Shared, txn: &Txn) -> Result<(TxnResponse, Revision), ReadError> {
     let Entered { view, pin } = enter(shared, |gate| Ok(gate.enter_window()))?;
-    let mut source = Source { view: &view, values: ValueReader::new(&view, &shared.cache) };
+    let mut source = Source::new(&view, &shared.cache);
     let response = holdfast_mvcc::read_txn(&mut source, txn, pin.window).map_err(|e| store(&e))?;
     Ok((response.map_err(ReadError::Refused)?, pin.window.newest))
 }
@@ -100,9 +100,16 @@ impl RangeSource for HotSource<'_> {
 }
 
 /// The live index and the values behind it.
-struct Source<'a> {
+pub(crate) struct Source<'a> {
     view: &'a View,
     values: ValueReader<'a>,
+}
+
+impl<'a> Source<'a> {
+    /// What `view` shows.
+    pub(crate) fn new(view: &'a View, cache: &'a Cache) -> Self {
+        Self { view, values: ValueReader::of_list(view, cache) }
+    }
 }
 
 impl RangeSource for Source<'_> {
@@ -116,6 +123,16 @@ impl RangeSource for Source<'_> {
         keys_max: usize,
     ) -> Result<IndexChunk, StoreError> {
         Ok(self.view.state.read().chunk(range, after, at, keys_max.min(LOCK_KEYS_MAX)))
+    }
+
+    fn count(
+        &mut self,
+        range: &KeyRange,
+        after: Option<&Bytes>,
+        at: Revision,
+        keys_max: usize,
+    ) -> Result<IndexCount, StoreError> {
+        Ok(self.view.state.read().count_keys(range, after, at, keys_max.min(LOCK_KEYS_MAX)))
     }
 
     fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, StoreError> {

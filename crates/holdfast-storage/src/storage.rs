@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use holdfast_env::{BoxFuture, Env, TaskHandle};
-use holdfast_mvcc::State;
 use holdfast_mvcc::command::{Alarm, Command, MemberAttributes, Op, Range, RangeResponse, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyValue, Lease, LeaseChange, LeaseId, Record, Revision};
+use holdfast_mvcc::{Piece, PieceMax, State};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -18,6 +18,7 @@ use crate::engine::{self, EngineFactory};
 use crate::error::{ReadError, StorageError};
 use crate::limits::{DUMP_FREE_FACTOR, ENTRY_BYTES, LOCK_KEYS_MAX, QUEUE_BYTES_MAX, SHUTDOWN};
 use crate::open::{self, Running};
+use crate::pieces::{self, PieceRequest, ReadPiece};
 use crate::pipeline::control::{Control, QueueItem};
 use crate::pipeline::dump_control::Urgency;
 use crate::pipeline::shared::Shared;
@@ -160,6 +161,23 @@ impl Storage {
     /// because a command is being evaluated. Meant for small ranges: what was read before the first cold value is lost.
     pub fn range_if_hot(&self, request: &Range) -> Option<Result<(RangeResponse, Revision), ReadError>> {
         read::range_if_hot(self.shared(), request)
+    }
+
+    /// The next pairs of a list in key order, so that a list of any length is read without being held. Nothing stays
+    /// behind between two pieces, and nothing holds the scrub back: blocks as [`Storage::range`] does.
+    ///
+    /// # Errors
+    /// As those of [`Storage::range`]; for a later piece also because its revision was compacted meanwhile.
+    pub fn range_piece(&self, request: &PieceRequest, max: &PieceMax) -> Result<ReadPiece<Piece>, ReadError> {
+        pieces::piece(self.shared(), request, max)
+    }
+
+    /// How many keys of such a list are left; values are not read.
+    ///
+    /// # Errors
+    /// As those of [`Storage::range_piece`].
+    pub fn range_count(&self, request: &PieceRequest) -> Result<ReadPiece<u64>, ReadError> {
+        pieces::count(self.shared(), request)
     }
 
     /// All changes from a revision on (inclusive), ascending, as many whole revisions as `max` allows. Near the head it

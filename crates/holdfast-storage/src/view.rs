@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use crate::error::StoreError;
 use crate::gate::Gate;
 use crate::generation::Generation;
+use crate::limits::CACHED_VALUES_MAX;
 use crate::memtable::Memtable;
 use crate::pack::Values as PackValues;
 use crate::ring::Ring;
@@ -103,19 +104,37 @@ pub(crate) struct ValueReader<'a> {
     view: &'a View,
     cache: &'a Cache,
     pack: Option<(RecordId, Bytes)>,
+    cold: Cold,
     /// Counts reads of the stable store.
     reads: Option<&'a AtomicU64>,
+}
+
+/// What becomes of values that were not in memory.
+enum Cold {
+    /// They are cached.
+    Cached,
+    /// These are, when the request is done.
+    Few(Vec<(RecordId, PutRecord)>),
+    /// There are too many of them.
+    Many,
 }
 
 impl<'a> ValueReader<'a> {
     /// Reads what `view` shows.
     pub(crate) fn new(view: &'a View, cache: &'a Cache) -> Self {
-        Self { view, cache, pack: None, reads: None }
+        Self { view, cache, pack: None, cold: Cold::Cached, reads: None }
+    }
+
+    /// As [`ValueReader::new`], for a request that may be a long list: what was cold is cached when the request is done, and
+    /// only when there was little of it. A list of a million keys would push out everything else, and is not read again
+    /// value by value.
+    pub(crate) fn of_list(view: &'a View, cache: &'a Cache) -> Self {
+        Self { view, cache, pack: None, cold: Cold::Few(Vec::new()), reads: None }
     }
 
     /// Counts every read of the stable store.
     pub(crate) fn counting(view: &'a View, cache: &'a Cache, reads: &'a AtomicU64) -> Self {
-        Self { view, cache, pack: None, reads: Some(reads) }
+        Self { view, cache, pack: None, cold: Cold::Cached, reads: Some(reads) }
     }
 
     /// The put with this id, which must be visible and retained.
@@ -124,25 +143,43 @@ impl<'a> ValueReader<'a> {
             return Ok(put);
         }
         if let Some(put) = self.in_last_pack(id)? {
-            return Ok(put);
+            // A slice of a pack that was cached for another one, unless it is one of many.
+            return Ok(if matches!(self.cold, Cold::Cached) { put } else { self.note_cold(id, put) });
         }
         if let Some(reads) = self.reads {
             reads.fetch_add(1, Ordering::Relaxed);
         }
         self.pack = self.view.generation.stable().value_pack(id)?;
         let put = self.in_last_pack(id)?;
-        let mut put =
-            put.ok_or_else(|| StoreError::damaged(format!("the value of record {id:?} is missing")))?;
+        let put = put.ok_or_else(|| StoreError::damaged(format!("the value of record {id:?} is missing")))?;
+        Ok(self.note_cold(id, put))
+    }
+
+    /// A put that was not in memory, detached from its pack.
+    fn note_cold(&mut self, id: RecordId, mut put: PutRecord) -> PutRecord {
         // Not a slice of the pack, which would keep all of it in memory.
         put.value = Bytes::copy_from_slice(&put.value);
-        self.cache.insert(id, put.clone());
-        Ok(put)
+        match &mut self.cold {
+            Cold::Cached => self.cache.insert(id, put.clone()),
+            Cold::Few(few) if few.len() < CACHED_VALUES_MAX => few.push((id, put.clone())),
+            Cold::Few(_) => self.cold = Cold::Many,
+            Cold::Many => {}
+        }
+        put
     }
 
     fn in_last_pack(&self, id: RecordId) -> Result<Option<PutRecord>, StoreError> {
         match &self.pack {
             Some((first, pack)) if *first <= id => Ok(PackValues::new(pack)?.find(id)?.map(|e| e.put)),
             _ => Ok(None),
+        }
+    }
+}
+
+impl Drop for ValueReader<'_> {
+    fn drop(&mut self) {
+        if let Cold::Few(few) = &mut self.cold {
+            few.drain(..).for_each(|(id, put)| self.cache.insert(id, put));
         }
     }
 }

@@ -182,14 +182,7 @@ impl Running {
         let began = Instant::now();
         self.cluster.kill_and_restart(0)?;
         let watch = Watch::begin(&self.cluster)?;
-        while !answers(&endpoint).await {
-            self.cluster.fail_if_ended()?;
-            if began.elapsed() > BACK_MAX {
-                let what = format!("{} answers after a kill", self.side.name);
-                return Err(Error::Late { what, patience: BACK_MAX });
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        until_it_answers(&mut self.cluster, &endpoint).await?;
         self.side.back.push(began.elapsed());
         window::rest(&mut self.cluster).await?;
         self.side.restarted = watch.end_of_first(&self.cluster).await?;
@@ -213,6 +206,20 @@ impl Running {
         let request = CompactionRequest { revision, ..CompactionRequest::default() };
         connection.caller(COMPACT).call(Frame::of(&request)).await.map(drop)
     }
+}
+
+/// Waits until a member that was killed answers again.
+pub(crate) async fn until_it_answers(cluster: &mut Cluster, endpoint: &str) -> Result<(), Error> {
+    let began = Instant::now();
+    while !answers(endpoint).await {
+        cluster.fail_if_ended()?;
+        if began.elapsed() > BACK_MAX {
+            let what = format!("{} answers after a kill", cluster.system.name());
+            return Err(Error::Late { what, patience: BACK_MAX });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 async fn answers(endpoint: &str) -> bool {

@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use holdfast_mvcc::command::{Command, Invalid, Op, Response, Txn};
+use holdfast_mvcc::command::{Command, Invalid, Op, Range, Response, SortOrder, SortTarget, Txn};
 use holdfast_mvcc::types::{Change, EntryId, KeyRange, LogIndex, PutRecord, Record, RecordId, Revision};
 use holdfast_mvcc::{
-    HistoryHasher, IndexChunk, PutMeta, RangeSource, RecordMeta, State, Values, range, read_txn, validate,
+    HistoryHasher, IndexChunk, IndexCount, PieceMax, PutMeta, RangeSource, RecordMeta, State, Values, count,
+    piece, range, read_txn, validate,
 };
 use proptest::prelude::*;
 
@@ -59,6 +60,15 @@ impl RangeSource for Reader<'_> {
         keys_max: usize,
     ) -> Result<IndexChunk, Infallible> {
         Ok(self.state.chunk(range, after, at, keys_max.min(self.step)))
+    }
+    fn count(
+        &mut self,
+        range: &KeyRange,
+        after: Option<&Bytes>,
+        at: Revision,
+        keys_max: usize,
+    ) -> Result<IndexCount, Infallible> {
+        Ok(self.state.count_keys(range, after, at, keys_max.min(self.step)))
     }
     fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, Infallible> {
         self.store.record(key, id)
@@ -207,6 +217,9 @@ impl Run {
             let Ok(answer) = range(&mut reader, &request, at);
             let expected = self.model.range(&self.model.maps[&at.get()], &request);
             assert_eq!(answer, expected, "{request:?}");
+            if request.order != SortOrder::Descend && request.target == SortTarget::Key {
+                check_pieces(&mut reader, dice, &request, at);
+            }
         }
     }
 
@@ -276,6 +289,39 @@ impl Run {
         let compact = Revision::new(self.model.compact_revision.unwrap_or(0).saturating_sub(200));
         self.store.records.retain(|id, _| id.revision >= compact || retained.contains(id));
     }
+}
+
+/// A list in pieces is the list.
+fn check_pieces(reader: &mut Reader<'_>, dice: &mut Dice, request: &Range, at: Revision) {
+    let whole = Range {
+        limit: None,
+        order: SortOrder::None,
+        target: SortTarget::Key,
+        count_only: false,
+        min_mod_revision: Revision::NONE,
+        max_mod_revision: Revision::NONE,
+        min_create_revision: Revision::NONE,
+        max_create_revision: Revision::NONE,
+        ..request.clone()
+    };
+    let Ok(whole) = range(reader, &whole, at);
+    let keys = 1 + dice.below(4) as usize;
+    let max = PieceMax { keys, bytes: dice.below(200) as usize, keys_only: request.keys_only };
+    let mut joined = Vec::new();
+    let mut after = None;
+    loop {
+        let Ok(left) = count(reader, &request.range, at, after.as_ref());
+        assert_eq!(left as usize, whole.kvs.len() - joined.len());
+        let Ok(piece) = piece(reader, &request.range, at, after.as_ref(), &max);
+        assert!(piece.kvs.len() <= keys, "{max:?}: {piece:?}");
+        assert!(!piece.kvs.is_empty() || piece.next.is_none(), "{piece:?}");
+        joined.extend(piece.kvs);
+        after = piece.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(joined, whole.kvs, "{request:?}");
 }
 
 /// A transaction's own writes may move other keys into a limited range: those are not foreseen.

@@ -4,6 +4,7 @@
 //! and can be seen without touching the machine; [`crate::data_dir`] and the listeners check the rest.
 
 mod address;
+mod compaction;
 mod error;
 pub mod flags;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::{MemberUrl, join};
+pub use compaction::AutoCompaction;
 pub use error::ConfigError;
 use holdfast_env::Faults;
 use holdfast_env::sabotage::{self, KillAt};
@@ -50,6 +52,8 @@ pub struct Config {
     pub change_rules: ChangeRules,
     /// The members are compared so often; `None` for never.
     pub corrupt_check_time: Option<Duration>,
+    /// How much history is kept by itself; `None` for all.
+    pub auto_compaction: Option<AutoCompaction>,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
     /// Silence of the leader before a campaign.
@@ -64,6 +68,8 @@ pub struct Config {
     pub keepalive_interval: Option<Duration>,
     /// How long a pinged client may stay silent.
     pub keepalive_timeout: Duration,
+    /// The least time between two pings of a client; zero when it does not matter.
+    pub keepalive_time_min: Duration,
     /// What the log should say once about flags without effect.
     pub warnings: Vec<String>,
     /// Where a test kills this process; nowhere in a release build.
@@ -176,6 +182,7 @@ impl Config {
                     .map_err(|_| value("max-learners", flags.max_learners, "it must not be negative"))?,
             },
             corrupt_check_time: Some(flags.corrupt_check_time).filter(|period| !period.is_zero()),
+            auto_compaction: compaction::auto_compaction(flags)?,
             heartbeat_interval: flags.heartbeat_interval,
             election_timeout: flags.election_timeout,
             limits: request_limits(flags)?,
@@ -183,6 +190,7 @@ impl Config {
             watch: watch(flags)?,
             keepalive_interval: Some(flags.grpc_keepalive_interval).filter(|interval| !interval.is_zero()),
             keepalive_timeout: flags.grpc_keepalive_timeout,
+            keepalive_time_min: flags.grpc_keepalive_min_time,
             warnings,
             faults: faults(flags)?,
         })

@@ -270,8 +270,37 @@ fn the_defaults_of_the_table_are_those_of_limits() {
     assert_eq!(config.engine.segment_bytes, limits::SEGMENT_BYTES);
     assert_eq!(config.keepalive_interval, Some(limits::KEEPALIVE_INTERVAL));
     assert_eq!(config.keepalive_timeout, limits::KEEPALIVE_TIMEOUT);
+    assert_eq!(config.keepalive_time_min, limits::KEEPALIVE_TIME_MIN);
+    assert_eq!(config.auto_compaction, None);
     assert_eq!(config.watch.progress_notify_interval, limits::PROGRESS_NOTIFY_INTERVAL);
     assert_eq!(config.watch.stream_bytes_max, limits::WATCH_STREAM_BYTES);
+}
+
+#[test]
+fn a_retention_is_read_as_etcd_reads_it() {
+    let read = |mode: &str, retention: &str| {
+        let flags =
+            [format!("--auto-compaction-mode={mode}"), format!("--auto-compaction-retention={retention}")];
+        config(&flags.each_ref().map(String::as_str)).map(|config| config.auto_compaction)
+    };
+    let periodic = |seconds| Ok(Some(AutoCompaction::Periodic(Duration::from_secs(seconds))));
+    assert_eq!(read("periodic", "1"), periodic(3600));
+    assert_eq!(read("periodic", "1h30m"), periodic(5400));
+    assert_eq!(read("periodic", "10s"), periodic(10));
+    assert_eq!(read("revision", "1000"), Ok(Some(AutoCompaction::Revisions(1000))));
+    for nothing in ["0", "0s", "0h"] {
+        assert_eq!((read("periodic", nothing), read("revision", nothing)), (Ok(None), Ok(None)), "{nothing}");
+    }
+    for (mode, retention, part) in [
+        ("periodic", "-1", "hours"),
+        ("periodic", "soon", "hours"),
+        ("periodic", "500ms", "from 1s"),
+        ("revision", "1h", "number of revisions"),
+        ("revision", "-5", "number of revisions"),
+    ] {
+        let refused = read(mode, retention).unwrap_err().to_string();
+        assert!(refused.contains("--auto-compaction-retention") && refused.contains(part), "{refused}");
+    }
 }
 
 #[test]

@@ -259,6 +259,8 @@ impl Metrics {
 pub enum RequestKind {
     /// Range.
     Range,
+    /// RangeStream: until its first piece was read.
+    RangeStream,
     /// Put.
     Put,
     /// DeleteRange.
@@ -277,6 +279,7 @@ impl RequestKind {
     fn label(self) -> &'static str {
         match self {
             Self::Range => "range",
+            Self::RangeStream => "range_stream",
             Self::Put => "put",
             Self::DeleteRange => "delete_range",
             Self::Txn => "txn",

@@ -10,7 +10,7 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::Answer;
 use tonic::{Request, Response, Status};
 
-use super::NoStream;
+use super::range_stream::{self, Pieces};
 use crate::codec::{request, response};
 use crate::frontend::{Call, Consistency, Frontend, Service};
 use crate::limits;
@@ -120,7 +120,7 @@ impl KvService {
 
 #[tonic::async_trait]
 impl pb::kv_server::Kv for KvService {
-    type RangeStreamStream = NoStream<pb::RangeStreamResponse>;
+    type RangeStreamStream = Pieces;
 
     #[tracing::instrument(name = "range", level = "debug", skip_all)]
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
@@ -130,11 +130,12 @@ impl pb::kv_server::Kv for KvService {
         self.frontend.answer(RequestKind::Range, call, result)
     }
 
-    async fn range_stream(
-        &self,
-        _: Request<pb::RangeRequest>,
-    ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        Err(Failure::Unimplemented("RangeStream").into())
+    /// Not on learners, also when stale answers will do.
+    #[tracing::instrument(name = "range_stream", level = "debug", skip_all)]
+    async fn range_stream(&self, request: Request<pb::RangeRequest>) -> Result<Response<Pieces>, Status> {
+        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
+        let opened = range_stream::open(&self.frontend, request.into_inner(), call).await;
+        self.frontend.answer(RequestKind::RangeStream, call, opened)
     }
 
     #[tracing::instrument(name = "put", level = "debug", skip_all)]

@@ -3,8 +3,8 @@
 //! Each checks the call, decodes, asks the [`crate::frontend`], encodes. What later work fills answers Unimplemented
 //! through the generated traits, so that reflection already lists it.
 //!
-//! Module map: [`kv`], [`lease`], [`lock`], [`election`], [`cluster`], [`maintenance`], [`watch`] serve; `later` holds what
-//! does not yet.
+//! Module map: [`kv`], [`lease`], [`lock`], [`election`], [`cluster`], [`maintenance`], [`watch`] serve; [`range_stream`] is
+//! long lists; `later` holds what does not yet.
 
 pub mod cluster;
 pub mod election;
@@ -13,6 +13,7 @@ pub mod later;
 pub mod lease;
 pub mod lock;
 pub mod maintenance;
+pub mod range_stream;
 pub mod watch;
 
 use tonic::Status;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits;
 
-/// Looks for the leader until `ended`, and counts up `lost` whenever it has been away for
+/// Looks for the leader until `ended`, and counts up `lost` whenever it has been away for nearly
 /// [`limits::LEADERLESS_ELECTION_TIMEOUTS`].
 pub(super) async fn run(
     node: Node,
@@ -19,14 +19,16 @@ pub(super) async fn run(
     lost: watch::Sender<u64>,
     ended: CancellationToken,
 ) {
-    let patience = election_timeout * limits::LEADERLESS_ELECTION_TIMEOUTS;
+    let pause = election_timeout / 4;
+    // The loss is noticed up to a pause late, and the streams end within their time all the same.
+    let patience = election_timeout * limits::LEADERLESS_ELECTION_TIMEOUTS - pause;
     let mut missed_since: Option<Monotonic> = None;
     let mut is_told = false;
     loop {
         tokio::select! {
             // Both only wait.
             () = ended.cancelled() => return,
-            () = clock.sleep(election_timeout / 4) => {}
+            () = clock.sleep(pause) => {}
         }
         if node.health().leader.is_some() {
             missed_since = None;

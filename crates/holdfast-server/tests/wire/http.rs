@@ -29,7 +29,7 @@ async fn health_checks_answer_as_etcds_do() {
     assert_eq!(http_get(&url, "/nothing").await.0, 404);
     let (status, version) = http_get(&url, "/version").await;
     assert_eq!(status, 200);
-    for part in [r#""etcdserver":"3.6.0""#, r#""etcdcluster":"3.6.0""#, r#""holdfast":"#] {
+    for part in [r#""etcdserver":"3.7.0""#, r#""etcdcluster":"3.7.0""#, r#""holdfast":"#] {
         assert!(version.contains(part), "{version}");
     }
     cluster.stop().await;
@@ -77,7 +77,7 @@ async fn metrics_have_etcds_names() {
         "etcd_mvcc_put_total 2".to_owned(),
         "etcd_mvcc_delete_total 1".to_owned(),
         "etcd_debugging_mvcc_current_revision 4".to_owned(),
-        "etcd_server_version{server_version=\"3.6.0\"} 1".to_owned(),
+        "etcd_server_version{server_version=\"3.7.0\"} 1".to_owned(),
         format!("etcd_server_id{{server_id=\"{:x}\"}} 1", cluster.member_id(0)),
         "holdfast_dispatcher_state{state=\"normal\"} 1".to_owned(),
         "holdfast_log_is_full 0".to_owned(),

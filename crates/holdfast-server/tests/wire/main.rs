@@ -1,6 +1,7 @@
 //! End to end: real members of the test server, driven over their client ports.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+mod auto_compaction;
 mod common;
 mod elections;
 mod http;
@@ -9,6 +10,8 @@ mod lining_up;
 mod locks;
 mod members;
 mod metadata;
+mod pings;
+mod range_stream;
 mod single;
 mod starting;
 mod three;

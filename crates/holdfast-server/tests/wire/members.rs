@@ -59,6 +59,8 @@ async fn a_learner_refuses_what_etcds_refuse_until_it_is_promoted() {
     assert_eq!(refusal(at_learner.put(put_request("b", "2")).await), unsupported);
     let local = pb::RangeRequest { serializable: true, ..range_request("a", "") };
     assert_eq!(at_learner.range(local).await.unwrap().into_inner().count, 1);
+    let streamed = at_learner.range_stream(pb::RangeRequest { serializable: true, ..range_request("a", "") });
+    assert_eq!(refusal(streamed.await.map(drop)), unsupported);
     let mut watch = WatchClient::new(channel(&cluster.endpoint(learner)));
     let create = pb::WatchCreateRequest { key: bytes("a"), ..Default::default() };
     let create =

@@ -7,7 +7,7 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_testserver::TestCluster;
 use pb::maintenance_client::MaintenanceClient;
 use pb::response_op;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 async fn single() -> (TestCluster, Kv) {
     let cluster = TestCluster::single().await.unwrap();
@@ -263,21 +263,38 @@ fn bytes_of(length: usize) -> Bytes {
     Bytes::from(vec![b'x'; length])
 }
 
+/// A call of any name, with an empty message.
+async fn call(url: &str, path: &'static str) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(channel(url));
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<pb::StatusRequest, pb::StatusResponse>::default();
+    let path = http::uri::PathAndQuery::from_static(path);
+    client.unary(Request::new(pb::StatusRequest {}), path, codec).await.map(drop)
+}
+
+/// Clients take it for "not there", fall back and do not retry: any other code would stop them.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_later_answers_unimplemented() {
+async fn what_is_not_there_answers_unimplemented() {
     let (cluster, _) = single().await;
-    let channel = channel(&cluster.endpoint(0));
-    let mut kv = Kv::new(channel.clone());
-    assert_eq!(
-        kv.range_stream(range_request("a", "")).await.map(drop).unwrap_err().code(),
-        Code::Unimplemented
-    );
-    let mut auth = pb::auth_client::AuthClient::new(channel.clone());
-    assert_eq!(
-        auth.auth_status(pb::AuthStatusRequest {}).await.map(drop).unwrap_err().code(),
-        Code::Unimplemented
-    );
-    let mut maintenance = MaintenanceClient::new(channel);
+    let url = cluster.endpoint(0);
+    for path in [
+        "/etcdserverpb.KV/RangeBackwards",
+        "/etcdserverpb.Watch/Unwatch",
+        "/etcdserverpb.Lease/LeaseBorrow",
+        "/etcdserverpb.Maintenance/DowngradeVersionTest",
+        "/etcdserverpb.Cluster/MemberPraise",
+        "/etcdserverpb.Nothing/Range",
+        "/etcdserverpb.KV",
+        "/nothing.at.All/Call",
+    ] {
+        let status = call(&url, path).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented, "{path}: {status:?}");
+    }
+    call(&url, "/etcdserverpb.Maintenance/Status").await.expect("what is there is served");
+    let mut auth = pb::auth_client::AuthClient::new(channel(&url));
+    let asked = auth.auth_status(pb::AuthStatusRequest {}).await;
+    assert_eq!(asked.map(drop).unwrap_err().code(), Code::Unimplemented);
+    let mut maintenance = MaintenanceClient::new(channel(&url));
     let alarms = maintenance.alarm(pb::AlarmRequest::default()).await.unwrap().into_inner();
     assert!(alarms.alarms.is_empty() && alarms.header.is_some());
     cluster.stop().await;
@@ -291,7 +308,7 @@ async fn status_tells_what_clients_look_for() {
     let mut request = Request::new(pb::StatusRequest {});
     request.metadata_mut().insert("hasleader", "true".parse().unwrap());
     let status = maintenance.status(request).await.unwrap().into_inner();
-    assert_eq!((status.version.as_str(), status.storage_version.as_str()), ("3.6.0", "3.6.0"));
+    assert_eq!((status.version.as_str(), status.storage_version.as_str()), ("3.7.0", "3.7.0"));
     assert!(status.db_size > 0 && status.db_size_in_use > 0);
     assert_eq!(status.db_size_quota, 2_147_483_648);
     assert_eq!(status.leader, cluster.member_id(0));

@@ -1,7 +1,7 @@
 //! Tests of the stable store on the memory engine.
 
 use holdfast_env::{LogId, LogIndex, Sabotage, Term};
-use holdfast_mvcc::types::{Change, LogIndex, PutRecord, Record};
+use holdfast_mvcc::types::{Change, LogIndex as GrantIndex, PutRecord, Record};
 
 use super::*;
 use crate::config::EngineKind;
@@ -191,7 +191,7 @@ fn leases(stable: &Stable) -> Vec<(LeaseId, Lease)> {
 fn granted(id: i64, granted_seconds: u64) -> LeaseChange {
     LeaseChange {
         id: LeaseId(id),
-        lease: Some(Lease { granted_at: LogIndex(1), granted_seconds, remaining_seconds: None }),
+        lease: Some(Lease { granted_at: GrantIndex(1), granted_seconds, remaining_seconds: None }),
     }
 }
 

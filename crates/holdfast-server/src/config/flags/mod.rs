@@ -27,9 +27,10 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMat
 
 pub use given::unknown_variables;
 use given::{Given, GivenError, Place};
-pub use server::{ClusterStateFlag, EngineFlag, LogFormatFlag, ServerFlags};
+pub use server::{ClusterStateFlag, CompactionModeFlag, EngineFlag, LogFormatFlag, ServerFlags};
 use table::{Flag, SECTIONS, Treatment};
-use value::{Kind, duration};
+use value::Kind;
+pub(super) use value::duration as read_duration;
 
 /// The command line of the binary.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ pub enum CliCommand {
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoFlags {
     /// Stop by itself after so long, e.g. 30s; without it, run until Ctrl-C
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = read_duration)]
     pub duration: Option<Duration>,
     /// Requests per second to send (three puts to one read); 0 for none
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=100_000))]
@@ -98,7 +99,7 @@ pub struct HealthcheckFlags {
     #[arg(long, default_value = "http://127.0.0.1:2379")]
     pub endpoint: String,
     /// Give up after so long
-    #[arg(long, default_value = "5s", value_parser = duration)]
+    #[arg(long, default_value = "5s", value_parser = read_duration)]
     pub timeout: Duration,
 }
 

@@ -25,6 +25,15 @@ pub enum ClusterStateFlag {
     Existing,
 }
 
+/// What `--auto-compaction-retention` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompactionModeFlag {
+    /// Time
+    Periodic,
+    /// Revisions
+    Revision,
+}
+
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormatFlag {
@@ -51,6 +60,8 @@ pub struct ServerFlags {
     pub strict_reconfig_check: bool,
     pub max_learners: i64,
     pub corrupt_check_time: Duration,
+    pub auto_compaction_mode: CompactionModeFlag,
+    pub auto_compaction_retention: String,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
     pub max_request_bytes: u64,
@@ -71,6 +82,7 @@ pub struct ServerFlags {
     pub log_outputs: String,
     pub grpc_keepalive_interval: Duration,
     pub grpc_keepalive_timeout: Duration,
+    pub grpc_keepalive_min_time: Duration,
     pub exit_with_stdin: bool,
     pub failpoint: Option<String>,
     /// What is to be said once about flags without effect.
@@ -100,6 +112,11 @@ impl ServerFlags {
             strict_reconfig_check: given.is_on("strict-reconfig-check"),
             max_learners: given.number("max-learners"),
             corrupt_check_time: given.time("corrupt-check-time"),
+            auto_compaction_mode: match text("auto-compaction-mode").as_str() {
+                "revision" => CompactionModeFlag::Revision,
+                _ => CompactionModeFlag::Periodic,
+            },
+            auto_compaction_retention: text("auto-compaction-retention"),
             heartbeat_interval: given.time("heartbeat-interval"),
             election_timeout: given.time("election-timeout"),
             max_request_bytes: count("max-request-bytes"),
@@ -127,6 +144,7 @@ impl ServerFlags {
             log_outputs: text("log-outputs"),
             grpc_keepalive_interval: given.time("grpc-keepalive-interval"),
             grpc_keepalive_timeout: given.time("grpc-keepalive-timeout"),
+            grpc_keepalive_min_time: given.time("grpc-keepalive-min-time"),
             exit_with_stdin: given.is_on("exit-with-stdin"),
             failpoint: given.text("failpoint").filter(|point| !point.is_empty()),
             warnings: given.warnings().to_vec(),

@@ -6,16 +6,11 @@ use crate::config::flags::value::Kind::{Choice, Duration, Millis, Number, Switch
 pub(super) const COMPACTION: Section = Section {
     title: "Compaction",
     flags: &[
-        flag("auto-compaction-retention", Text, "0")
-            .refused(Refusal {
-                why: "there is no automatic compaction yet, and history would grow where it was to be bounded",
-                next: "leave it out and run `etcdctl compact` from a timer; kube-apiserver compacts by itself",
-            })
-            .harmless(&["0s", "0m", "0h"]),
-        flag("auto-compaction-mode", Choice(&["periodic", "revision"]), "periodic").without_effect(
-            There("says what --auto-compaction-retention counts"),
-            Here("any retention but 0 is refused"),
+        flag("auto-compaction-retention", Text, "0").serves(
+            "History that is kept, the leader compacts what is older: hours or a duration, or a number of revisions; 0 for all",
         ),
+        flag("auto-compaction-mode", Choice(&["periodic", "revision"]), "periodic")
+            .serves("What --auto-compaction-retention counts: time, or revisions"),
         flag("compaction-batch-limit", Number, "1000")
             .also(&["experimental-compaction-batch-limit"])
             .without_effect(

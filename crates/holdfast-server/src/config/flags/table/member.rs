@@ -76,12 +76,9 @@ pub(super) const LIMITS: Section = Section {
         flag("grpc-keepalive-interval", Duration, "2h").serves("Ping an idle client so often; 0s for never"),
         flag("grpc-keepalive-timeout", Duration, "20s")
             .serves("Drop a client that does not answer a ping for so long"),
-        flag("grpc-keepalive-min-time", Duration, "5s")
-            .without_effect(
-                There("drops clients that ping more often than this"),
-                Here("clients may ping as often as they like"),
-            )
-            .silent(&["5s"]),
+        flag("grpc-keepalive-min-time", Duration, "5s").serves(
+            "End connections whose client pings more often than this, with \"too_many_pings\"; 0s for no bound",
+        ),
     ],
 };
 

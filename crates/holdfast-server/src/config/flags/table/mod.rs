@@ -159,13 +159,6 @@ impl Flag {
         Self { treatment: Treatment::Refused(refusal, &[]), ..self }
     }
 
-    const fn harmless(self, harmless: &'static [&'static str]) -> Self {
-        let Treatment::Refused(refusal, _) = self.treatment else {
-            panic!("only a refused flag has harmless values")
-        };
-        Self { treatment: Treatment::Refused(refusal, harmless), ..self }
-    }
-
     const fn also(self, aliases: &'static [&'static str]) -> Self {
         Self { aliases, ..self }
     }

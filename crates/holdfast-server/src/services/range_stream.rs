@@ -1,0 +1,169 @@
+//! KV.RangeStream: a list of any length at one revision, in pieces.
+//!
+//! A piece is read when the transport asks for it, which it does when the client's window has room: so a stream holds one
+//! piece, however long the list and however slow its client. Between two pieces nothing is held, not even the revision: a
+//! list that a compaction overtakes ends with "compacted", as in etcd, and no client can hold a compaction back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::stream::{self, Stream};
+use holdfast_mvcc::command::{Invalid, Range, ReadAt, SortTarget};
+use holdfast_mvcc::types::{KeyValue, Revision};
+use holdfast_mvcc::validate::validate_range;
+use holdfast_mvcc::{Piece, PieceMax};
+use holdfast_proto::etcdserverpb as pb;
+use holdfast_storage::{PieceRequest, ReadPiece};
+use tonic::Status;
+
+use crate::codec::{request, response};
+use crate::frontend::{Call, Consistency, Frontend};
+use crate::limits;
+use crate::status::Failure;
+
+/// The answers of a stream.
+pub type Pieces = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
+
+/// Begins a list. Its first piece is read here, so that what cannot be read is refused at once.
+pub async fn open(frontend: &Arc<Frontend>, inner: pb::RangeRequest, call: Call) -> Result<Pieces, Failure> {
+    if inner.key.is_empty() {
+        return Err(Invalid::EmptyKey.into());
+    }
+    let filters = [
+        inner.min_mod_revision,
+        inner.max_mod_revision,
+        inner.min_create_revision,
+        inner.max_create_revision,
+    ];
+    // Not the decoded order: what Range would sort is refused, whether or not the client said in which order.
+    let is_descending = inner.sort_order() == pb::range_request::SortOrder::Descend;
+    let decoded = request::range(inner)?;
+    validate_range(&decoded.range)?;
+    if is_descending || decoded.range.target != SortTarget::Key {
+        return Err(Failure::StreamSorted);
+    }
+    if filters.iter().any(|bound| *bound != 0) {
+        return Err(Failure::StreamFiltered);
+    }
+    let consistency =
+        if decoded.serializable { Consistency::Serializable } else { Consistency::Linearizable };
+    frontend.make_consistent(consistency, call).await?;
+    frontend.metrics.ranges.inc();
+    List::open(Arc::clone(frontend), decoded.range, call).await
+}
+
+/// A list on its way.
+struct List {
+    frontend: Arc<Frontend>,
+    request: PieceRequest,
+    keys_only: bool,
+    /// So many keys may still be given; `None` for all.
+    left: Option<u64>,
+    given: u64,
+    /// The store's revision when the list began.
+    newest: Revision,
+}
+
+/// What a stream does next.
+enum Next {
+    /// Gives this piece, which is read already.
+    Give(List, Piece),
+    /// Reads on.
+    Read(List),
+    /// Ends.
+    End,
+}
+
+impl List {
+    async fn open(frontend: Arc<Frontend>, range: Range, call: Call) -> Result<Pieces, Failure> {
+        let (limit, count_only) = (range.limit, range.count_only);
+        let mut list = Self {
+            frontend,
+            request: PieceRequest { range: range.range, at: range.at, after: None },
+            keys_only: range.keys_only,
+            left: limit,
+            given: 0,
+            newest: Revision::NONE,
+        };
+        if count_only {
+            let counted = list.count(call).await?;
+            list.newest = counted.newest;
+            let only = list.answer(Vec::new(), Some(Totals { count: counted.found, more: false }));
+            return Ok(Box::pin(stream::iter([Ok(only)])));
+        }
+        let first = list.read(call).await?;
+        list.newest = first.newest;
+        list.request.at = ReadAt::Revision(first.at);
+        let pieces = stream::try_unfold(Next::Give(list, first.found), |next| async move {
+            match next {
+                Next::Give(list, piece) => list.give(piece).await.map(Some),
+                Next::Read(list) => {
+                    let call = list.frontend.internal_call();
+                    let piece = list.read(call).await?.found;
+                    list.give(piece).await.map(Some)
+                }
+                Next::End => Ok(None),
+            }
+            .map_err(Status::from)
+        });
+        Ok(Box::pin(pieces))
+    }
+
+    async fn read(&self, call: Call) -> Result<ReadPiece<Piece>, Failure> {
+        if self.frontend.stop.is_cancelled() {
+            return Err(Failure::Stopped);
+        }
+        let keys = self.left.unwrap_or(u64::MAX).min(limits::RANGE_STREAM_PIECE_KEYS);
+        let max = PieceMax {
+            keys: usize::try_from(keys).unwrap_or(usize::MAX),
+            bytes: limits::RANGE_STREAM_PIECE_BYTES.min(self.frontend.limits.request_bytes_max),
+            keys_only: self.keys_only,
+        };
+        let request = self.request.clone();
+        self.frontend.read_blocking(call, move |storage| storage.range_piece(&request, &max)).await
+    }
+
+    async fn count(&self, call: Call) -> Result<ReadPiece<u64>, Failure> {
+        let request = self.request.clone();
+        self.frontend.read_blocking(call, move |storage| storage.range_count(&request)).await
+    }
+
+    async fn give(mut self, piece: Piece) -> Result<(pb::RangeStreamResponse, Next), Failure> {
+        let given = piece.kvs.len() as u64;
+        self.given += given;
+        self.left = self.left.map(|left| left.saturating_sub(given));
+        let is_cut = self.left == Some(0);
+        self.request.after = piece.next;
+        if self.request.after.is_some() && !is_cut {
+            return Ok((self.answer(piece.kvs, None), Next::Read(self)));
+        }
+        let behind = match &self.request.after {
+            Some(_) => self.count(self.frontend.internal_call()).await?.found,
+            None => 0,
+        };
+        let totals = Totals { count: self.given + behind, more: behind > 0 };
+        Ok((self.answer(piece.kvs, Some(totals)), Next::End))
+    }
+
+    /// The last piece alone has a header and says how many keys there are.
+    fn answer(&self, kvs: Vec<KeyValue>, totals: Option<Totals>) -> pb::RangeStreamResponse {
+        let header = totals.as_ref().map(|_| self.frontend.header(self.newest));
+        let totals = totals.unwrap_or_default();
+        let part = pb::RangeResponse {
+            header,
+            kvs: kvs.into_iter().map(response::key_value).collect(),
+            more: totals.more,
+            count: response::signed(totals.count),
+        };
+        pb::RangeStreamResponse { range_response: Some(part) }
+    }
+}
+
+/// What is known at the end of a list.
+#[derive(Default)]
+struct Totals {
+    /// The keys of the whole range.
+    count: u64,
+    /// True when the limit left some out.
+    more: bool,
+}
