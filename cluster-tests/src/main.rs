@@ -121,6 +121,9 @@ struct KillFlags {
 
 #[derive(Debug, Args)]
 struct ApiserverFlags {
+    /// Run real etcd instead of holdfast, as the control: ETCD_BIN, or what scripts/fetch-peers has put down
+    #[arg(long)]
+    etcd: bool,
     /// A flag for every member, e.g. --member-flag=--engine=redb; may be repeated
     #[arg(long = "member-flag", allow_hyphen_values = true)]
     member_flags: Vec<String>,
@@ -367,9 +370,13 @@ impl SystemFlags {
         if !self.etcd && self.against == Against::Holdfast {
             return System::holdfast(&self.member_flags);
         }
-        let etcd: PathBuf = binary::etcd().context("no etcd: set ETCD_BIN or run scripts/fetch-peers")?;
-        Ok(System::etcd(etcd, &self.member_flags))
+        control(&self.member_flags)
     }
+}
+
+fn control(member_flags: &[String]) -> Result<System> {
+    let etcd: PathBuf = binary::etcd().context("no etcd: set ETCD_BIN or run scripts/fetch-peers")?;
+    Ok(System::etcd(etcd, member_flags))
 }
 
 #[tokio::main]
@@ -393,7 +400,9 @@ async fn api_servers(flags: &ApiserverFlags) -> Result<bool> {
     let compact_every = Duration::from_millis(flags.compact_every_ms);
     let ApiserverFlags { duration, writers, seed, .. } = *flags;
     let plan = apiserver::Plan { duration, writers, compact_every, seed };
-    let report = Box::pin(apiserver::run(System::holdfast(&flags.member_flags)?, plan)).await?;
+    let system =
+        if flags.etcd { control(&flags.member_flags)? } else { System::holdfast(&flags.member_flags)? };
+    let report = Box::pin(apiserver::run(system, plan)).await?;
     println!("{report}");
     Ok(report.is_clean())
 }

@@ -82,8 +82,8 @@ impl Api {
                     return Ok((header, answer.kvs.into_iter().next()));
                 }
                 Err(Missed::Compacted) => bail!("{key:?} at {revision} is compacted, which was to be kept"),
-                Err(Missed::Broken(why)) if Instant::now() > deadline => bail!("no read: {why}"),
-                Err(Missed::Broken(_)) => self.move_on().await,
+                Err(why) if Instant::now() > deadline => bail!("no read: {why:?}"),
+                Err(Missed::Broken(_) | Missed::NotThere) => self.move_on().await,
             }
         }
     }

@@ -25,6 +25,8 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub enum Missed {
     /// Its revision is compacted.
     Compacted,
+    /// The server does not have the call.
+    NotThere,
     /// The member could not answer, which says nothing.
     Broken(String),
 }
@@ -85,6 +87,9 @@ fn missed(status: &Status) -> Missed {
     let text = "etcdserver: mvcc: required revision has been compacted";
     if status.code() == Code::OutOfRange && status.message() == text {
         return Missed::Compacted;
+    }
+    if status.code() == Code::Unimplemented {
+        return Missed::NotThere;
     }
     Missed::Broken(format!("{:?}: {}", status.code(), status.message()))
 }

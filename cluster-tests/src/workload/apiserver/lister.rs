@@ -44,11 +44,15 @@ pub async fn run(api: Api) {
 /// With `dawdle` it takes its time between two pages, so that much happens meanwhile.
 pub async fn list(api: &Api, (from, end): (Bytes, Bytes), way: Way, dawdle: bool) -> Option<List> {
     let floor = api.world.newest();
-    let mut listing = Listing { api, parts: Vec::new(), pairs: Vec::new(), revision: 0 };
-    let outcome = match way {
-        Way::Pages(limit) => listing.pages(&from, &end, limit, dawdle).await,
-        Way::Stream => listing.stream(&from, &end).await,
-    };
+    let mut way = way;
+    let mut listing = Listing::new(api);
+    let mut outcome = listing.go(&from, &end, way, dawdle).await;
+    if outcome == Err(Missed::NotThere) {
+        // As API servers do where there are no streams.
+        way = Way::Pages(PAGE);
+        listing = Listing::new(api);
+        outcome = listing.go(&from, &end, way, dawdle).await;
+    }
     let mut record = api.world.record();
     match outcome {
         Ok(()) => {
@@ -63,7 +67,7 @@ pub async fn list(api: &Api, (from, end): (Bytes, Bytes), way: Way, dawdle: bool
             record.seen.refused.push(Refused { revision, at: api.world.elapsed() });
             None
         }
-        Err(Missed::Broken(_)) => {
+        Err(Missed::Broken(_) | Missed::NotThere) => {
             record.counts.broken_lists += 1;
             None
         }
@@ -77,7 +81,18 @@ struct Listing<'a> {
     revision: i64,
 }
 
-impl Listing<'_> {
+impl<'a> Listing<'a> {
+    fn new(api: &'a Api) -> Self {
+        Self { api, parts: Vec::new(), pairs: Vec::new(), revision: 0 }
+    }
+
+    async fn go(&mut self, from: &Bytes, end: &Bytes, way: Way, dawdle: bool) -> Result<(), Missed> {
+        match way {
+            Way::Pages(limit) => self.pages(from, end, limit, dawdle).await,
+            Way::Stream => self.stream(from, end).await,
+        }
+    }
+
     async fn pages(&mut self, from: &Bytes, end: &Bytes, limit: usize, dawdle: bool) -> Result<(), Missed> {
         let mut request = RangeRequest {
             key: from.clone(),
