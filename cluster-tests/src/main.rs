@@ -15,7 +15,7 @@ use cluster_tests::harness::cluster::System;
 use cluster_tests::watch::check_perf;
 use cluster_tests::workload::crash::points::{POINTS, Point};
 use cluster_tests::workload::writers::Load;
-use cluster_tests::workload::{crash, dump_latency, dump_policy, failover, kill, replace, watch};
+use cluster_tests::workload::{apiserver, crash, dump_latency, dump_policy, failover, kill, replace, watch};
 
 /// Starts real processes, breaks them, and judges what clients saw.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ struct Cli {
 enum Workload {
     /// Writers under SIGKILL: the leader twice, then all members; every acknowledged put must be there
     Kill(KillFlags),
+    /// API servers with their exact calls while the leader is killed: lists, caches, transactions, compactors judged
+    Apiserver(ApiserverFlags),
     /// The leader killed again and again: time to the first acknowledged write
     Failover(FailoverFlags),
     /// Members die at each named point under load and come back; writes, watchers, hashes and positions judged
@@ -100,6 +102,28 @@ struct KillFlags {
     #[arg(long, default_value_t = 2_000)]
     down_ms: u64,
     /// Seed of the values
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct ApiserverFlags {
+    /// Run real etcd instead of holdfast, as the control: ETCD_BIN, or what scripts/fetch-peers has put down
+    #[arg(long)]
+    etcd: bool,
+    /// A flag for every member, e.g. --member-flag=--engine=redb; may be repeated
+    #[arg(long = "member-flag", allow_hyphen_values = true)]
+    member_flags: Vec<String>,
+    /// How long load and faults go on, such as 30s or 10m
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    duration: Duration,
+    /// Writers of each of the three API servers
+    #[arg(long, default_value_t = 3)]
+    writers: usize,
+    /// Between two turns of a compactor, about, in milliseconds
+    #[arg(long, default_value_t = 2_000)]
+    compact_every_ms: u64,
+    /// Seed of load and faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -315,9 +339,13 @@ impl SystemFlags {
         if !self.etcd && self.against == Against::Holdfast {
             return System::holdfast(&self.member_flags);
         }
-        let etcd: PathBuf = binary::etcd().context("no etcd: set ETCD_BIN or run scripts/fetch-peers")?;
-        Ok(System::etcd(etcd, &self.member_flags))
+        control(&self.member_flags)
     }
+}
+
+fn control(member_flags: &[String]) -> Result<System> {
+    let etcd: PathBuf = binary::etcd().context("no etcd: set ETCD_BIN or run scripts/fetch-peers")?;
+    Ok(System::etcd(etcd, member_flags))
 }
 
 #[tokio::main]
@@ -337,6 +365,17 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn api_servers(flags: &ApiserverFlags) -> Result<bool> {
+    let compact_every = Duration::from_millis(flags.compact_every_ms);
+    let ApiserverFlags { duration, writers, seed, .. } = *flags;
+    let plan = apiserver::Plan { duration, writers, compact_every, seed };
+    let system =
+        if flags.etcd { control(&flags.member_flags)? } else { System::holdfast(&flags.member_flags)? };
+    let report = Box::pin(apiserver::run(system, plan)).await?;
+    println!("{report}");
+    Ok(report.is_clean())
+}
+
 /// Whether the run came to what it must come to.
 async fn run(command: Workload) -> Result<bool> {
     match command {
@@ -351,6 +390,7 @@ async fn run(command: Workload) -> Result<bool> {
             println!("{report}");
             Ok(report.verdict.is_clean())
         }
+        Workload::Apiserver(flags) => api_servers(&flags).await,
         Workload::Failover(flags) => {
             let plan = failover::Plan { members: flags.system.members, kills: flags.kills, seed: flags.seed };
             let report = failover::run(flags.system.system()?, &plan).await?;

@@ -1,5 +1,6 @@
 //! What must hold of a recorded run. Pure: a record in, findings out.
 
+pub mod apiserver;
 pub mod dump_policy;
 pub mod durability;
 pub mod latency;

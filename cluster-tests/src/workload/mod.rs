@@ -1,5 +1,6 @@
 //! What is done to a cluster: load, faults, and the reading afterwards that the judges get.
 
+pub mod apiserver;
 pub mod crash;
 pub mod dump_latency;
 pub mod dump_policy;
