@@ -14,7 +14,8 @@ VOLUME /data
 EXPOSE 2379 2380
 ENTRYPOINT ["/holdfast"]
 
-FROM rust:1.95-slim-bookworm AS build
+# Not the slim one: it has no make, which the allocator is built with.
+FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 # An explicit target keeps the static flag away from build scripts and derive macros, which cannot be static.
