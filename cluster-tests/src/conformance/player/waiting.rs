@@ -6,6 +6,7 @@
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
@@ -21,14 +22,17 @@ pub(super) enum Waiting {
     /// It has one answer.
     Call(JoinHandle<Answer>),
     /// It has any number of them.
-    Stream(MethodDescriptor, Streaming<Bytes>),
+    Stream(JoinHandle<()>, mpsc::Receiver<Answer>),
 }
+
+/// Answers of a stream that wait to be asked for. Full, the stream is read no further.
+const ANSWERS_MAX: usize = 64;
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        // A stream is reset when it is dropped.
-        if let Self::Call(call) = self {
-            call.abort();
+        match self {
+            Self::Call(call) => call.abort(),
+            Self::Stream(reader, _) => reader.abort(),
         }
     }
 }
@@ -38,10 +42,8 @@ impl Player<'_> {
         let channel = self.members.channel(number).clone();
         let (method, request) = (call.method.clone(), call.request(self.revisions)?);
         let waiting = if method.is_server_streaming() {
-            match open(&channel, &method, request).await {
-                Ok(answers) => Waiting::Stream(method, answers),
-                Err(status) => return Ok(refused(&status)),
-            }
+            let (sender, answers) = mpsc::channel(ANSWERS_MAX);
+            Waiting::Stream(tokio::spawn(read(channel, method, request, sender)), answers)
         } else {
             let waiting = tokio::spawn(async move { send_to(&channel, &method, request).await });
             let waiting = Waiting::Call(waiting);
@@ -56,8 +58,8 @@ impl Player<'_> {
         let Some(waiting) = self.waiting.get_mut(name) else { bail!("no call is waiting as {name}") };
         let answer = match waiting {
             Waiting::Call(call) => timeout(PATIENCE, call).await.map(|answer| Ok(answer?)),
-            Waiting::Stream(method, answers) => {
-                timeout(PATIENCE, next(method, answers)).await.map(anyhow::Ok)
+            Waiting::Stream(_, answers) => {
+                timeout(PATIENCE, answers.recv()).await.map(|answer| answer.context("it has ended before"))
             }
         };
         if let Waiting::Call(_) = waiting {
@@ -73,7 +75,10 @@ impl Player<'_> {
     }
 
     pub(super) async fn quit(&mut self, number: usize, name: &str) -> anyhow::Result<Answer> {
-        if let Some(Waiting::Call(_)) = self.waiting.remove(name) {
+        let Some(left) = self.waiting.remove(name) else { bail!("no call is waiting as {name}") };
+        let has_place = matches!(left, Waiting::Call(_));
+        drop(left);
+        if has_place {
             self.until_changed(number).await?;
         }
         Ok(Answer::Stream(Vec::new(), None))
@@ -93,6 +98,22 @@ impl Player<'_> {
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// Hands on what comes, and last how the stream ended. It may be opened by its first answer only.
+async fn read(channel: Channel, method: MethodDescriptor, request: Bytes, answers: mpsc::Sender<Answer>) {
+    let mut stream = match open(&channel, &method, request).await {
+        Ok(stream) => stream,
+        Err(status) => return drop(answers.send(refused(&status)).await),
+    };
+    loop {
+        let answer = next(&method, &mut stream).await;
+        let is_last = !matches!(answer, Answer::Ok(_));
+        // Nobody listens any more: the script has gone away from it.
+        if answers.send(answer).await.is_err() || is_last {
+            return;
         }
     }
 }

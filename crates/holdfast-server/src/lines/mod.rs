@@ -122,6 +122,11 @@ impl Lines {
         head
     }
 
+    /// Grants a lease for a call without one. Nobody keeps it alive.
+    pub async fn grant(&self, call: Call) -> Result<LeaseId, Failure> {
+        place::grant(&self.frontend, call).await
+    }
+
     /// Waits until nobody stands in line any more; those who do give up when the member stops.
     pub async fn ended(&self) {
         self.standing.close();

@@ -94,7 +94,7 @@ impl Standing {
     async fn stand(&self, candidate: &Candidate) -> Result<(Place, Head), Failure> {
         let session = match candidate.lease {
             Some(lease) => Session::Clients(lease),
-            None => Session::Ours(self.grant().await?),
+            None => Session::Ours(grant(&self.frontend, self.call).await?),
         };
         let place = match self.enter(candidate, session).await {
             Ok(place) => place,
@@ -112,12 +112,6 @@ impl Standing {
                 Err(failure)
             }
         }
-    }
-
-    async fn grant(&self) -> Result<LeaseId, Failure> {
-        let seconds = limits::SESSION_SECONDS.max(self.frontend.lease_seconds_min);
-        let granted = lease::grant(&self.frontend, LeaseId(0), seconds, self.call).await;
-        Ok(granted.map_err(Failure::step)?.id)
     }
 
     /// Makes the key, or finds it.
@@ -258,4 +252,11 @@ impl Standing {
             other => unreachable!("a transaction is answered as a transaction, not {other:?}"),
         }
     }
+}
+
+/// Grants a lease for a call without one.
+pub(super) async fn grant(frontend: &Frontend, call: Call) -> Result<LeaseId, Failure> {
+    let seconds = limits::SESSION_SECONDS.max(frontend.lease_seconds_min);
+    let granted = lease::grant(frontend, LeaseId(0), seconds, call).await;
+    Ok(granted.map_err(Failure::step)?.id)
 }

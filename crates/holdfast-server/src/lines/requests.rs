@@ -146,9 +146,7 @@ fn created(key: Bytes, revision: Revision) -> Compare {
 }
 
 fn put(key: Bytes, value: Bytes, lease: LeaseId) -> Put {
-    // A client that proclaims may name no lease: its key has none then.
-    let lease = (lease.0 != 0).then_some(lease);
-    Put { key, value, lease, prev_kv: false, ignore_value: false, ignore_lease: false }
+    Put { key, value, lease: Some(lease), prev_kv: false, ignore_value: false, ignore_lease: false }
 }
 
 #[cfg(test)]

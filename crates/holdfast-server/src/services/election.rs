@@ -65,12 +65,23 @@ impl ElectionService {
     ) -> Result<pb::ProclaimResponse, Failure> {
         let leader = inner.leader.ok_or(Failure::ElectedMissing)?;
         let created = created(&leader);
-        let txn = requests::proclaim(leader.key, created, LeaseId(leader.lease), inner.value);
-        let (response, revision) = self.write(txn, call).await?;
-        if !response.succeeded {
-            return Err(Failure::NotElected);
+        let lease = match LeaseId(leader.lease) {
+            LeaseId(0) => self.lines.grant(call).await?,
+            named => named,
+        };
+        let written = self.write(requests::proclaim(leader.key, created, lease, inner.value), call).await;
+        let result = match written {
+            Ok((response, revision)) if response.succeeded => Ok(revision),
+            Ok(_) => Err(Failure::NotElected),
+            Err(failure) => Err(failure),
+        };
+        if result.is_err() && leader.lease == 0 {
+            // If that fails, too, it ends by itself: nobody keeps it alive.
+            if let Err(failure) = self.frontend.propose(Command::LeaseRevoke(lease), call).await {
+                tracing::debug!(?failure, "a lease for a value that was not proclaimed is left");
+            }
         }
-        Ok(pb::ProclaimResponse { header: Some(self.frontend.header(revision)) })
+        Ok(pb::ProclaimResponse { header: Some(self.frontend.header(result?)) })
     }
 
     async fn do_resign(&self, inner: pb::ResignRequest, call: Call) -> Result<pb::ResignResponse, Failure> {

@@ -4,6 +4,7 @@ use crate::common::*;
 use crate::lining_up::*;
 use crate::three::leader;
 use crate::watching::PATIENCE;
+use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::v3electionpb as election;
 use holdfast_testserver::TestCluster;
 use tonic::{Code, Status, Streaming};
@@ -59,6 +60,26 @@ async fn who_is_elected_proclaims_and_resigns() {
     assert_eq!(refusal(member.resign(None).await), missing);
     let lease = refusal(member.campaign("E", 0x99, "").await);
     assert_eq!(lease, refused(Code::Unknown, "etcdserver: requested lease not found"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_proclaims_without_a_lease_gets_one_of_a_minute() {
+    let cluster = TestCluster::single().await.unwrap();
+    let member = Member::at(&cluster.endpoint(0));
+    member.grant(1).await;
+    let leader = member.campaign("E", 1, "one").await.unwrap().leader.unwrap();
+    let nameless = election::LeaderKey { lease: 0, ..leader.clone() };
+    member.proclaim(Some(nameless.clone()), "two").await.unwrap();
+    let kv = member.kv.clone().range(range_request("E/1", "")).await.unwrap().into_inner().kvs.remove(0);
+    assert!(kv.lease != 0 && kv.lease != 1, "{kv:?}");
+    // Who is not elected leaves no lease behind.
+    member.resign(Some(leader)).await.unwrap();
+    refusal(member.proclaim(Some(nameless), "three").await);
+    let leases = member.leases.clone().lease_leases(pb::LeaseLeasesRequest {}).await.unwrap().into_inner();
+    let mut ids: Vec<_> = leases.leases.into_iter().map(|lease| lease.id).collect();
+    ids.retain(|id| *id != 1 && *id != kv.lease);
+    assert_eq!(ids, [0_i64; 0]);
     cluster.stop().await;
 }
 
