@@ -218,8 +218,8 @@ impl Node {
         questions: &[Question],
         budget: Duration,
     ) -> Result<Vec<Option<LeaseLeft>>, NodeError> {
-        let Inner { shared, raft, asks, .. } = &*self.inner;
-        let asker = Asker { shared, asks, metrics: raft.server_metrics() };
+        let Inner { shared, raft, asks, reads, .. } = &*self.inner;
+        let asker = Asker { shared, reads, asks, metrics: raft.server_metrics() };
         // Boxed, so that the futures of those who call it stay small.
         let asking: BoxFuture<'_, _> = Box::pin(asker.ask(questions, budget));
         asking.await

@@ -30,6 +30,10 @@ pub(crate) struct Reads {
     waiting: Mutex<Vec<Waiter>>,
     /// Told when a read arrives. One task waits on it: the loop.
     arrived: Notify,
+    /// Who waits for an index to be visible here, and for no confirmation.
+    placed: Mutex<Vec<(LogIndex, oneshot::Sender<Visible>)>>,
+    /// Told when one of those comes. The loop waits on it, too.
+    placed_arrived: Notify,
 }
 
 #[derive(Debug)]
@@ -65,6 +69,16 @@ impl Reads {
         answered.await.unwrap_or_else(|_| Err("the member is stopping".to_owned()))
     }
 
+    /// Registers somebody who waits until what the log holds up to `index` is visible here. The receiver ends without a
+    /// value when the node stops. Through the loop, because one task watches what is visible: tokio wakes several in an
+    /// order that no seed decides, and simulations of one seed would differ.
+    pub(crate) fn until_visible(&self, index: LogIndex) -> oneshot::Receiver<Visible> {
+        let (answer, answered) = oneshot::channel();
+        self.placed.lock().push((index, answer));
+        self.placed_arrived.notify_one();
+        answered
+    }
+
     fn push(&self, waiter: Waiter) {
         self.waiting.lock().push(waiter);
         self.arrived.notify_one();
@@ -86,7 +100,7 @@ pub(crate) struct ReadLoop {
     pub(crate) peers: Arc<Peers>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) metrics: ServerMetrics,
-    /// Confirmed reads by the index that they wait for.
+    /// Confirmed reads, and others who wait for no more than that, by the index that they wait for.
     pub(crate) confirmed: BTreeMap<LogIndex, Vec<oneshot::Sender<Visible>>>,
 }
 
@@ -134,6 +148,7 @@ impl ReadLoop {
                     Ok(()) => self.release(*visible.borrow_and_update()),
                     Err(_) => return,
                 },
+                () = reads.placed_arrived.notified() => self.place(),
                 () = elapsed(&mut pause), if pause.is_some() => pause = None,
                 () = reads.arrived.notified(), if may_start => {}
             }
@@ -197,6 +212,17 @@ impl ReadLoop {
                 true
             }
         }
+    }
+
+    /// Takes in those who wait for an index alone.
+    fn place(&mut self) {
+        let placed = std::mem::take(&mut *self.reads.placed.lock());
+        for (index, answer) in placed {
+            self.confirmed.entry(index).or_default().push(answer);
+        }
+        let visible = *self.shared.visible.borrow();
+        self.release(visible);
+        self.forget_gone();
     }
 
     /// Forgets the confirmed reads whose askers have given up: on a member that does not apply there may be many.

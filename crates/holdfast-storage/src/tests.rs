@@ -158,7 +158,7 @@ const ALL: ChangesMax = ChangesMax { revisions: usize::MAX, bytes: usize::MAX };
 async fn changes_near_the_head_read_nothing_from_the_store() {
     let dir = tempfile::tempdir().unwrap();
     // A ring of 64 KiB, next to no cache.
-    let small = StorageConfig { memory_bytes: 2 << 20, ..config(dir.path(), EngineKind::Memory) };
+    let small = StorageConfig { memory_bytes: 4 << 20, ..config(dir.path(), EngineKind::Memory) };
     let (mut member, engines) = open(&env(), small).await;
     let value = "x".repeat(500);
     for _ in 0..20 {

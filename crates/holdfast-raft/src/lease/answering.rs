@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 
 use holdfast_env::{LogIndex, Monotonic};
 use holdfast_proto::internal as pb;
-use holdfast_storage::Visible;
 
 use super::deadlines::{Deadlines, Renewal};
 use super::question::{self, Answered, Answers, Question, refusal};
@@ -26,7 +25,7 @@ impl Leases {
         let term = self.term().ok_or("not the leader")?;
         let at = from_raft(&reads.index_for_peer().await?);
         let limit = shared.config.election_timeout;
-        let caught_up = within(&*shared.env.clock, limit, wait_for(shared, at.index())).await;
+        let caught_up = within(&*shared.env.clock, limit, wait_for(shared, reads, at.index())).await;
         caught_up.ok_or("what is committed is not applied in time")?;
         let mut reign = self.reign.lock();
         let reign = reign.as_mut().filter(|reign| reign.term == term).ok_or("leadership was lost")?;
@@ -71,10 +70,10 @@ fn answer_one(deadlines: &mut Deadlines, now: Monotonic, question: Question) -> 
 }
 
 /// Waits until readers see what the log holds up to an index.
-pub(super) async fn wait_for(shared: &Shared, index: LogIndex) {
-    let reaches = |visible: &Visible| visible.log_id.is_some_and(|id| id.index() >= index);
-    if shared.visible.clone().wait_for(reaches).await.is_err() {
-        // The storage has ended, and the member with it: its end is noticed elsewhere.
+pub(super) async fn wait_for(shared: &Shared, reads: &Reads, index: LogIndex) {
+    let is_visible = shared.visible.borrow().log_id.is_some_and(|id| id.index() >= index);
+    if !is_visible && reads.until_visible(index).await.is_err() {
+        // The node stops, which is noticed elsewhere.
         std::future::pending::<()>().await;
     }
 }

@@ -146,6 +146,7 @@ impl AskLoop {
 /// Who asks, on any member.
 pub(crate) struct Asker<'a> {
     pub(crate) shared: &'a Shared,
+    pub(crate) reads: &'a Reads,
     pub(crate) asks: &'a Asks,
     pub(crate) metrics: ServerMetrics,
 }
@@ -194,7 +195,7 @@ impl Asker<'_> {
             let asked = open.iter().map(|place| questions[*place]).collect();
             let pause = match self.asks.once(asked).await {
                 Ok((answered, at)) => {
-                    wait_for(self.shared, at.index()).await;
+                    wait_for(self.shared, self.reads, at.index()).await;
                     let mut answered = answered.into_iter();
                     open.retain(|place| match answered.next() {
                         Some(Answered::Left(found)) => {

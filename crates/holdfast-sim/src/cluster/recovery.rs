@@ -19,6 +19,9 @@ use super::workload::Client;
 
 /// How long each step may take: ten election timeouts, and an install.
 const STEP_MAX: Duration = Duration::from_secs(30);
+
+/// How long all members together may take to dump: each rests three times as long as it works.
+const DUMPS_MAX: Duration = Duration::from_secs(180);
 /// By when there is a leader: some rounds of elections, and the patience of broken connections.
 const LEADER_MAX: Duration = Duration::from_secs(10);
 /// How often a waiting loop looks again.
@@ -198,7 +201,7 @@ async fn leases_end(machines: &Machines, mut known: Instant) -> Result<(), Viola
 
 /// Has every member dump, and waits until each has a snapshot of now, durable, and works as usual.
 async fn dumps_end(machines: &Machines) -> Result<(), Violation> {
-    let deadline = Instant::now() + STEP_MAX;
+    let deadline = Instant::now() + DUMPS_MAX;
     for life in machines.lives() {
         while !is_dumped(&life) {
             // Begins at once, whatever came of the ones before; one that runs already is joined.
