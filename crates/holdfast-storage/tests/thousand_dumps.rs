@@ -279,8 +279,9 @@ impl Run {
         let id = i64::try_from(dice.roll(5)).unwrap() + 1;
         match dice.roll(3) {
             0 => {
-                if !model.leases.contains_key(&id) {
-                    model.leases.insert(id, BTreeSet::new());
+                let is_new = !model.leases.contains_key(&id);
+                model.leases.entry(id).or_default();
+                if is_new {
                     model.granted_at.insert(id, index);
                 }
                 Command::LeaseGrant(LeaseGrant { id: LeaseId(id), ttl_seconds: 5 })

@@ -103,7 +103,8 @@ impl Holding {
     /// Renews all leases once, as fast as it goes, so that all of them end at about the same time.
     pub(crate) async fn renew_all(&self) -> Result<(), Error> {
         let mut renewers = JoinSet::new();
-        for (connection, ids) in self.by_connection.iter().cloned() {
+        for (connection, ids) in &self.by_connection {
+            let (connection, ids) = (connection.clone(), ids.clone());
             renewers.spawn(async move { renew_once(&connection, &ids).await });
         }
         while let Some(ended) = renewers.join_next().await {

@@ -88,7 +88,7 @@ impl Holder {
             // Known before it is written: it may be there although its writer is not told so.
             self.history.attaching(place, key.clone());
             if self.client.put_attached(&life, key.clone(), id).await {
-                self.history.attached(place, key);
+                self.history.attached(place, &key);
             }
         }
     }

@@ -47,9 +47,9 @@ impl History {
     }
 
     /// Records that a key was attached.
-    pub(super) fn attached(&self, place: LeasePlace, key: Bytes) {
+    pub(super) fn attached(&self, place: LeasePlace, key: &Bytes) {
         let mut recorded = self.shared.lock();
-        if let Some(known) = recorded.leases[place.0].keys.iter_mut().find(|known| known.0 == key) {
+        if let Some(known) = recorded.leases[place.0].keys.iter_mut().find(|known| known.0 == *key) {
             known.1 = true;
         }
     }

@@ -75,7 +75,7 @@ fn leased(key: &'static str, alive_seconds: u64) -> (History, super::super::hist
     let history = history_of(&[put(2, key, "a", 1), delete(3, key)]);
     let place = history.granted(Instant::now());
     history.attaching(place, Bytes::from_static(key.as_bytes()));
-    history.attached(place, Bytes::from_static(key.as_bytes()));
+    history.attached(place, &Bytes::from_static(key.as_bytes()));
     history.renewed(place, Instant::now() + Duration::from_secs(alive_seconds));
     (history, place)
 }
@@ -99,7 +99,7 @@ async fn the_keys_of_a_lease_end_together() {
     let place = history.granted(Instant::now());
     for key in ["k", "l"] {
         history.attaching(place, Bytes::from_static(key.as_bytes()));
-        history.attached(place, Bytes::from_static(key.as_bytes()));
+        history.attached(place, &Bytes::from_static(key.as_bytes()));
     }
     assert!(history.judge().is_err());
 }
