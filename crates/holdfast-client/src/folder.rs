@@ -58,7 +58,7 @@ enum At {
     /// Reading what is there.
     Listing(Listing),
     /// Following what happens.
-    Following(Changes),
+    Following(Box<Changes>),
 }
 
 /// How far the list has come.
@@ -140,7 +140,8 @@ impl Folder {
                 self.ready.push_back(FolderEvent::Ready { revision });
                 let key =
                     if self.prefix.is_empty() { Bytes::from_static(b"\0") } else { self.prefix.clone() };
-                At::Following(Changes::new(&self.client, key, prefix_end(&self.prefix), revision + 1))
+                let changes = Changes::new(&self.client, key, prefix_end(&self.prefix), revision + 1);
+                At::Following(Box::new(changes))
             }
         };
         Ok(())

@@ -106,7 +106,7 @@ async fn drive(cluster: &mut Cluster, system: String, plan: Plan) -> Result<Repo
     }
     let keys_of = Arc::clone(&world);
     let mut report = tokio::task::spawn_blocking(move || {
-        judge(&keys_of, record, &end, &mut report);
+        judge(&keys_of, &record, &end, &mut report);
         report
     })
     .await
@@ -204,14 +204,14 @@ async fn final_contents(client: &Client) -> Result<Contents> {
     client.contents(0, revision).await.context("the last contents")
 }
 
-fn judge(world: &World, record: Record, end: &Contents, report: &mut Report) {
+fn judge(world: &World, record: &Record, end: &Contents, report: &mut Report) {
     let mut keys = world.keys();
     match History::replay(&record.applied, end, &mut keys) {
         Err(flaws) => report.flaws = flaws,
         Ok(history) => {
             let turn_key = Some(keys.id(TURN_KEY));
             let (history, keys) = (&history, &*keys);
-            let Record { compactions, lives, strays, seen, .. } = &record;
+            let Record { compactions, lives, strays, seen, .. } = record;
             let watched = watches::Record { history, keys, lives, strays, compactions };
             report.watch_findings = watches::judge(&watched);
             report.findings = apiserver::judge(&Measure { history, keys, turn_key, compactions }, seen);

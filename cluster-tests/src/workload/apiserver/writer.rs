@@ -50,7 +50,7 @@ pub async fn create_shared(api: &Api) -> Result<()> {
 pub async fn run(api: Api, number: usize, caches: Vec<Cache>) -> Result<()> {
     let mut rng = api.world.rng(1, api.number * 100 + number);
     // The revision of each object; 0 where there is none.
-    let mut own = vec![0; OWN];
+    let mut own = [0; OWN];
     while !api.world.is_over() {
         if rng.random_range(0..10) < 4 {
             update_shared(&api, &caches, &mut rng).await?;
