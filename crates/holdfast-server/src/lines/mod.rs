@@ -23,7 +23,7 @@
 //! - When the outcome of the first transaction is not known, a key may be left, as long as its client's lease lives.
 //!
 //! # Module map
-//! [`place`] one candidate's way, [`requests`] what it asks of the store.
+//! `place` one candidate's way, [`requests`] what it asks of the store.
 
 mod place;
 pub mod requests;
