@@ -299,6 +299,7 @@ impl Storage {
         let IndexFigures { keys, leases, logical_bytes } = self.index_figures(&view);
         StorageStatus {
             state: *shared.state.lock(),
+            poisoned: shared.poisoned.lock().clone(),
             visible: *shared.visible.borrow(),
             stable: positions.stable,
             durable: positions.durable,

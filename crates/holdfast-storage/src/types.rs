@@ -177,6 +177,8 @@ pub enum DispatcherState {
 pub struct StorageStatus {
     /// What the dispatcher does.
     pub state: DispatcherState,
+    /// Why nothing is applied any more, when the state is POISONED.
+    pub poisoned: Option<String>,
     /// How far readers see.
     pub visible: Visible,
     /// How far the stable store's content reaches.

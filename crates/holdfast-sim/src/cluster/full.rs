@@ -8,6 +8,9 @@ use super::history::Violation;
 use super::life::Life;
 use super::member::{Crash, Machines};
 
+/// How long a member may take until it says that a write failed.
+const TELLING: Duration = Duration::from_millis(100);
+
 /// The part of a disk that has no room left. The parts may be file systems of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
@@ -70,11 +73,13 @@ impl Machines {
     /// Makes room again. A member that has stopped applying, or has stopped, is started again, as its log line says.
     pub(super) async fn relieve(&self, index: usize) -> Result<(), Violation> {
         self.history().trace(("room", index));
+        self.disk(index).relieve();
+        // What failed just before may not be told yet.
+        tokio::time::sleep(TELLING).await;
         let is_over = self.life(index).is_some_and(|life| applies_no_more(&life));
         if is_over {
             self.crash(index, Crash::Kill);
         }
-        self.disk(index).relieve();
         *self.machine(index).full.lock() = None;
         if is_over { self.start(index).await } else { Ok(()) }
     }
