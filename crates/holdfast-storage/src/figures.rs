@@ -8,25 +8,25 @@ use parking_lot::Mutex;
 use crate::error::StorageError;
 use crate::types::{CancelReason, DispatcherState};
 
-/// How many bounds [`Stall::buckets`] has, without the last, unbounded bucket.
-pub const STALL_BUCKETS: usize = 16;
+/// How many bounds [`Times::buckets`] has, without the last, unbounded bucket.
+pub const TIME_BUCKETS: usize = 16;
 
 /// How often something took how long.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Stall {
-    /// How many took at most 10 µs, 20 µs, 40 µs … 0.32768 s ([`Stall::bucket_bound`]), then how many took longer. Each
+pub struct Times {
+    /// How many took at most 10 µs, 20 µs, 40 µs … 0.32768 s ([`Times::bucket_bound`]), then how many took longer. Each
     /// counts in one bucket only.
-    pub buckets: [u64; STALL_BUCKETS + 1],
+    pub buckets: [u64; TIME_BUCKETS + 1],
     /// How long all of them took together.
     pub total: Duration,
     /// The longest.
     pub longest: Duration,
 }
 
-impl Stall {
+impl Times {
     /// The inclusive upper bound of a bucket; `None` for the last one.
     pub fn bucket_bound(bucket: usize) -> Option<Duration> {
-        (bucket < STALL_BUCKETS).then(|| Duration::from_micros(10 << bucket))
+        (bucket < TIME_BUCKETS).then(|| Duration::from_micros(10 << bucket))
     }
 
     /// How many were counted.
@@ -36,7 +36,7 @@ impl Stall {
 
     fn observe(&mut self, took: Duration) {
         let holds = |bucket: &usize| Self::bucket_bound(*bucket).is_some_and(|bound| took <= bound);
-        let bucket = (0..STALL_BUCKETS).find(holds).unwrap_or(STALL_BUCKETS);
+        let bucket = (0..TIME_BUCKETS).find(holds).unwrap_or(TIME_BUCKETS);
         self.buckets[bucket] += 1;
         self.total += took;
         self.longest = self.longest.max(took);
@@ -207,9 +207,15 @@ pub struct DispatchFigures {
     /// How many dumps ended how, and how long the last one of those took.
     pub dumps: Vec<(DumpResult, u64, Duration)>,
     /// How long the dispatcher stood still at the start of a dump.
-    pub start_stall: Stall,
+    pub start_stall: Times,
     /// How long it stood still at the end of one.
-    pub finish_stall: Stall,
+    pub finish_stall: Times,
+    /// How long merges took, from the end of a dump until the overlay was stored.
+    pub merges: Times,
+    /// What went into the stable store.
+    pub commits: CommitFigures,
+    /// Values that were looked for in memory while a memtable was frozen.
+    pub overlay_reads: OverlayReads,
     /// Entries that were skipped because the state contained them.
     pub skipped_entries: u64,
     /// Received snapshots that were not installed because the state had come as far.
@@ -218,6 +224,26 @@ pub struct DispatchFigures {
     pub pressure: [u64; 3],
     /// Checkpoints of the key index.
     pub checkpoints: CheckpointFigures,
+}
+
+/// What the committer has stored: batches, each atomic with its position.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CommitFigures {
+    /// How long each took.
+    pub times: Times,
+    /// Records in all of them.
+    pub records: u64,
+    /// Bytes of them, with what an entry costs.
+    pub bytes: u64,
+}
+
+/// Values that were looked for in memory while a memtable was frozen, in a dump and in a merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OverlayReads {
+    /// Found in the active or in the frozen memtable.
+    pub hits: u64,
+    /// Found elsewhere, or not in memory.
+    pub misses: u64,
 }
 
 /// Collects the figures. Written by dispatcher and committer.
@@ -277,6 +303,17 @@ impl Collector {
         self.inner.lock().figures.finish_stall.observe(took);
     }
 
+    pub(crate) fn merged(&self, took: Duration) {
+        self.inner.lock().figures.merges.observe(took);
+    }
+
+    pub(crate) fn committed(&self, records: usize, bytes: usize, took: Duration) {
+        let commits = &mut self.inner.lock().figures.commits;
+        commits.times.observe(took);
+        commits.records += records as u64;
+        commits.bytes += bytes as u64;
+    }
+
     pub(crate) fn skipped_entry(&self) {
         self.inner.lock().figures.skipped_entries += 1;
     }
@@ -295,13 +332,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stall_counts_in_the_first_bucket_that_holds_it() {
-        let mut stall = Stall::default();
+    fn a_time_counts_in_the_first_bucket_that_holds_it() {
+        let mut times = Times::default();
         for micros in [0, 10, 11, 327_680, 327_681] {
             stall.observe(Duration::from_micros(micros));
         }
-        assert_eq!((stall.buckets[0], stall.buckets[1], stall.buckets[15], stall.buckets[16]), (2, 1, 1, 1));
-        assert_eq!((stall.count(), stall.longest), (5, Duration::from_micros(327_681)));
+        assert_eq!((times.buckets[0], times.buckets[1], times.buckets[15], times.buckets[16]), (2, 1, 1, 1));
+        assert_eq!((times.count(), times.longest), (5, Duration::from_micros(327_681)));
     }
 
     #[test]

@@ -70,8 +70,8 @@ extern crate self as holdfast_storage;
 pub use config::{EngineKind, StorageConfig};
 pub use error::{ReadError, StorageError};
 pub use figures::{
-    CheckpointEnd, CheckpointFigures, DispatchFigures, DumpEnd, DumpResult, IndexSource, PressureLevel,
-    STALL_BUCKETS, Stall, Transition,
+    CheckpointEnd, CheckpointFigures, CommitFigures, DispatchFigures, DumpEnd, DumpResult, IndexSource,
+    OverlayReads, PressureLevel, TIME_BUCKETS, Times, Transition,
 };
 pub use pieces::{PieceRequest, ReadPiece};
 pub use snapshot::install::IncomingSnapshot;

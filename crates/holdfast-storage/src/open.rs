@@ -34,7 +34,7 @@ use crate::memtable::Memtable;
 use crate::pipeline::backlog::Backlog;
 use crate::pipeline::checkpoint::Checkpointing;
 use crate::pipeline::committer::Committer;
-use crate::pipeline::control::{CommitPosition, Control, QueueItem};
+use crate::pipeline::control::{CommitPosition, Control, QueueItem, ShardJob};
 use crate::pipeline::dispatcher::{Channels, Dispatcher};
 use crate::pipeline::dump_control::DumpControl;
 use crate::pipeline::shared::{Positions, Shared};
@@ -73,6 +73,8 @@ pub(crate) struct Running {
     pub(crate) queue: mpsc::Sender<QueueItem>,
     /// To the dispatcher, first.
     pub(crate) control: mpsc::Sender<Control>,
+    /// To the workers, to look how much waits.
+    pub(crate) queues: Vec<mpsc::WeakSender<ShardJob>>,
     /// The loops.
     pub(crate) tasks: Vec<TaskHandle>,
 }
@@ -341,9 +343,10 @@ fn spawn(
     let (to_sequencer, sequencer_in) = mpsc::channel(SLICES_IN_FLIGHT_MAX);
     let spawn = &shared.env.spawn;
     let mut tasks = Vec::new();
-    let mut shards = Vec::new();
+    let (mut shards, mut queues) = (Vec::new(), Vec::new());
     for shard in 0..workers {
         let (jobs, jobs_in) = mpsc::channel(SLICES_IN_FLIGHT_MAX);
+        queues.push(jobs.downgrade());
         shards.push(jobs);
         tasks.push(spawn.dedicated(&format!("hf-worker-{shard}"), Box::pin(worker::run(shard, jobs_in))));
     }
@@ -353,7 +356,7 @@ fn spawn(
     let channels = Channels { queue: queue_out, control: control_out, shards, sequencer: to_sequencer };
     let dispatcher = Dispatcher::new(Arc::clone(shared), channels, position.applied);
     tasks.push(spawn.dedicated("hf-dispatcher", Box::pin(dispatcher.run())));
-    Running { shared: Arc::clone(shared), queue, control, tasks }
+    Running { shared: Arc::clone(shared), queue, control, queues, tasks }
 }
 
 #[cfg(test)]

@@ -16,10 +16,11 @@ use crate::changes;
 use crate::config::StorageConfig;
 use crate::engine::{self, EngineFactory};
 use crate::error::{ReadError, StorageError};
+use crate::figures::DispatchFigures;
 use crate::limits::{DUMP_FREE_FACTOR, ENTRY_BYTES, LOCK_KEYS_MAX, QUEUE_BYTES_MAX, SHUTDOWN};
 use crate::open::{self, Running};
 use crate::pieces::{self, PieceRequest, ReadPiece};
-use crate::pipeline::control::{Control, QueueItem};
+use crate::pipeline::control::{Control, QueueItem, ShardJob};
 use crate::pipeline::dump_control::Urgency;
 use crate::pipeline::shared::Shared;
 use crate::read;
@@ -42,6 +43,8 @@ struct Inner {
     control: mpsc::Sender<Control>,
     /// One permit per KiB that may wait in the queue.
     queue_space: Arc<Semaphore>,
+    /// To the workers; the pipeline ends when the dispatcher drops its own.
+    worker_queues: Vec<mpsc::WeakSender<ShardJob>>,
     /// Keys, leases and logical bytes as they were read last.
     figures: Mutex<IndexFigures>,
     /// Held by who reads a snapshot through: who sends the same one waits for the outcome.
@@ -105,7 +108,7 @@ impl Storage {
     ) -> Result<Self, StorageError> {
         let (world, loading) = (env.clone(), config.clone());
         let loaded = aside(env, "hf-open", move || open::load(&world, &loading, engines)).await?;
-        let Running { shared, queue, control, tasks } = open::start(env, config, events, loaded);
+        let Running { shared, queue, control, queues, tasks } = open::start(env, config, events, loaded);
         let queue_space = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / 1024));
         let figures = {
             let view = shared.view.load();
@@ -113,7 +116,9 @@ impl Storage {
             Mutex::new(IndexFigures::of(&state))
         };
         let (checking, tasks) = (tokio::sync::Mutex::default(), Mutex::new(tasks));
-        Ok(Self { inner: Arc::new(Inner { shared, queue, control, queue_space, figures, checking, tasks }) })
+        let inner =
+            Inner { shared, queue, control, queue_space, worker_queues: queues, figures, checking, tasks };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What the stable store contained when it was opened, or contains since the last install.
@@ -317,7 +322,11 @@ impl Storage {
             frozen: view.frozen.as_ref().map_or_else(Default::default, |frozen| frozen.figures()),
             queue_messages: self.inner.queue.max_capacity() - self.inner.queue.capacity(),
             queue_bytes: QUEUE_BYTES_MAX - self.inner.queue_space.available_permits() * 1024,
-            dispatch: shared.figures.read(),
+            worker_queues: self.inner.worker_queues.iter().map(waiting_for).collect(),
+            dispatch: DispatchFigures {
+                overlay_reads: shared.cache.overlay_reads(),
+                ..shared.figures.read()
+            },
             evaluation_reads: shared.evaluation_reads.load(Ordering::Relaxed),
         }
     }
@@ -498,6 +507,11 @@ impl Storage {
             None => Ok(()),
         }
     }
+}
+
+/// How many slices wait for a worker; none once the pipeline has ended.
+fn waiting_for(worker: &mpsc::WeakSender<ShardJob>) -> usize {
+    worker.upgrade().map_or(0, |queue| queue.max_capacity() - queue.capacity())
 }
 
 /// Runs something long that blocks on files where that is allowed.

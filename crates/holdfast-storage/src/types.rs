@@ -205,6 +205,8 @@ pub struct StorageStatus {
     pub queue_messages: usize,
     /// Bytes of entries that wait for the dispatcher or are held back by it.
     pub queue_bytes: usize,
+    /// Slices that wait for each worker.
+    pub worker_queues: Vec<usize>,
     /// What the dispatcher and its dumps have done.
     pub dispatch: DispatchFigures,
     /// How often evaluation had to wait for the stable store, since the start.

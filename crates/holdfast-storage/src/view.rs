@@ -10,6 +10,7 @@ use holdfast_mvcc::{State, Values};
 use parking_lot::RwLock;
 
 use crate::error::StoreError;
+use crate::figures::OverlayReads;
 use crate::gate::Gate;
 use crate::generation::Generation;
 use crate::limits::CACHED_VALUES_MAX;
@@ -37,6 +38,9 @@ pub(crate) struct View {
 /// Decoded puts by record id, bounded in bytes. Records never change, so nothing ever has to be invalidated.
 pub(crate) struct Cache {
     puts: quick_cache::sync::Cache<RecordId, PutRecord, Weight, BuildHasherDefault<FixedHasher>>,
+    /// How often a value was looked for while a memtable was frozen, and found in one, or not.
+    overlay_hits: AtomicU64,
+    overlay_misses: AtomicU64,
 }
 
 /// What a cached put costs beside its value: its numbers, its place in the cache, and the allocation that its value has
@@ -79,7 +83,18 @@ impl Cache {
         let items = (bytes / 1024).max(64);
         let hasher = BuildHasherDefault::default();
         let lifecycle = quick_cache::sync::DefaultLifecycle::default();
-        Self { puts: quick_cache::sync::Cache::with(items, bytes as u64, Weight, hasher, lifecycle) }
+        Self {
+            puts: quick_cache::sync::Cache::with(items, bytes as u64, Weight, hasher, lifecycle),
+            overlay_hits: AtomicU64::new(0),
+            overlay_misses: AtomicU64::new(0),
+        }
+    }
+    /// What was looked for while a memtable was frozen.
+    pub(crate) fn overlay_reads(&self) -> OverlayReads {
+        OverlayReads {
+            hits: self.overlay_hits.load(Ordering::Relaxed),
+            misses: self.overlay_misses.load(Ordering::Relaxed),
+        }
     }
     /// The put with this id, when it is here.
     pub(crate) fn get(&self, id: RecordId) -> Option<PutRecord> {
@@ -94,8 +109,12 @@ impl Cache {
 impl View {
     /// The put with this id from memory, when it is there.
     pub(crate) fn hot(&self, cache: &Cache, key: &[u8], id: RecordId) -> Option<PutRecord> {
-        let frozen = || self.frozen.as_ref().and_then(|f| f.put(key, id));
-        self.active.put(key, id).or_else(frozen).or_else(|| cache.get(id)).or_else(|| self.ring.put(id))
+        let elsewhere = || cache.get(id).or_else(|| self.ring.put(id));
+        let Some(frozen) = &self.frozen else { return self.active.put(key, id).or_else(elsewhere) };
+        let found = self.active.put(key, id).or_else(|| frozen.put(key, id));
+        let counter = if found.is_some() { &cache.overlay_hits } else { &cache.overlay_misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        found.or_else(elsewhere)
     }
 }
 

@@ -3,13 +3,15 @@
 
 use std::fmt::Write;
 
-use holdfast_storage::{DispatchFigures, PressureLevel, Stall, StorageStatus};
-use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec};
+use holdfast_storage::{DispatchFigures, PressureLevel, StorageStatus, Times};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::{Maker, state_label};
 use crate::codec::response::signed;
 
 const STALL: &str = "holdfast_dump_switch_stall_seconds";
+const MERGE: &str = "holdfast_merge_seconds";
+const COMMIT: &str = "holdfast_commit_seconds";
 
 /// What is copied from the storage's status.
 pub(super) struct DispatchGauges {
@@ -23,6 +25,10 @@ pub(super) struct DispatchGauges {
     overlay_keys: IntGaugeVec,
     queue_depth: IntGauge,
     queue_bytes: IntGauge,
+    worker_queue_depth: IntGaugeVec,
+    overlay_reads: IntCounterVec,
+    commit_records: IntCounter,
+    commit_bytes: IntCounter,
     guard_skips: IntCounterVec,
     backpressure: IntCounterVec,
 }
@@ -68,6 +74,22 @@ impl DispatchGauges {
                 "holdfast_dispatch_queue_bytes",
                 "Bytes of entries that wait for the dispatcher or are held back by it.",
             ),
+            worker_queue_depth: maker.gauges(
+                "holdfast_worker_queue_depth",
+                "Slices of entries that wait for a worker.",
+                &["shard"],
+            ),
+            overlay_reads: maker.counters(
+                "holdfast_overlay_reads_total",
+                "Values looked for in memory in a dump or a merge: hit in the overlay or what is on its way, else miss.",
+                &["result"],
+            ),
+            commit_records: maker
+                .counter("holdfast_commit_records_total", "Records that went into the stable store."),
+            commit_bytes: maker.counter(
+                "holdfast_commit_bytes_total",
+                "Bytes that went into the stable store, with what an entry costs.",
+            ),
             guard_skips: maker.counters(
                 "holdfast_guard_skips_total",
                 "What was skipped because the state contained it: entries that were read again, snapshots.",
@@ -101,6 +123,13 @@ impl DispatchGauges {
         }
         self.queue_depth.set(signed(storage.queue_messages as u64));
         self.queue_bytes.set(signed(storage.queue_bytes as u64));
+        for (shard, depth) in storage.worker_queues.iter().enumerate() {
+            self.worker_queue_depth.with_label_values(&[&shard.to_string()]).set(signed(*depth as u64));
+        }
+        raise(&self.overlay_reads, &["hit"], figures.overlay_reads.hits);
+        raise(&self.overlay_reads, &["miss"], figures.overlay_reads.misses);
+        super::raise(&self.commit_records, figures.commits.records);
+        super::raise(&self.commit_bytes, figures.commits.bytes);
         raise(&self.guard_skips, &["entry"], figures.skipped_entries);
         raise(&self.guard_skips, &["snapshot"], figures.skipped_snapshots);
         for (level, count) in PressureLevel::ALL.iter().zip(figures.pressure) {
@@ -114,28 +143,42 @@ fn raise(counters: &IntCounterVec, labels: &[&str], total: u64) {
     super::raise(&counters.with_label_values(labels), total);
 }
 
-/// The lines of the histogram of how long the dispatcher stood still at the start and at the end of a dump.
+/// The histograms, of which the storage keeps the buckets itself.
 pub(super) fn render(figures: &DispatchFigures) -> String {
-    let mut page = format!(
-        "# HELP {STALL} How long the dispatcher stood still at the start and at the end of a dump.\n\
-         # TYPE {STALL} histogram\n"
-    );
-    for (at, stall) in [("start", &figures.start_stall), ("finish", &figures.finish_stall)] {
-        lines(&mut page, at, stall).expect("writing to a string succeeds");
-    }
+    let mut page = String::new();
+    let written = histogram(
+        &mut page,
+        (STALL, "How long the dispatcher stood still at the start and at the end of a dump."),
+        &[("at=\"start\"", &figures.start_stall), ("at=\"finish\"", &figures.finish_stall)],
+    )
+    .and_then(|()| {
+        let help = "From the end of a dump until what was written meanwhile is in the stable store.";
+        histogram(&mut page, (MERGE, help), &[("", &figures.merges)])
+    })
+    .and_then(|()| {
+        let help = "How long a batch took into the stable store, with its share of flushes.";
+        histogram(&mut page, (COMMIT, help), &[("", &figures.commits.times)])
+    });
+    written.expect("writing to a string succeeds");
     page
 }
 
-fn lines(page: &mut String, at: &str, stall: &Stall) -> std::fmt::Result {
-    let mut below = 0;
-    for (bucket, count) in stall.buckets.iter().enumerate() {
-        below += count;
-        let bound =
-            Stall::bucket_bound(bucket).map_or_else(|| "+Inf".to_owned(), |b| b.as_secs_f64().to_string());
-        writeln!(page, "{STALL}_bucket{{at=\"{at}\",le=\"{bound}\"}} {below}")?;
+fn histogram(page: &mut String, (name, help): (&str, &str), series: &[(&str, &Times)]) -> std::fmt::Result {
+    writeln!(page, "# HELP {name} {help}\n# TYPE {name} histogram")?;
+    for (label, times) in series {
+        let (comma, labels) =
+            if label.is_empty() { ("", String::new()) } else { (",", format!("{{{label}}}")) };
+        let mut below = 0;
+        for (bucket, count) in times.buckets.iter().enumerate() {
+            below += count;
+            let bound = Times::bucket_bound(bucket)
+                .map_or_else(|| "+Inf".to_owned(), |b| b.as_secs_f64().to_string());
+            writeln!(page, "{name}_bucket{{{label}{comma}le=\"{bound}\"}} {below}")?;
+        }
+        writeln!(page, "{name}_sum{labels} {}", times.total.as_secs_f64())?;
+        writeln!(page, "{name}_count{labels} {below}")?;
     }
-    writeln!(page, "{STALL}_sum{{at=\"{at}\"}} {}", stall.total.as_secs_f64())?;
-    writeln!(page, "{STALL}_count{{at=\"{at}\"}} {below}")
+    Ok(())
 }
 
 #[cfg(test)]
@@ -145,11 +188,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ends_of_a_dump_are_in_one_histogram() {
+    fn histograms_have_the_form_that_scrapers_read() {
         let mut figures = DispatchFigures::default();
         figures.start_stall.buckets[1] = 2;
         figures.start_stall.total = Duration::from_micros(30);
         figures.finish_stall.buckets[16] = 1;
+        figures.merges.buckets[0] = 3;
         let page = render(&figures);
         for line in [
             "# TYPE holdfast_dump_switch_stall_seconds histogram",
@@ -159,6 +203,9 @@ mod tests {
             "holdfast_dump_switch_stall_seconds_sum{at=\"start\"} 0.00003",
             "holdfast_dump_switch_stall_seconds_bucket{at=\"finish\",le=\"0.32768\"} 0",
             "holdfast_dump_switch_stall_seconds_count{at=\"finish\"} 1",
+            "holdfast_merge_seconds_bucket{le=\"0.00001\"} 3",
+            "holdfast_merge_seconds_count 3",
+            "holdfast_commit_seconds_sum 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }

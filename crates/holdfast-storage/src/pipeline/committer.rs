@@ -250,6 +250,8 @@ impl Committer {
         }
         let Some(position) = slices.last().map(|s| s.position.clone()) else { return Ok(()) };
         let bytes: usize = slices.iter().map(|s| s.bytes).sum();
+        let records = slices.iter().map(|s| s.records.len()).sum();
+        let began = self.shared.env.clock.now();
         let span = tracing::debug_span!("commit", slices = slices.len(), bytes);
         let _span = span.enter();
         let runs = self.build_runs(&slices);
@@ -270,7 +272,9 @@ impl Committer {
         self.shared.memtable_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.shared.space.notify_one();
         self.measure();
-        self.flush_after(bytes, FLUSH_BYTES)
+        self.flush_after(bytes, FLUSH_BYTES)?;
+        self.shared.figures.committed(records, bytes, self.shared.env.clock.now().since(began));
+        Ok(())
     }
 
     /// Writes a piece of a checkpoint of the index.

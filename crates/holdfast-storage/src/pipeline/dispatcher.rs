@@ -387,7 +387,7 @@ impl Dispatcher {
         self.seal();
         step(&span, 2, "the overlay is sealed");
         self.change(ended.label(), |phase| match phase {
-            Phase::Dumping(dumping) => Phase::Merging(dumping.finish(&result)),
+            Phase::Dumping(dumping) => Phase::Merging(dumping.finish(&result, now)),
             other => other,
         });
         step(&span, 3, "the state is MERGING");
@@ -437,9 +437,8 @@ impl Dispatcher {
     }
 
     async fn on_merged(&mut self, span: &tracing::Span) -> Result<(), Broken> {
-        if !matches!(self.phase(), Phase::Merging(_)) {
-            return Ok(());
-        }
+        let Phase::Merging(merging) = self.phase() else { return Ok(()) };
+        self.shared.figures.merged(self.shared.env.clock.now().since(merging.began()));
         let view = View::clone(&self.shared.view.load());
         self.shared.view.store(Arc::new(View { frozen: None, ..view }));
         let mut pending = Pending::default();

@@ -12,7 +12,7 @@ use crate::pipeline::control::DumpWaiter;
 use crate::pipeline::dump_control::Urgency;
 use crate::snapshot::install::Prepared;
 use crate::types::{CancelReason, DispatcherState, Snapshot};
-use holdfast_env::LogId;
+use holdfast_env::{LogId, Monotonic};
 
 /// The state the dispatcher is in. Owned by the dispatcher alone.
 pub(crate) enum Phase {
@@ -57,6 +57,7 @@ impl Pending {
 
 /// The overlay of a dump is merged.
 pub(crate) struct Merging {
+    began: Monotonic,
     pending: Pending,
 }
 
@@ -94,9 +95,9 @@ impl Dumping {
     }
 
     /// The dump is over; its waiters are told.
-    pub(crate) fn finish(self, result: &Result<Snapshot, StorageError>) -> Merging {
+    pub(crate) fn finish(self, result: &Result<Snapshot, StorageError>, now: Monotonic) -> Merging {
         tell(self.waiters, result);
-        Merging { pending: self.pending }
+        Merging { began: now, pending: self.pending }
     }
 }
 
@@ -104,6 +105,11 @@ impl Merging {
     /// A request while merging waits for the next dump.
     pub(crate) fn join(&mut self, urgency: Urgency, waiter: DumpWaiter) {
         self.pending.add(urgency, waiter);
+    }
+
+    /// Since when.
+    pub(crate) fn began(&self) -> Monotonic {
+        self.began
     }
 
     /// The overlay is merged; the requests that came meanwhile come out.
@@ -156,7 +162,7 @@ impl Phase {
                 waiters.extend(pending.waiters);
                 waiters
             }
-            Self::Merging(Merging { pending }) => pending.waiters,
+            Self::Merging(Merging { pending, .. }) => pending.waiters,
             Self::Installing(busy) => {
                 refuse(done, StorageError::Closed);
                 return Self::Installing(busy);
