@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -155,9 +155,9 @@ async fn rejoin(cluster: &mut Cluster, plan: &Plan) -> Result<Rejoin> {
     let cuts = tokio::select! {
         // The waiting loses nothing: what counts is asked again below.
         cuts = cut(&ways[lost], before, snapshot_bytes, plan.cuts) => cuts,
-        ended = votes(&client, lost) => ended.map(|()| 0)?,
+        ended = client.until_voting(lost, PATIENCE) => ended.map(|()| 0)?,
     };
-    votes(&client, lost).await?;
+    client.until_voting(lost, PATIENCE).await?;
     cluster.wait_ready(PATIENCE).await?;
     let (sent_bytes, back_at) = (ways[lost].toward() - before, steady.elapsed());
     let puts = steady.stop().await?;
@@ -239,22 +239,6 @@ async fn cut(way: &Proxy, before: u64, snapshot_bytes: u64, cuts: u32) -> u32 {
         way.cut();
     }
     cuts
-}
-
-/// Waits until a member says that it votes.
-async fn votes(client: &Client, member: usize) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        // Read locally: a learner answers only that, and one that has not caught up not even that.
-        let status = client.status(member).await;
-        if matches!(&status, Ok(status) if !status.is_learner && status.leader != 0)
-            && client.revision(member, TIMEOUT).await.is_ok()
-        {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "the new member does not vote after {PATIENCE:?}: {status:?}");
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 /// How many acknowledged puts a member does not show as they were acknowledged.
@@ -358,7 +342,7 @@ async fn replace_all(cluster: &mut Cluster, load: &Load) -> Result<All> {
         std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
         cluster.replace(member)?;
         let name = cluster.members()[member].name.clone();
-        votes(&client, member).await.with_context(|| format!("replacing {name}"))?;
+        client.until_voting(member, PATIENCE).await.with_context(|| format!("replacing {name}"))?;
         replaced.push(began.elapsed());
     }
     tokio::time::sleep(CALM).await;

@@ -7,11 +7,12 @@
 //! storage crate share and neither may own.
 //!
 //! Module map: [`disk`], [`clock`], [`net`], [`rng`], [`spawn`] hold one trait each with its real implementation;
-//! [`position`] holds the log positions, [`sabotage`] what tests do to a member from inside.
+//! [`panics`] says what a panic ends, [`position`] holds the log positions, [`sabotage`] what tests do to a member from inside.
 
 pub mod clock;
 pub mod disk;
 pub mod net;
+pub mod panics;
 pub mod position;
 pub mod rng;
 pub mod sabotage;

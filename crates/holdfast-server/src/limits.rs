@@ -220,9 +220,12 @@ pub const LEASE_SECONDS_MAX: i64 = 9_000_000_000;
 /// when one question is answered goes with the next.
 pub const KEEP_ALIVES_AT_ONCE: usize = 512;
 
-/// Calls that wait for a lock or an election on one member; the next is refused with a reason. Each costs a watch stream,
-/// about 10 KiB. etcd has no limit; a client that leaks calls is stopped.
+/// Calls that wait for a lock or an election on one member; `--max-waiting-calls`. The next is refused with a reason. Each
+/// costs a watch stream, about 10 KiB. etcd has no limit; a client that leaks calls is stopped.
 pub const WAITING_CALLS_MAX: usize = 10_000;
+
+/// The range of `--max-waiting-calls`: the upper bound is 10 GiB of streams.
+pub const WAITING_CALLS_BOUNDS: (u64, u64) = (1, 1_000_000);
 
 /// The time to live of the lease that the server grants for a call on a lock or an election without one, in seconds.
 /// etcd's number.

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use holdfast_env::{RealSpawn, Spawn};
+use holdfast_env::{RealSpawn, Spawn, panics};
 use holdfast_raft::Departure;
 use holdfast_server::config::flags::{self, CliCommand, DemoFlags, HealthcheckFlags, JoinFlags, ServerFlags};
 use holdfast_server::config::{self, Config};
@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    panics::end_the_process();
     let cli = match flags::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

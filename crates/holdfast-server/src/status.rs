@@ -186,7 +186,7 @@ impl From<Failure> for Status {
             // etcd has no such limit, and so no text.
             Failure::TooManyWaiting => Self::new(
                 Code::ResourceExhausted,
-                "etcdserver: too many calls wait for locks and elections on this member",
+                "etcdserver: too many calls wait for locks and elections on this member (--max-waiting-calls)",
             ),
             Failure::MessageTooLarge { bytes, bytes_max } => Self::new(
                 Code::ResourceExhausted,
@@ -470,7 +470,7 @@ mod tests {
             (
                 Failure::TooManyWaiting,
                 8,
-                "etcdserver: too many calls wait for locks and elections on this member",
+                "etcdserver: too many calls wait for locks and elections on this member (--max-waiting-calls)",
             ),
         ]);
     }

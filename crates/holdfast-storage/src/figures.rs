@@ -335,7 +335,7 @@ mod tests {
     fn a_time_counts_in_the_first_bucket_that_holds_it() {
         let mut times = Times::default();
         for micros in [0, 10, 11, 327_680, 327_681] {
-            stall.observe(Duration::from_micros(micros));
+            times.observe(Duration::from_micros(micros));
         }
         assert_eq!((times.buckets[0], times.buckets[1], times.buckets[15], times.buckets[16]), (2, 1, 1, 1));
         assert_eq!((times.count(), times.longest), (5, Duration::from_micros(327_681)));

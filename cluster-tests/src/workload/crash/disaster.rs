@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rand::RngExt;
@@ -13,9 +13,16 @@ use super::Broken;
 use super::points::Way;
 use super::trial::{DUMP_EVERY, Death, PATIENCE, POLL, Stage, Trial};
 use crate::harness::scrape::Scrape;
+use crate::judge::members::Disagreement;
 
 /// How much of a file is overwritten.
 const DAMAGE_BYTES: usize = 4096;
+
+/// How long a member may take until it serves, or has come upon the damage of its store and says so.
+const BROKEN_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Lines of a member's log among which it says what to do.
+const LOG_LINES: usize = 40;
 
 /// A store that is written all the time is looked at beyond its beginning, where an engine keeps what it checks at once.
 const SPARED_PART: u64 = 8;
@@ -33,21 +40,37 @@ impl Stage<'_> {
                 (victim, lived)
             }
         };
-        let restarted = Instant::now();
-        self.cluster.wait_ready(PATIENCE).await.with_context(|| format!("after {trial:?}"))?;
-        let serves_again = restarted.elapsed();
-        let mut hashes = self.compare().await;
-        if hashes.is_err() && trial.point.way == Way::BrokenStore {
+        let is_broken = trial.point.way == Way::BrokenStore;
+        let patience = if is_broken { BROKEN_PATIENCE } else { PATIENCE };
+        let mut served = self.serve_again(victim, trial, patience).await;
+        if served.is_err() && is_broken {
             // Damage that a start does not come upon is found by whoever reads it: the member says so, and a restart
             // rebuilds the store.
+            let said = self.cluster.member(victim).process()?.log_tail(LOG_LINES);
+            ensure!(said.contains("restart the member"), "it fails and does not say what to do:\n{said}");
             self.cluster.kill(victim)?;
             self.cluster.spawn(victim)?;
-            self.cluster.wait_ready(PATIENCE).await.context("started again after its store failed")?;
-            hashes = self.compare().await;
+            served = self.serve_again(victim, trial, PATIENCE).await;
         }
-        let hashes = hashes.context("comparing hashes")?;
+        let (serves_again, hashes) = served.with_context(|| format!("after {trial:?}"))?;
         broken.extend(hashes.into_iter().map(|disagreement| Broken::Members { trial, disagreement }));
         Ok(Some(Death { trial, led: false, lived, serves_again }))
+    }
+
+    /// Waits until all members serve, and a new one votes; gives how long that took, and how their hashes differ.
+    async fn serve_again(
+        &mut self,
+        victim: usize,
+        trial: Trial,
+        patience: Duration,
+    ) -> Result<(Duration, Vec<Disagreement>)> {
+        let restarted = Instant::now();
+        self.cluster.wait_ready(patience).await?;
+        if trial.point.way == Way::LostDisk {
+            self.client.until_voting(victim, patience).await?;
+        }
+        let serves_again = restarted.elapsed();
+        Ok((serves_again, self.compare().await.context("comparing hashes")?))
     }
 
     /// Damages what a member that is down has on disk, and starts it.

@@ -103,6 +103,8 @@ pub struct RequestLimits {
     pub txn_ops_max: usize,
     /// Most streams per client connection.
     pub concurrent_streams_max: u32,
+    /// Most calls that wait for locks and elections.
+    pub waiting_calls_max: usize,
     /// The quota in bytes; reported only.
     pub quota_backend_bytes: u64,
 }
@@ -359,6 +361,11 @@ fn request_limits(flags: &ServerFlags) -> Result<RequestLimits, ConfigError> {
     Ok(RequestLimits {
         request_bytes_max: bounded("max-request-bytes", flags.max_request_bytes, (min as u64, max as u64))?,
         txn_ops_max: bounded("max-txn-ops", flags.max_txn_ops, (1, limits::TXN_OPS_BOUND))?,
+        waiting_calls_max: bounded(
+            "max-waiting-calls",
+            flags.max_waiting_calls,
+            limits::WAITING_CALLS_BOUNDS,
+        )?,
         concurrent_streams_max: u32::try_from(flags.max_concurrent_streams)
             .ok()
             .filter(|streams| *streams > 0)

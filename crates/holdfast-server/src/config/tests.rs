@@ -217,6 +217,7 @@ fn what_cannot_work_is_refused_with_the_next_step() {
         (&["--election-timeout=400"], &["--election-timeout", "5 times --heartbeat-interval (100 ms)"]),
         (&["--election-timeout=60000"], &["--election-timeout", "50000"]),
         (&["--max-txn-ops=0"], &["--max-txn-ops", "from 1 to"]),
+        (&["--max-waiting-calls=0"], &["--max-waiting-calls", "from 1 to 1000000"]),
         (&["--max-request-bytes=0"], &["--max-request-bytes", "from 4096 to"]),
         (&["--max-request-bytes=4095"], &["--max-request-bytes", "from 4096 to"]),
         (&["--max-concurrent-streams=0"], &["--max-concurrent-streams", "from 1 to"]),

@@ -38,7 +38,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::frontend::{Call, Frontend};
-use crate::limits;
 use crate::status::Failure;
 use place::Standing;
 
@@ -88,12 +87,8 @@ pub struct Head {
 impl Lines {
     /// No lines yet.
     pub fn new(frontend: Arc<Frontend>, spawn: Arc<dyn Spawn>) -> Self {
-        Self {
-            frontend,
-            spawn,
-            places: Arc::new(Semaphore::new(limits::WAITING_CALLS_MAX)),
-            standing: TaskTracker::new(),
-        }
+        let places = Arc::new(Semaphore::new(frontend.limits.waiting_calls_max));
+        Self { frontend, spawn, places, standing: TaskTracker::new() }
     }
 
     /// Takes one of the places that calls may wait in on this member.

@@ -134,7 +134,8 @@ impl pb::kv_server::Kv for KvService {
     #[tracing::instrument(name = "range_stream", level = "debug", skip_all)]
     async fn range_stream(&self, request: Request<pb::RangeRequest>) -> Result<Response<Pieces>, Status> {
         let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
-        let opened = range_stream::open(&self.frontend, request.into_inner(), call).await;
+        let leader = Frontend::leader_wanted(request.metadata());
+        let opened = range_stream::open(&self.frontend, request.into_inner(), call, leader).await;
         self.frontend.answer(RequestKind::RangeStream, call, opened)
     }
 

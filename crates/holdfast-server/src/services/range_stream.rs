@@ -2,7 +2,8 @@
 //!
 //! A piece is read when the transport asks for it, which it does when the client's window has room: so a stream holds one
 //! piece, however long the list and however slow its client. Between two pieces nothing is held, not even the revision: a
-//! list that a compaction overtakes ends with "compacted", as in etcd, and no client can hold a compaction back.
+//! list that a compaction overtakes ends with "compacted", as in etcd, and no client can hold a compaction back. A client
+//! that wants a leader gets no piece more once the member has been without one for too long.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,18 +15,26 @@ use holdfast_mvcc::validate::validate_range;
 use holdfast_mvcc::{Piece, PieceMax};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::{PieceRequest, ReadPiece};
+use tokio::sync::watch;
 use tonic::Status;
 
 use crate::codec::{request, response};
 use crate::frontend::{Call, Consistency, Frontend};
 use crate::limits;
 use crate::status::Failure;
+use crate::watch::LeaderWanted;
 
 /// The answers of a stream.
 pub type Pieces = Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, Status>> + Send>>;
 
 /// Begins a list. Its first piece is read here, so that what cannot be read is refused at once.
-pub async fn open(frontend: &Arc<Frontend>, inner: pb::RangeRequest, call: Call) -> Result<Pieces, Failure> {
+pub async fn open(
+    frontend: &Arc<Frontend>,
+    inner: pb::RangeRequest,
+    call: Call,
+    leader: LeaderWanted,
+) -> Result<Pieces, Failure> {
+    let leader_lost = (leader == LeaderWanted::Yes).then(|| frontend.watches.leader_lost());
     if inner.key.is_empty() {
         return Err(Invalid::EmptyKey.into());
     }
@@ -49,7 +58,7 @@ pub async fn open(frontend: &Arc<Frontend>, inner: pb::RangeRequest, call: Call)
         if decoded.serializable { Consistency::Serializable } else { Consistency::Linearizable };
     frontend.make_consistent(consistency, call).await?;
     frontend.metrics.ranges.inc();
-    List::open(Arc::clone(frontend), decoded.range, call).await
+    List::open(Arc::clone(frontend), decoded.range, call, leader_lost).await
 }
 
 /// A list on its way.
@@ -62,6 +71,8 @@ struct List {
     given: u64,
     /// The store's revision when the list began.
     newest: Revision,
+    /// Changes when the member has been without a leader for too long, if the client wants one.
+    leader_lost: Option<watch::Receiver<u64>>,
 }
 
 /// What a stream does next.
@@ -75,7 +86,12 @@ enum Next {
 }
 
 impl List {
-    async fn open(frontend: Arc<Frontend>, range: Range, call: Call) -> Result<Pieces, Failure> {
+    async fn open(
+        frontend: Arc<Frontend>,
+        range: Range,
+        call: Call,
+        leader_lost: Option<watch::Receiver<u64>>,
+    ) -> Result<Pieces, Failure> {
         let (limit, count_only) = (range.limit, range.count_only);
         let mut list = Self {
             frontend,
@@ -84,6 +100,7 @@ impl List {
             left: limit,
             given: 0,
             newest: Revision::NONE,
+            leader_lost,
         };
         if count_only {
             let counted = list.count(call).await?;
@@ -112,6 +129,10 @@ impl List {
     async fn read(&self, call: Call) -> Result<ReadPiece<Piece>, Failure> {
         if self.frontend.stop.is_cancelled() {
             return Err(Failure::Stopped);
+        }
+        let is_lost = |lost: &watch::Receiver<u64>| lost.has_changed().unwrap_or(true);
+        if self.leader_lost.as_ref().is_some_and(is_lost) {
+            return Err(Failure::LeaderRequired);
         }
         let keys = self.left.unwrap_or(u64::MAX).min(limits::RANGE_STREAM_PIECE_KEYS);
         let max = PieceMax {

@@ -4,9 +4,11 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_testserver::TestCluster;
 use prost::Message;
 use tonic::transport::Endpoint;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use crate::common::*;
+use crate::watch_cluster::HURRIED;
+use crate::watching::{Watching, watcher};
 
 /// All pieces, up to the end or the first error.
 async fn pieces(kv: &mut Kv, request: pb::RangeRequest) -> Result<Vec<pb::RangeResponse>, Status> {
@@ -177,5 +179,38 @@ async fn a_list_that_a_compaction_overtakes_ends_with_compacted() {
     let text = "etcdserver: mvcc: required revision has been compacted";
     assert_eq!(refusal::<()>(Err(ended)), refused(Code::OutOfRange, text));
     assert!(keys < 20, "{keys} keys of 64 KiB came before a client with a window of 64 KiB had read one");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_leader_only_the_list_ends_that_wants_one() {
+    let mut cluster = TestCluster::start(3, &HURRIED).await.unwrap();
+    let url = cluster.endpoint(2);
+    long_list(&mut kv(&url), 1).await;
+    let mut wants = Request::new(long());
+    wants.metadata_mut().insert("hasleader", "true".parse().unwrap());
+    let mut wants = narrow(&url).range_stream(wants).await.unwrap().into_inner();
+    let mut bears = narrow(&url).range_stream(long()).await.unwrap().into_inner();
+    wants.message().await.unwrap().unwrap();
+    bears.message().await.unwrap().unwrap();
+    let mut watching = Watching::with_leader(&url).await.unwrap();
+    watching.create(watcher("k", "")).await;
+    cluster.stop_member(0).await;
+    cluster.stop_member(1).await;
+    let no_leader = refused(Code::Unavailable, "etcdserver: no leader");
+    assert_eq!(refusal(watching.answer().await), no_leader, "the member has noticed");
+    let ended = loop {
+        match wants.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the list came to its end without a leader"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refusal::<()>(Err(ended)), no_leader);
+    let mut pieces = 1;
+    while bears.message().await.unwrap().is_some() {
+        pieces += 1;
+    }
+    assert!(pieces > 1, "the one that does not care is read to its end");
     cluster.stop().await;
 }

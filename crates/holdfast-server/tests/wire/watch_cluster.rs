@@ -11,7 +11,8 @@ use tonic::Code;
 /// What a stop takes at least when it waits for something that never ends.
 const REQUESTS_GRACE: Duration = holdfast_server::limits::STOP_GRACE;
 
-const HURRIED: [&str; 2] = ["--election-timeout=500", "--heartbeat-interval=50"];
+/// Elections that do not keep a test waiting.
+pub const HURRIED: [&str; 2] = ["--election-timeout=500", "--heartbeat-interval=50"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_is_resumed_on_any_member() {

@@ -8,8 +8,8 @@ use super::history::Violation;
 use super::life::Life;
 use super::member::{Crash, Machines};
 
-/// How long a member may take until it says that a write failed.
-const TELLING: Duration = Duration::from_millis(100);
+/// How long a member may take until it says that a write failed: a slow one first ends its dump.
+const TELLING_MAX: Duration = Duration::from_secs(5);
 
 /// The part of a disk that has no room left. The parts may be file systems of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,14 +74,28 @@ impl Machines {
     pub(super) async fn relieve(&self, index: usize) -> Result<(), Violation> {
         self.history().trace(("room", index));
         self.disk(index).relieve();
-        // What failed just before may not be told yet.
-        tokio::time::sleep(TELLING).await;
+        self.until_told(index).await;
         let is_over = self.life(index).is_some_and(|life| applies_no_more(&life));
         if is_over {
             self.crash(index, Crash::Kill);
         }
         *self.machine(index).full.lock() = None;
         if is_over { self.start(index).await } else { Ok(()) }
+    }
+
+    /// What failed just before there was room may not be told yet: waits until a member says so, or stores again.
+    async fn until_told(&self, index: usize) {
+        let Some(life) = self.life(index) else { return };
+        let before = life.storage.status().stable;
+        let until = tokio::time::Instant::now() + TELLING_MAX;
+        while life.is_alive() && !applies_no_more(&life) && tokio::time::Instant::now() < until {
+            let status = life.storage.status();
+            let stores = status.stable > before || status.stable == status.visible.log_id;
+            if status.state == DispatcherState::Normal && stores {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Asks for a dump on a full disk, and looks what has come of the disk so far.

@@ -8,6 +8,7 @@
 //! - what was applied before a `flush` that returned is there after a power cut;
 //! - reads see every batch that was applied before they began.
 
+mod guarded;
 mod journal;
 mod memory;
 mod redb;
@@ -103,8 +104,8 @@ pub(crate) fn open(
     cache_bytes: usize,
 ) -> Result<Arc<dyn Engine>, StoreError> {
     Ok(match kind {
-        EngineKind::Sled => Arc::new(sled::Sled::open(disk, dir, cache_bytes)?),
-        EngineKind::Redb => Arc::new(redb::Redb::open(dir, cache_bytes)?),
+        EngineKind::Sled => Arc::new(guarded::open(|| sled::Sled::open(disk, dir, cache_bytes))?),
+        EngineKind::Redb => Arc::new(guarded::open(|| redb::Redb::open(dir, cache_bytes))?),
         EngineKind::Memory => Arc::new(memory::Memory::default()),
     })
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use holdfast_mvcc::command::ReadAt;
 use parking_lot::Mutex;
 
 use crate::engine::tests::Watched;
@@ -223,5 +224,57 @@ async fn damage_that_cannot_be_repaired_is_left_and_says_what_to_do() {
             member.close().await;
         }
         assert!(!dir.path().join("gen-1.bad").exists(), "nothing is thrown away");
+    }
+}
+
+/// Writes noise over 1 KiB of what the engine's largest file has in it, at a place that `part` of 32 says.
+fn damage_the_file(dir: &Path, part: usize) {
+    let is_file = |path: &PathBuf| path.is_file();
+    let files = std::fs::read_dir(dir.join("gen-1")).unwrap().map(|entry| entry.unwrap().path());
+    let largest = files.filter(is_file).max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    let at = used * part / 32;
+    for (n, byte) in bytes.iter_mut().skip(at).take(1024).enumerate() {
+        *byte = u8::try_from((n * n / 7 + n + part) % 251).unwrap();
+    }
+    std::fs::write(&largest, bytes).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+/// Libraries panic over some of it, most of all when they have not been closed. What is not noticed by the start is never
+/// told as something else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_overwritten_anywhere_opens() {
+    for kind in ON_DISK {
+        let source = tempfile::tempdir().unwrap();
+        written(source.path(), kind).await;
+        let running = Member::open(source.path(), kind).await;
+        for part in 0..32 {
+            let dir = tempfile::tempdir().unwrap();
+            copy(source.path(), dir.path());
+            damage_the_file(dir.path(), part);
+            let member = Member::open(dir.path(), kind).await;
+            let applied = member.storage.applied().log_id;
+            assert!([Some(log_id(49)), Some(log_id(50))].contains(&applied), "{kind:?}, {part}: {applied:?}");
+            for key in 0..50 {
+                let read = member.get_at(&format!("k{key}"), ReadAt::Latest);
+                let is_right = matches!(&read, Ok(Some(value)) if *value == "x".repeat(3000));
+                assert!(is_right || read.is_err(), "{kind:?}, {part}: k{key}: {read:?}");
+            }
+            member.close().await;
+        }
+        running.close().await;
     }
 }

@@ -70,6 +70,9 @@ pub(super) const LIMITS: Section = Section {
     flags: &[
         flag("max-request-bytes", Bytes, "1572864").serves("Largest request in bytes"),
         flag("max-txn-ops", Count, "128").serves("Most operations in a transaction"),
+        flag("max-waiting-calls", Count, "10000").ours().serves(
+            "Most calls that may wait for locks and elections on this member; the next is refused",
+        ),
         flag("max-concurrent-streams", Count, "4294967295").serves("Most streams per client connection"),
         flag("quota-backend-bytes", Number, "0")
             .serves("Quota on the data in bytes; 0 for the default, 2 GiB. Reported, not enforced yet"),
