@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -17,9 +17,6 @@ use tonic::{Code, Status};
 
 /// How long a call may take where the caller has no wish of its own.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Between two looks at a member.
-const POLL: Duration = Duration::from_millis(50);
 
 /// Pairs in one page of a full read.
 const PAGE_KEYS: i64 = 2_000;
@@ -84,22 +81,6 @@ impl Client {
     /// Whether there are no endpoints.
     pub fn is_empty(&self) -> bool {
         self.channels.is_empty()
-    }
-
-    /// Waits until a member that is added says that it votes, and has caught up.
-    pub async fn until_voting(&self, member: usize, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
-        loop {
-            // Read locally: a learner answers only that, and one that has not caught up not even that.
-            let status = self.status(member).await;
-            if matches!(&status, Ok(status) if !status.is_learner && status.leader != 0)
-                && self.revision(member, patience).await.is_ok()
-            {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "the new member does not vote after {patience:?}: {status:?}");
-            tokio::time::sleep(POLL).await;
-        }
     }
 
     /// One put, through one member. Never retried.

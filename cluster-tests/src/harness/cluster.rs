@@ -235,6 +235,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until a member that is new says that it votes.
+    pub async fn until_voting(&self, index: usize, patience: Duration) -> Result<()> {
+        let Member { name, client_url, .. } = &self.members[index];
+        let deadline = Instant::now() + patience;
+        loop {
+            let votes = Scrape::of(client_url).await.and_then(|page| page.count("holdfast_votes"));
+            if matches!(votes, Ok(1)) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{name} does not vote after {patience:?}: {votes:?}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Waits until a member does nothing but serve and its metrics are as `wanted`, too; gives them.
     pub async fn wait_settled(
         &self,

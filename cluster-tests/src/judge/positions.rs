@@ -27,6 +27,8 @@ pub struct Positions {
 pub struct Sample {
     /// The member's place.
     pub member: usize,
+    /// How often the member in this place had been replaced before it was asked: a new one owes nothing to the old one.
+    pub replaced: u64,
     /// When, since the run began.
     pub at: Duration,
     /// The positions.
@@ -38,6 +40,8 @@ pub struct Sample {
 pub struct LocalRead {
     /// The member's place.
     pub member: usize,
+    /// How often the member in this place had been replaced before it was asked.
+    pub replaced: u64,
     /// When it was answered, since the run began. The next read of this member began later.
     pub at: Duration,
     /// The revision.
@@ -78,12 +82,18 @@ pub fn judge(members: usize, samples: &[Sample], reads: &[LocalRead]) -> Vec<Fin
         if told.len() < 2 {
             findings.push(Finding::NotSeen { member, what: "positions" });
         }
-        findings.extend(told.windows(2).filter_map(|two| out_of_order(*two[0], *two[1])));
+        findings.extend(
+            told.windows(2)
+                .filter(|two| two[0].replaced == two[1].replaced)
+                .filter_map(|two| out_of_order(*two[0], *two[1])),
+        );
         let seen: Vec<&LocalRead> = reads.iter().filter(|read| read.member == member).collect();
         if seen.is_empty() {
             findings.push(Finding::NotSeen { member, what: "revision to a local reader" });
         }
-        let back = seen.windows(2).filter(|two| two[0].revision > two[1].revision);
+        let back = seen
+            .windows(2)
+            .filter(|two| two[0].replaced == two[1].replaced && two[0].revision > two[1].revision);
         findings.extend(back.map(|two| Finding::StepBack { earlier: *two[0], later: *two[1] }));
     }
     findings
@@ -110,11 +120,11 @@ mod tests {
 
     fn sample(purged: u64, snapshot: u64, durable: u64, stable: u64, applied: u64) -> Sample {
         let positions = Positions { applied, stable, durable, snapshot, purged };
-        Sample { member: 0, at: Duration::ZERO, positions }
+        Sample { member: 0, replaced: 0, at: Duration::ZERO, positions }
     }
 
     fn read(revision: i64) -> LocalRead {
-        LocalRead { member: 0, at: Duration::ZERO, revision }
+        LocalRead { member: 0, replaced: 0, at: Duration::ZERO, revision }
     }
 
     /// The law that these two pages break.
@@ -149,6 +159,16 @@ mod tests {
         assert_eq!(judge(1, &samples, &[read(4), read(4), read(6)]), []);
         let found = judge(1, &samples, &[read(4), read(6), read(5)]);
         assert_eq!(found, [Finding::StepBack { earlier: read(6), later: read(5) }]);
+    }
+
+    #[test]
+    fn a_member_in_the_place_of_another_begins_anew() {
+        let new = |sample: Sample| Sample { replaced: 1, ..sample };
+        let read_new = LocalRead { replaced: 1, ..read(1) };
+        let samples = [sample(10, 20, 30, 40, 50), new(sample(0, 0, 0, 0, 0)), new(sample(0, 0, 0, 0, 1))];
+        assert_eq!(judge(1, &samples, &[read(6), read_new]), []);
+        let samples = [sample(10, 20, 30, 40, 50), new(sample(3, 3, 3, 3, 3)), new(sample(0, 0, 0, 0, 1))];
+        assert_eq!(judge(1, &samples, &[read(6), read_new]).len(), 1);
     }
 
     #[test]

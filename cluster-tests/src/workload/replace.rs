@@ -155,9 +155,9 @@ async fn rejoin(cluster: &mut Cluster, plan: &Plan) -> Result<Rejoin> {
     let cuts = tokio::select! {
         // The waiting loses nothing: what counts is asked again below.
         cuts = cut(&ways[lost], before, snapshot_bytes, plan.cuts) => cuts,
-        ended = client.until_voting(lost, PATIENCE) => ended.map(|()| 0)?,
+        ended = cluster.until_voting(lost, PATIENCE) => ended.map(|()| 0)?,
     };
-    client.until_voting(lost, PATIENCE).await?;
+    cluster.until_voting(lost, PATIENCE).await?;
     cluster.wait_ready(PATIENCE).await?;
     let (sent_bytes, back_at) = (ways[lost].toward() - before, steady.elapsed());
     let puts = steady.stop().await?;
@@ -342,7 +342,7 @@ async fn replace_all(cluster: &mut Cluster, load: &Load) -> Result<All> {
         std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
         cluster.replace(member)?;
         let name = cluster.members()[member].name.clone();
-        client.until_voting(member, PATIENCE).await.with_context(|| format!("replacing {name}"))?;
+        cluster.until_voting(member, PATIENCE).await.with_context(|| format!("replacing {name}"))?;
         replaced.push(began.elapsed());
     }
     tokio::time::sleep(CALM).await;

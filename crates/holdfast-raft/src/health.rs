@@ -23,7 +23,7 @@ pub struct Health {
     pub is_leader: bool,
     /// True when this member does not vote and is not to.
     pub is_learner: bool,
-    /// True when this member votes, by a change of members that is over.
+    /// True when this member votes; by a change of members that is under way, both before and behind it.
     pub votes: bool,
     /// The last entry in the local log.
     pub last_log: Option<LogIndex>,

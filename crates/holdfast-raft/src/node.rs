@@ -240,9 +240,9 @@ impl Node {
                 .iter()
                 .any(|member| member.is_learner && member.id == shared.config.id),
             votes: {
-                let committed = metrics.committed_membership_config.membership();
-                let is_settled = committed.get_joint_config().len() == 1;
-                is_settled && committed.voter_ids().any(|id| id == shared.config.id.0)
+                // Within a change, the voters before it and those behind it.
+                let configs = metrics.committed_membership_config.membership().get_joint_config();
+                !configs.is_empty() && configs.iter().all(|voters| voters.contains(&shared.config.id.0))
             },
             last_log: metrics.last_log_index.map(LogIndex::new),
             committed: metrics.local_committed.as_ref().map(from_raft),

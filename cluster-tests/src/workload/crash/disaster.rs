@@ -67,7 +67,7 @@ impl Stage<'_> {
         let restarted = Instant::now();
         self.cluster.wait_ready(patience).await?;
         if trial.point.way == Way::LostDisk {
-            self.client.until_voting(victim, patience).await?;
+            self.cluster.until_voting(victim, patience).await?;
         }
         let serves_again = restarted.elapsed();
         Ok((serves_again, self.compare().await.context("comparing hashes")?))
@@ -90,6 +90,7 @@ impl Stage<'_> {
             }
             Way::LostDisk => {
                 std::fs::remove_dir_all(&data_dir).context("removing everything")?;
+                self.observer.replaced(victim);
                 self.cluster.replace(victim)
             }
             other => bail!("{other:?} is no disaster"),

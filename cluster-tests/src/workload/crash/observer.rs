@@ -40,13 +40,15 @@ struct Newest {
     stop: AtomicBool,
     /// Of each member, how far it had purged its log when it was looked at last.
     purged: Vec<AtomicU64>,
+    /// How often each member has been replaced.
+    replaced: Vec<AtomicU64>,
 }
 
 impl Observer {
     /// Looks at the members at these URLs until it is stopped.
     pub fn start(shared: &Arc<Shared>, client: &Client, urls: &[String]) -> Self {
-        let purged = urls.iter().map(|_| AtomicU64::new(0)).collect();
-        let newest = Arc::new(Newest { stop: AtomicBool::new(false), purged });
+        let zeros = || urls.iter().map(|_| AtomicU64::new(0)).collect();
+        let newest = Arc::new(Newest { stop: AtomicBool::new(false), purged: zeros(), replaced: zeros() });
         let mut tasks = JoinSet::new();
         for (member, url) in urls.iter().enumerate() {
             tasks.spawn(look(member, url.clone(), Arc::clone(shared), client.clone(), Arc::clone(&newest)));
@@ -57,6 +59,11 @@ impl Observer {
     /// How far a member had purged its log when it was looked at last.
     pub fn purged(&self, member: usize) -> u64 {
         self.newest.purged[member].load(Ordering::Relaxed)
+    }
+
+    /// A member that is down will be another one when it is there again.
+    pub fn replaced(&self, member: usize) {
+        self.newest.replaced[member].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Stops, and gives all that was seen.
@@ -75,12 +82,13 @@ impl Observer {
 async fn look(member: usize, url: String, shared: Arc<Shared>, client: Client, newest: Arc<Newest>) -> Seen {
     let mut seen = Seen::default();
     while !newest.stop.load(Ordering::Relaxed) {
+        let replaced = newest.replaced[member].load(Ordering::Relaxed);
         if let Ok(positions) = positions(&url).await {
             newest.purged[member].store(positions.purged, Ordering::Relaxed);
-            seen.samples.push(Sample { member, at: shared.elapsed(), positions });
+            seen.samples.push(Sample { member, replaced, at: shared.elapsed(), positions });
         }
         if let Ok(revision) = client.local_revision(member, READ_TIMEOUT).await {
-            seen.reads.push(LocalRead { member, at: shared.elapsed(), revision });
+            seen.reads.push(LocalRead { member, replaced, at: shared.elapsed(), revision });
         }
         tokio::time::sleep(EVERY).await;
     }

@@ -68,6 +68,9 @@ impl Check {
             Self::NonLearner if frontend.node.health().is_learner => {
                 Err("not supported for learner".to_owned())
             }
+            Self::NonLearner if !frontend.node.health().votes => {
+                Err("the member does not vote yet: it still catches up".to_owned())
+            }
             Self::NonLearner => Ok(()),
         }
     }

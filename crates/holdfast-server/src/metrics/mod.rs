@@ -64,6 +64,7 @@ struct Refreshed {
     has_leader: IntGauge,
     is_leader: IntGauge,
     is_learner: IntGauge,
+    votes: IntGauge,
     leader_changes: IntCounter,
     leases: LeaseGauges,
     proposals_committed: IntGauge,
@@ -299,6 +300,7 @@ impl Refreshed {
                 "etcd_server_is_leader",
                 "Whether or not this member is a leader. 1 if is, 0 otherwise.",
             ),
+            votes: maker.gauge("holdfast_votes", "1 when the member votes; a new one catches up first."),
             is_learner: maker.gauge(
                 "etcd_server_is_learner",
                 "Whether or not this member is a learner. 1 if is, 0 otherwise.",
@@ -368,6 +370,7 @@ impl Refreshed {
         self.has_leader.set(i64::from(health.leader.is_some()));
         self.is_leader.set(i64::from(health.is_leader));
         self.is_learner.set(i64::from(health.is_learner));
+        self.votes.set(i64::from(health.votes));
         raise(&self.leader_changes, health.leader_changes);
         raise(&self.proposals_failed, health.proposals_failed);
         self.proposals_pending.set(signed(health.proposals_pending));

@@ -12,7 +12,7 @@ use tonic::Code;
 const REQUESTS_GRACE: Duration = holdfast_server::limits::STOP_GRACE;
 
 /// Elections that do not keep a test waiting.
-pub const HURRIED: [&str; 2] = ["--election-timeout=500", "--heartbeat-interval=50"];
+pub(crate) const HURRIED: [&str; 2] = ["--election-timeout=500", "--heartbeat-interval=50"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_is_resumed_on_any_member() {
