@@ -50,6 +50,8 @@ pub enum Failure {
     Learner,
     /// A local read failed for good.
     Store(String),
+    /// This member's data cannot be trusted, or its store has failed: another member serves.
+    Unfit,
     /// A watch stream was broken off by its client.
     WatchCanceled,
     /// The member is stopping.
@@ -168,6 +170,11 @@ impl From<Failure> for Status {
             }
             Failure::Store(_) => Self::new(Code::DataLoss, "etcdserver: corrupt cluster"),
             Failure::WatchCanceled => Self::new(Code::Cancelled, "etcdserver: watch canceled"),
+            // etcd's watchers resume elsewhere when a member is unavailable, and end with any other code.
+            Failure::Unfit => Self::new(
+                Code::Unavailable,
+                "etcdserver: this member's data cannot be trusted: use another member",
+            ),
             Failure::Stopped => Self::new(Code::Unavailable, "etcdserver: server stopped"),
             Failure::StreamSorted => {
                 Self::new(Code::Unimplemented, "RangeStream does not support custom sort orders")

@@ -31,6 +31,7 @@ mod catch_up;
 mod dispatch;
 mod encoded;
 mod figures;
+mod fitness;
 mod following;
 mod inbox;
 mod leader;
@@ -47,6 +48,8 @@ use std::time::Duration;
 
 use futures::Stream;
 use holdfast_env::{Env, Monotonic, TaskHandle};
+use holdfast_mvcc::command::{Alarm, AlarmKind};
+use holdfast_mvcc::types::MemberId;
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::Node;
 use holdfast_storage::{Storage, Visible};
@@ -80,7 +83,7 @@ pub struct Watches {
     next_stream: AtomicU64,
     dispatch: mpsc::Sender<(StreamId, Request)>,
     visible: watch::Receiver<Visible>,
-    leader_lost: watch::Receiver<u64>,
+    monitors: Monitors,
     seen: Arc<Mutex<Seen>>,
     sessions: TaskTracker,
     /// Ends the sessions.
@@ -129,15 +132,48 @@ pub enum LeaderWanted {
     No,
 }
 
+/// Why streams end by themselves.
+struct Monitors {
+    /// Counts up whenever the leader has been lost for too long.
+    leader_lost: watch::Receiver<u64>,
+    /// True while this member is no source of events.
+    unfit: watch::Receiver<bool>,
+}
+
+impl Monitors {
+    fn start(
+        env: &Env,
+        node: &Node,
+        storage: &Storage,
+        (member, election_timeout): (MemberId, Duration),
+        ended: &CancellationToken,
+        tasks: &mut Vec<TaskHandle>,
+    ) -> Self {
+        let (lost, leader_lost) = watch::channel(0);
+        let leader = leader::run(node.clone(), Arc::clone(&env.clock), election_timeout, lost, ended.clone());
+        tasks.push(env.spawn.task("watch-leader", Box::pin(leader)));
+        let (changed, unfit) = watch::channel(false);
+        let corrupt = Alarm { member, kind: AlarmKind::Corrupt };
+        let pause = election_timeout / 4;
+        let fitness =
+            fitness::run(storage.clone(), corrupt, Arc::clone(&env.clock), pause, changed, ended.clone());
+        tasks.push(env.spawn.task("watch-fitness", Box::pin(fitness)));
+        Self { leader_lost, unfit }
+    }
+}
+
 impl Watches {
     /// Starts the loops. They end with [`Watches::stop`].
     pub fn start(env: &Env, parts: WatchParts) -> Self {
         let WatchParts { inbox, storage, node, header, counts, terms } = parts;
+        let member = MemberId(header.member_id);
         let header = Arc::new(Header::new(&header));
         let ended = CancellationToken::new();
+        let mut tasks = Vec::new();
+        let monitors =
+            Monitors::start(env, &node, &storage, (member, terms.election_timeout), &ended, &mut tasks);
         let (dispatch, requests) = mpsc::channel(limits::WATCH_REQUESTS_WAITING_MAX);
         let (done, reads) = mpsc::channel(limits::WATCH_READERS);
-        let mut tasks = Vec::new();
         let mut readers = Vec::new();
         for reader in 0..limits::WATCH_READERS {
             let (give, take) = mpsc::channel(1);
@@ -173,9 +209,6 @@ impl Watches {
             seen: Arc::clone(&seen),
         };
         tasks.push(env.spawn.dedicated("watch", Box::pin(looped.run(requests, reads, ended.clone()))));
-        let (lost, leader_lost) = watch::channel(0);
-        let monitor = leader::run(node, Arc::clone(&env.clock), terms.election_timeout, lost, ended.clone());
-        tasks.push(env.spawn.task("watch-leader", Box::pin(monitor)));
         Self {
             env: env.clone(),
             inbox,
@@ -185,7 +218,7 @@ impl Watches {
             next_stream: AtomicU64::new(1),
             dispatch,
             visible,
-            leader_lost,
+            monitors,
             seen,
             sessions: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -216,6 +249,7 @@ impl Watches {
             client,
             dispatch: self.dispatch.clone(),
             leader_lost,
+            unfit: self.monitors.unfit.clone(),
             stop: self.stop.clone(),
         };
         let run = self.sessions.track_future(session.run());
@@ -226,7 +260,7 @@ impl Watches {
 
     /// Counts up whenever the member has been without a leader for too long.
     pub fn leader_lost(&self) -> watch::Receiver<u64> {
-        let mut lost = self.leader_lost.clone();
+        let mut lost = self.monitors.leader_lost.clone();
         lost.mark_unchanged();
         lost
     }

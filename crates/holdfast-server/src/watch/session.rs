@@ -23,6 +23,8 @@ pub(super) struct Session<C> {
     pub(super) dispatch: mpsc::Sender<(StreamId, Request)>,
     /// Changes when the leader has been lost for too long; none when the client does not care.
     pub(super) leader_lost: Option<watch::Receiver<u64>>,
+    /// True when this member is no source of events any more.
+    pub(super) unfit: watch::Receiver<bool>,
     pub(super) stop: CancellationToken,
 }
 
@@ -90,7 +92,7 @@ impl<C: Stream<Item = Result<pb::WatchRequest, Status>> + Unpin> Session<C> {
     }
 
     async fn next(&mut self, ready: Ready) -> Next {
-        let Self { outbound, client, leader_lost, stop, .. } = self;
+        let Self { outbound, client, leader_lost, unfit, stop, .. } = self;
         let lost = async {
             match leader_lost {
                 // An error means that the member stops.
@@ -120,6 +122,7 @@ impl<C: Stream<Item = Result<pb::WatchRequest, Status>> + Unpin> Session<C> {
             biased;
             // All arms are cancel-safe: a message that is read in part stays in the stream, the others only wait.
             () = stop.cancelled() => Next::Ends(Failure::Stopped),
+            Ok(_) = unfit.wait_for(|unfit| *unfit) => Next::Ends(Failure::Unfit),
             next = reader => next,
             () = lost => Next::Ends(Failure::LeaderRequired),
             message = asked => match message.transpose() {

@@ -11,6 +11,8 @@ use tonic::transport::Channel;
 
 use crate::common::*;
 use crate::three::leader;
+use crate::watching::{Watching, watcher};
+use pb::watch_request::RequestUnion;
 
 fn members(cluster: &TestCluster, member: usize) -> ClusterClient<Channel> {
     ClusterClient::new(channel(&cluster.endpoint(member)))
@@ -208,12 +210,28 @@ async fn alarms_are_raised_listed_and_cleared_and_forbid_what_etcds_forbid() {
 
     // The member that differs gives no data, and says why.
     let own = cluster.member_id(0);
+    let mut watching = Watching::open(&cluster.endpoint(0)).await;
+    watching.create(watcher("a", "")).await;
     at.alarm(ask(Activate, own, Corrupt)).await.unwrap();
+    let told = "etcdserver: this member's data cannot be trusted: use another member";
+    assert_eq!(
+        refusal(watching.answer().await),
+        refused(Code::Unavailable, told),
+        "watchers resume elsewhere"
+    );
     assert_eq!(refusal(kv.range(range_request("a", "")).await), corrupt);
     let local = pb::RangeRequest { serializable: true, ..range_request("a", "") };
     assert_eq!(refusal(kv.range(local).await), corrupt);
     assert_eq!(http_get(&cluster.endpoint(0), "/readyz").await.0, 503);
     at.alarm(ask(Deactivate, own, Corrupt)).await.unwrap();
     assert_eq!(get(&mut kv, "a").await.as_deref(), Some("1"));
+    // It may take a moment until it is noticed.
+    eventually("a watch", async || {
+        let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(watcher("a", ""))) };
+        let mut watch = WatchClient::new(channel(&cluster.endpoint(0)));
+        let mut answers = watch.watch(tokio_stream::iter([create])).await.unwrap().into_inner();
+        matches!(answers.message().await, Ok(Some(answer)) if answer.created)
+    })
+    .await;
     cluster.stop().await;
 }
