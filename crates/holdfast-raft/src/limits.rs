@@ -53,6 +53,10 @@ pub(crate) const DIGEST_WAIT: Duration = Duration::from_secs(10);
 /// done.
 pub(crate) const KEEPER_PERIOD: Duration = Duration::from_millis(200);
 
+/// The longest pause between two tries of a leader that should not lead to give leadership away, when it is elected again
+/// and again.
+pub(crate) const HAND_OVER_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// A learner may become a voter when its log reaches this share of the leader's, in percent: etcd's number.
 pub(crate) const LEARNER_READY_PERCENT: u64 = 90;
 

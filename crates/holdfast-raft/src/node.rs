@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_env::{BoxFuture, Env, Incoming, LogId, LogIndex, TaskHandle, Term};
@@ -81,8 +81,6 @@ impl Node {
             demanded: Mutex::new(None),
             stop: CancellationToken::new(),
             counters: Counters::default(),
-            is_poisoned: AtomicBool::new(false),
-            poisoned: Notify::new(),
             leadership: Mutex::default(),
             log,
             storage,
@@ -122,7 +120,7 @@ impl Node {
         if is_too_deep(&command) {
             return Err(NodeError::TooDeep { depth_max: TXN_DEPTH_MAX });
         }
-        if shared.is_poisoned() {
+        if shared.storage.is_poisoned() {
             // Nothing is applied here, so nothing could be answered: another member can do it.
             return Err(NodeError::NoLeader);
         }
@@ -424,7 +422,7 @@ impl Inner {
         };
         let watcher =
             health::Watcher { shared: Arc::clone(shared), raft: raft.clone(), peers: Arc::clone(peers) };
-        let failed = membership::failed::run(Arc::clone(shared), raft.clone(), Arc::clone(peers));
+        let failed = membership::unfit::run(Arc::clone(shared), raft.clone(), Arc::clone(peers));
         let mut tasks = vec![
             spawn.task("proposer", Box::pin(proposer.run())),
             spawn.task("reads", Box::pin(read_loop.run())),

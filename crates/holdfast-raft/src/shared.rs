@@ -1,7 +1,7 @@
 //! What the tasks of one node share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_env::{BoxFuture, Env, LogIndex};
 use holdfast_log::Log;
@@ -34,10 +34,6 @@ pub(crate) struct Shared {
     /// Ends all tasks; cancelled by shutdown.
     pub(crate) stop: CancellationToken,
     pub(crate) counters: Counters,
-    /// True once the stable store failed and nothing is applied here any more; written by the state machine.
-    pub(crate) is_poisoned: AtomicBool,
-    /// Told when that happens. One task waits on it: the one that gives leadership away.
-    pub(crate) poisoned: Notify,
     pub(crate) leadership: Mutex<Leadership>,
     /// Who must not take part any more; shared with the connections.
     pub(crate) roster: Arc<Roster>,
@@ -106,11 +102,6 @@ impl Shared {
     /// True when new proposals must wait until applying has caught up. Never on a member that applies nothing any
     /// more: as a leader it still serves the others.
     pub(crate) fn is_overloaded(&self) -> bool {
-        !self.is_poisoned() && self.apply_lag() > self.config.apply_lag_max
-    }
-
-    /// True once the stable store failed and nothing is applied here any more.
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.is_poisoned.load(Ordering::Relaxed)
+        !self.storage.is_poisoned() && self.apply_lag() > self.config.apply_lag_max
     }
 }

@@ -119,7 +119,7 @@ impl StateMachine {
     /// Hands entries to the storage. Once the storage is poisoned they are dropped, their askers with them: they are
     /// applied after the restart that rebuilds it.
     async fn dispatch(&self, items: Vec<DispatchItem>, sizes: &[(u64, u64)]) -> Result<(), io::Error> {
-        if self.shared.is_poisoned() {
+        if self.shared.storage.is_poisoned() {
             return Ok(());
         }
         let commands = items.iter().filter(|item| matches!(item.body, DispatchBody::Command { .. })).count();
@@ -127,8 +127,6 @@ impl StateMachine {
             Ok(()) => {}
             Err(error @ StorageError::Poisoned { .. }) => {
                 tracing::error!(%error, "nothing is applied on this member any more");
-                self.shared.is_poisoned.store(true, Ordering::Relaxed);
-                self.shared.poisoned.notify_one();
                 return Ok(());
             }
             Err(error) => return Err(io::Error::other(error)),

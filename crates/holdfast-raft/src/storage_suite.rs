@@ -110,8 +110,6 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
             dump_hint: Notify::new(),
             demanded: parking_lot::Mutex::new(None),
             stop: CancellationToken::new(),
-            is_poisoned: std::sync::atomic::AtomicBool::new(false),
-            poisoned: tokio::sync::Notify::new(),
             leadership: parking_lot::Mutex::default(),
             counters: Counters::default(),
         });

@@ -11,7 +11,7 @@ use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, Re
 use holdfast_mvcc::types::{LeaseId, MemberId, RangeEnd, Revision};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::{ChangeError, ChangeRules, LeaseLeft, Log, Member, MemberChange, Node};
-use holdfast_storage::{Answer, DispatcherState, ReadError, Storage, Visible};
+use holdfast_storage::{Answer, ReadError, Storage, Visible};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -385,7 +385,7 @@ impl Frontend {
 
     /// True when the stable store has failed for good.
     pub fn is_poisoned(&self) -> bool {
-        self.storage.status().state == DispatcherState::Poisoned
+        self.storage.is_poisoned()
     }
 
     /// What a metrics page is made from.

@@ -125,6 +125,8 @@ pub struct Report {
     pub full_logs: u64,
     /// Stable stores that had no room, so that nothing was applied until a restart.
     pub full_stores: u64,
+    /// Leaders that could not write any more and handed over.
+    pub handed_over: u64,
     /// Full disks on which a dump was refused or cancelled.
     pub full_dumps: u64,
     /// Writes that were refused for want of room for the log.

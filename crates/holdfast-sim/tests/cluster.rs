@@ -60,6 +60,7 @@ fn add(sum: &mut Report, report: &Report) {
     sum.replaced += report.replaced;
     sum.full_logs += report.full_logs;
     sum.full_stores += report.full_stores;
+    sum.handed_over += report.handed_over;
     sum.full_dumps += report.full_dumps;
     sum.refused_no_space += report.refused_no_space;
     sum.learners_added += report.learners_added;
@@ -82,7 +83,7 @@ fn table(points: &BTreeMap<Failpoint, PointCount>) -> String {
 }
 
 /// The rows of the crash table that are no points in the code, with how often they happened.
-fn beyond_points(sum: &Report) -> [(&'static str, u64); 8] {
+fn beyond_points(sum: &Report) -> [(&'static str, u64); 9] {
     [
         ("K21 a rotten snapshot", sum.rotten_snapshots),
         ("K22 a rotten stable store", sum.rotten_stores),
@@ -90,6 +91,7 @@ fn beyond_points(sum: &Report) -> [(&'static str, u64); 8] {
         ("K23 a lost disk, replaced", sum.replaced),
         ("K24 no room for a dump", sum.full_dumps),
         ("K24 no room for the stable store", sum.full_stores),
+        ("K24 of a leader, which handed over", sum.handed_over),
         ("K24 no room for the log", sum.full_logs),
         ("K25 an election in a dump", sum.elections_in_dumps),
     ]
@@ -121,7 +123,7 @@ fn seeds_of_writes_cuts_and_crashes_keep_every_promise() {
     assert!(sum.acknowledged > 0 && sum.reads > 0 && sum.keep_alives > 0, "the clients did nothing: {sum:?}");
     let mut told = table(&points);
     for (row, count) in beyond_points(&sum) {
-        writeln!(told, "{row:<34} {count:>8}").expect("a string takes all text");
+        writeln!(told, "{row:<40} {count:>8}").expect("a string takes all text");
     }
     tell(&format!("seeds {seeds:?}: {sum:?}; {replayed} seeds replayed with equal traces\n{told}"));
 }

@@ -9,8 +9,8 @@
 //!
 //! Whatever a newer release wrote ends the start before anything is changed on disk.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -314,7 +314,7 @@ pub(crate) fn start(
         memtable_bytes: AtomicUsize::new(0),
         space: Notify::new(),
         state: Mutex::new(DispatcherState::Normal),
-        poisoned: Mutex::new(None),
+        poisoned: OnceLock::new(),
         positions: Mutex::new(Positions { stable: applied.log_id, durable }),
         disk_bytes: AtomicU64::new(disk_bytes),
         evaluation_reads: AtomicU64::new(0),

@@ -144,6 +144,11 @@ impl Storage {
         self.check_poisoned()
     }
 
+    /// True once the stable store has failed and nothing is applied by this process any more.
+    pub fn is_poisoned(&self) -> bool {
+        self.shared().poisoned.get().is_some()
+    }
+
     /// How far readers see; changes with every visible entry.
     pub fn visible(&self) -> watch::Receiver<Visible> {
         self.shared().visible.subscribe()
@@ -304,7 +309,7 @@ impl Storage {
         let IndexFigures { keys, leases, logical_bytes } = self.index_figures(&view);
         StorageStatus {
             state: *shared.state.lock(),
-            poisoned: shared.poisoned.lock().clone(),
+            poisoned: shared.poisoned.get().cloned(),
             visible: *shared.visible.borrow(),
             stable: positions.stable,
             durable: positions.durable,
@@ -502,7 +507,7 @@ impl Storage {
     }
 
     fn check_poisoned(&self) -> Result<(), StorageError> {
-        match &*self.shared().poisoned.lock() {
+        match self.shared().poisoned.get() {
             Some(reason) => Err(StorageError::Poisoned { reason: reason.clone() }),
             None => Ok(()),
         }

@@ -54,7 +54,7 @@ impl Lessor {
         let leads_in = {
             let metrics = self.metrics.borrow_watched();
             // A member whose store has failed sees no lease come and go.
-            let leads = metrics.current_leader == Some(shared.config.id.0) && !shared.is_poisoned();
+            let leads = metrics.current_leader == Some(shared.config.id.0) && !shared.storage.is_poisoned();
             leads.then_some(metrics.vote.leader_id.term)
         };
         let mut reign = self.leases.reign.lock();

@@ -8,13 +8,13 @@
 //! once it has caught up; to clients it is a voter from the start.
 //!
 //! Module map: `plan` what a change means and what forbids it, pure; `change` carrying it out here or asking the
-//! leader; `keeper` what the leader does by itself; `transfer` moving leadership, `failed` away from a leader that should not.
+//! leader; `keeper` what the leader does by itself; `transfer` moving leadership, `unfit` away from a leader that should not.
 
 mod change;
-pub(crate) mod failed;
 pub(crate) mod keeper;
 mod plan;
 mod transfer;
+pub(crate) mod unfit;
 
 use holdfast_mvcc::types::MemberId;
 

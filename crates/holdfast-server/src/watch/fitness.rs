@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_env::Clock;
 use holdfast_mvcc::command::Alarm;
-use holdfast_storage::{DispatcherState, Storage};
+use holdfast_storage::Storage;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +20,7 @@ pub(super) async fn run(
     ended: CancellationToken,
 ) {
     loop {
-        let is_unfit =
-            storage.status().state == DispatcherState::Poisoned || storage.alarms().contains(&corrupt);
+        let is_unfit = storage.is_poisoned() || storage.alarms().contains(&corrupt);
         let has_changed = unfit.send_if_modified(|was| std::mem::replace(was, is_unfit) != is_unfit);
         if has_changed && is_unfit {
             tracing::error!("this member's data cannot be trusted: watch streams are ended");

@@ -11,6 +11,9 @@ use super::member::{Crash, Machines};
 /// How long a member may take until it says that a write failed: a slow one first ends its dump.
 const TELLING_MAX: Duration = Duration::from_secs(5);
 
+/// How long a leader whose store has failed may lead on. Its first try may fail, and it may be elected once more.
+const HANDOVER_ELECTION_TIMEOUTS: u32 = 20;
+
 /// The part of a disk that has no room left. The parts may be file systems of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
@@ -37,6 +40,8 @@ impl Full {
 /// What a full disk did.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Effects {
+    /// The member led before.
+    led: bool,
     log: bool,
     store: bool,
     dump: bool,
@@ -67,7 +72,12 @@ impl Machines {
             Full::All { bytes } => disk.set_capacity(Some(disk.used() + bytes)),
         }
         *self.machine(index).full.lock() = Some(full);
-        Effects { cancelled_before: self.life(index).as_ref().map_or(0, cancelled), ..Effects::default() }
+        let life = self.life(index);
+        Effects {
+            led: life.as_ref().is_some_and(|life| life.node.health().is_leader),
+            cancelled_before: life.as_ref().map_or(0, cancelled),
+            ..Effects::default()
+        }
     }
 
     /// Makes room again. A member that has stopped applying, or has stopped, is started again, as its log line says.
@@ -111,6 +121,29 @@ impl Machines {
             effects.log |= life.log.is_full();
             effects.dump |= refused || cancelled(&life) > effects.cancelled_before;
         }
+    }
+
+    /// A leader whose store has failed, or whose log has no room, must not lead on: waits until another member leads, for as long
+    /// as that may take when two others run and reach each other.
+    pub(super) async fn until_handed_over(&self, index: usize, effects: Effects) -> Result<(), Violation> {
+        let Some(life) = self.life(index) else { return Ok(()) };
+        let is_unfit = life.storage.is_poisoned() || life.log.is_full();
+        let others = (0..self.count()).filter(|other| *other != index).filter_map(|other| self.life(other));
+        let voters = others.filter(|other| other.node.health().votes).count();
+        if !(effects.led && is_unfit && life.is_alive()) || voters < 2 {
+            return Ok(());
+        }
+        self.network().heal();
+        let until = tokio::time::Instant::now() + self.election_timeout() * HANDOVER_ELECTION_TIMEOUTS;
+        while life.is_alive() && life.node.health().is_leader {
+            if tokio::time::Instant::now() >= until {
+                let told: Vec<_> = self.lives().iter().map(|life| life.node.health()).collect();
+                return Err(Violation::new(format!("member {index} leads on and cannot write: {told:#?}")));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.history().count(|report| report.handed_over += 1);
+        Ok(())
     }
 
     /// Counts what a full disk did.

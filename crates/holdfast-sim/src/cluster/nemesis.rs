@@ -217,6 +217,8 @@ impl Nemesis {
     /// Writes and dumps while a disk is full, then makes room.
     async fn fill_disk(&mut self, target: usize) -> Result<(), Violation> {
         self.machines.start(target).await?;
+        let leader = self.machines.leader().map(|(index, _)| index);
+        let target = leader.filter(|_| self.rng.below(2) == 0).unwrap_or(target);
         let full = match self.rng.below(4) {
             0 => Full::Log,
             1 => Full::Store,
@@ -230,6 +232,7 @@ impl Nemesis {
             self.machines.check()?;
         }
         self.machines.count_full(effects);
+        self.machines.until_handed_over(target, effects).await?;
         self.machines.relieve(target).await
     }
 

@@ -533,7 +533,8 @@ impl Dispatcher {
 
     fn poison(&mut self, reason: &str) {
         tracing::error!(reason, "the stable store failed: nothing is applied any more");
-        *self.shared.poisoned.lock() = Some(reason.to_owned());
+        // The first reason is the cause.
+        self.shared.poisoned.get_or_init(|| reason.to_owned());
         self.change("store_failed", |phase| phase.poison(reason.to_owned()));
         let dropped: Vec<QueueItem> = self.waiting.drain(..).collect();
         for item in dropped {

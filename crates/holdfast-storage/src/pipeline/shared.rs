@@ -1,7 +1,7 @@
 //! What the loops and the handles share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use holdfast_env::{Env, LogId};
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     /// The state, for status; written by the dispatcher.
     pub(crate) state: Mutex<DispatcherState>,
     /// Why the store is poisoned; written by the dispatcher.
-    pub(crate) poisoned: Mutex<Option<String>>,
+    pub(crate) poisoned: OnceLock<String>,
     /// Positions of the stable store, for status; written by the committer and, in an install, the dispatcher.
     pub(crate) positions: Mutex<Positions>,
     /// The stable store's size, for status; written by the committer.
