@@ -82,6 +82,9 @@ impl PageMax {
     /// What work that goes through the whole store takes at a time.
     pub(crate) const SLICE: Self = Self { runs: SCRUB_PACKS_MAX, bytes: SLICE_BYTES };
 
+    /// One run.
+    pub(crate) const ONE: Self = Self { runs: 1, bytes: 0 };
+
     /// For so many bytes of records: at least one run.
     pub(crate) fn about(bytes: usize) -> Self {
         Self { runs: (bytes / PACK_BYTES).clamp(1, SCRUB_PACKS_MAX), bytes }

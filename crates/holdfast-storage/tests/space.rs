@@ -14,6 +14,7 @@ use holdfast_mvcc::types::Revision;
 use holdfast_storage::EngineKind;
 
 const KEYS: u64 = 100;
+const LARGE: u64 = 4;
 /// So many that the files stay far above the bound at which they are replaced: sled gives some space back by itself.
 const ROUNDS: u64 = 24;
 
@@ -33,6 +34,11 @@ fn round(number: u64) -> Vec<Command> {
     (0..KEYS).map(|key| put(&format!("key/{key}"), &noise(number * KEYS + key))).collect()
 }
 
+/// Values that are longer than what a chore works on at a time.
+fn large() -> Vec<Command> {
+    (0..LARGE).map(|key| put(&format!("large/{key}"), &noise(key).repeat(20))).collect()
+}
+
 fn generations(dir: &Path) -> Vec<String> {
     let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
@@ -45,16 +51,16 @@ fn generations(dir: &Path) -> Vec<String> {
 async fn loaded(dir: &Path, engine: EngineKind) -> (Member, Member) {
     let (mut member, mut other) =
         (Member::open(dir, engine).await, Member::open(&dir.join("other"), EngineKind::Memory).await);
-    for number in 0..ROUNDS {
-        member.run(round(number)).await;
-        other.run(round(number)).await;
+    for commands in std::iter::once(large()).chain((0..ROUNDS).map(round)) {
+        member.run(commands.clone()).await;
+        other.run(commands).await;
     }
     member.drained().await;
     (member, other)
 }
 
 async fn compact_both(member: &mut Member, other: &mut Member) -> u64 {
-    let revision = KEYS * ROUNDS + 1;
+    let revision = LARGE + KEYS * ROUNDS + 1;
     for member in [member, other] {
         member.run(vec![compact(revision)]).await;
     }

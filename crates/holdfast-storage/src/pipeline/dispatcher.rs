@@ -522,6 +522,7 @@ impl Dispatcher {
         self.shared.scrubbed.send_replace(scrubbed);
         let durable = applied.log_id;
         *self.shared.positions.lock() = Positions { stable: applied.log_id, durable };
+        self.shared.disk_bytes.store(generation.stable().disk_bytes(), Ordering::Relaxed);
         *self.shared.applied.lock() = applied.clone();
         self.shared.snapshots.publish(snapshot);
         self.applied = applied;

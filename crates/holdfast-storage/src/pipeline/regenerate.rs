@@ -6,8 +6,8 @@
 //!
 //! The committer is the only writer of the stable store, and copies between two commits: so at the end of the copy the
 //! two stores hold the same. A commit may make the last run longer, and nothing but the scrub changes any other: each
-//! slice begins by copying the last run of the one before again, and a compaction that is to be scrubbed ends the
-//! attempt. Until `CURRENT` names the new generation, a crash leaves a directory that the next start removes.
+//! slice begins by copying the last run of the one before again, goes on behind it, and is the last one when nothing is
+//! there. A compaction that is to be scrubbed ends the attempt. Until `CURRENT` names the new generation, a crash leaves a directory that the next start removes.
 //!
 //! Readers that were let in before the switch go on in the old generation, and may see what is visible and was not
 //! committed at that moment. When it is, it leaves memtable and ring: so it is committed to both generations
@@ -25,7 +25,7 @@ use crate::error::{StorageError, StoreError};
 use crate::generation::Generation;
 use crate::limits::{FLUSH_BYTES, REGENERATE_BYTES_MIN, REGENERATE_RETRY};
 use crate::pack::Run;
-use crate::stable::{PageMax, Writer};
+use crate::stable::{PageMax, Writer, following};
 
 /// What the committer knows of regenerations.
 #[derive(Default)]
@@ -40,8 +40,8 @@ pub(crate) struct Regeneration {
 /// A copy on its way.
 struct Copy {
     target: Arc<Generation>,
-    /// The run that was copied last, or the least id.
-    from: RecordId,
+    /// The run that was copied last.
+    last: Option<RecordId>,
     /// Bytes written since the last flush.
     unflushed: usize,
 }
@@ -140,17 +140,18 @@ impl Regeneration {
             Some(copy) => copy,
             None => Copy::begin(shared, generation)?,
         };
-        let page = generation.stable().runs(copy.from, PageMax::SLICE).map_err(Failure::Source)?;
+        let source = generation.stable();
+        let again = copy.last.map(|last| source.runs(last, PageMax::ONE)).transpose();
+        // Whatever the size of a run: at least one, if there is one.
+        let next = source.runs(copy.last.map_or(RecordId::default(), following), PageMax::SLICE);
+        let (again, next) = (again.map_err(Failure::Source)?, next.map_err(Failure::Source)?);
         let mut writer = Writer::new(copy.target.stable());
-        for placed in &page {
+        for placed in again.iter().flatten().chain(&next) {
             writer.put_run(&placed.run).map_err(|error| copy.failed(error))?;
             copy.unflushed += placed.run.bytes();
         }
-        let is_end = page.last().is_none_or(|last| last.run.first == copy.from);
-        if let Some(last) = page.last() {
-            copy.from = last.run.first;
-        }
-        if !is_end {
+        if let Some(last) = next.last() {
+            copy.last = Some(last.run.first);
             writer.pause().map_err(|error| copy.failed(error))?;
             if copy.unflushed >= FLUSH_BYTES {
                 copy.unflushed = 0;
@@ -197,7 +198,7 @@ impl Copy {
         let target = shared.generations.create(number);
         let target = target
             .map_err(|error| Failure::Target(StorageError::store(&shared.generations.path(number), error)))?;
-        Ok(Self { target, from: RecordId::default(), unflushed: 0 })
+        Ok(Self { target, last: None, unflushed: 0 })
     }
 
     fn failed(&self, error: StoreError) -> Failure {
