@@ -89,10 +89,11 @@ impl Connection {
     }
 
     /// Opens a stream in both directions and sends `first`.
-    pub(crate) async fn stream(&self, rpc: Rpc, first: Frame) -> Result<Stream, Error> {
+    pub(crate) async fn stream(&self, rpc: Rpc, first: Frame, requests: Requests) -> Result<Stream, Error> {
+        let is_last = requests == Requests::One;
         let mut send = self.send.clone().ready().await?;
         let (response, mut requests) = send.send_request(self.head(rpc), false)?;
-        requests.send_data(first.0, false)?;
+        requests.send_data(first.0, is_last)?;
         let response = response.await?;
         refused(response.headers())?;
         Ok(Stream { requests, messages: Messages { body: response.into_body(), rest: Vec::new() } })
@@ -109,6 +110,15 @@ impl Connection {
         headers.insert("content-type", HeaderValue::from_static("application/grpc"));
         request
     }
+}
+
+/// How many requests a stream has. A server may wait for the end of them before it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Requests {
+    /// The first is the only one.
+    One,
+    /// More may follow.
+    Many,
 }
 
 /// A message behind its prefix, ready to be sent.

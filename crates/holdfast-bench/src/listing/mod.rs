@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::cli::{ListingFlags, Values};
 use crate::error::Error;
 use crate::footprint::until_it_answers;
-use crate::grpc::{Connection, Frame, RANGE, RANGE_STREAM, Reading};
+use crate::grpc::{Connection, Frame, RANGE, RANGE_STREAM, Reading, Requests};
 use crate::load::keys::KeySpace;
 use crate::load::{self, Connections, Stretch};
 use crate::measure::procfs::{Pid, ProcessUsage, forget_peak};
@@ -196,8 +196,7 @@ async fn pages(connection: &Connection, page_keys: u32) -> Result<u64, Error> {
 
 /// How many keys come in a stream.
 async fn stream(connection: &Connection) -> Result<u64, Error> {
-    let mut stream = connection.stream(RANGE_STREAM, Frame::of(&everything())).await?;
-    stream.end()?;
+    let mut stream = connection.stream(RANGE_STREAM, Frame::of(&everything()), Requests::One).await?;
     let mut order = Order::default();
     let mut counted = None;
     let mut each = |message: &[u8]| {

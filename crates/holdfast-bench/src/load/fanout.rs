@@ -15,7 +15,7 @@ use super::keys::{KeySpace, Random};
 use super::pace::{self, Pace};
 use super::{Connections, Outcome, scan};
 use crate::error::Error;
-use crate::grpc::{Caller, Connection, Driver, Frame, PUT, Reading, Stream, WATCH};
+use crate::grpc::{Caller, Connection, Driver, Frame, PUT, Reading, Requests, Stream, WATCH};
 
 /// Puts under way at a time; a timetable that is held up makes them wait, and counts it.
 const WRITERS: u64 = 64;
@@ -219,7 +219,7 @@ async fn open(connection: &Connection, watchers: u32) -> Result<Stream, Error> {
     let (key, range_end) = KeySpace::everything();
     let create = WatchCreateRequest { key, range_end, ..WatchCreateRequest::default() };
     let request = Frame::of(&WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
-    let mut stream = connection.stream(WATCH, request.clone()).await?;
+    let mut stream = connection.stream(WATCH, request.clone(), Requests::Many).await?;
     for _ in 1..watchers {
         stream.send(request.clone())?;
     }

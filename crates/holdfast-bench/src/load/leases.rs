@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::{Connections, Outcome};
 use crate::error::Error;
-use crate::grpc::{Connection, Frame, LEASE_GRANT, LEASE_KEEP_ALIVE};
+use crate::grpc::{Connection, Frame, LEASE_GRANT, LEASE_KEEP_ALIVE, Requests};
 
 /// Between two looks for leases that are due.
 const LOOK: Duration = Duration::from_millis(500);
@@ -116,7 +116,7 @@ impl Holding {
 
 async fn renew_once(connection: &Connection, ids: &[i64]) -> Result<(), Error> {
     let Some((first, others)) = ids.split_first() else { return Ok(()) };
-    let mut stream = connection.stream(LEASE_KEEP_ALIVE, keep_alive(*first)).await?;
+    let mut stream = connection.stream(LEASE_KEEP_ALIVE, keep_alive(*first), Requests::Many).await?;
     let mut others = others.iter();
     let (mut sent, mut answered) = (1, 0);
     while answered < ids.len() {
@@ -148,7 +148,7 @@ struct Renewer {
 impl Renewer {
     async fn run(self, first: Instant, end: Instant, outcome: Arc<Mutex<Outcome>>) -> Result<(), Error> {
         let Some(one) = self.ids.first() else { return Ok(()) };
-        let mut stream = self.connection.stream(LEASE_KEEP_ALIVE, keep_alive(*one)).await?;
+        let mut stream = self.connection.stream(LEASE_KEEP_ALIVE, keep_alive(*one), Requests::Many).await?;
         let mut unanswered = VecDeque::from([Instant::now()]);
         let (mut look, mut slot) = (first, 0);
         loop {

@@ -13,7 +13,7 @@ use prost::Message;
 use super::keys::{KeyNumber, KeySpace, Random};
 use super::leases;
 use crate::error::Error;
-use crate::grpc::{Caller, Connection, Frame, LEASE_KEEP_ALIVE, PUT, RANGE, Stream, TXN};
+use crate::grpc::{Caller, Connection, Frame, LEASE_KEEP_ALIVE, PUT, RANGE, Requests, Stream, TXN};
 
 /// What a load does over and over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Client {
             }
             none => {
                 let frame = leases::keep_alive(leases::grant(&self.connection, LEASE_TTL).await?);
-                let stream = self.connection.stream(LEASE_KEEP_ALIVE, frame.clone()).await?;
+                let stream = self.connection.stream(LEASE_KEEP_ALIVE, frame.clone(), Requests::Many).await?;
                 none.insert((frame, stream))
             }
         };
