@@ -204,11 +204,6 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Sends no more requests.
-    pub(crate) fn end(&mut self) -> Result<(), Error> {
-        Ok(self.requests.send_data(Bytes::new(), true)?)
-    }
-
     /// Sends one more request.
     pub(crate) fn send(&mut self, frame: Frame) -> Result<(), Error> {
         Ok(self.requests.send_data(frame.0, false)?)

@@ -157,9 +157,9 @@ impl Stage<'_> {
     }
 }
 
-/// How many dumps a member has finished.
+/// How many dumps a member has finished; one that has never done so has no such line.
 async fn dumps_of(url: &str) -> Result<f64> {
-    Scrape::of(url).await?.value("holdfast_dumps_total{result=\"ok\"}")
+    Ok(Scrape::of(url).await?.value("holdfast_dumps_total{result=\"ok\"}").unwrap_or_default())
 }
 
 /// The entry of a directory, of those wanted, that was changed last.

@@ -195,8 +195,8 @@ impl Machines {
         voters - later >= VOTERS_MIN
     }
 
-    /// True when the leader's membership has this one as a voter, and nothing is on its way.
-    fn votes(&self, id: MemberId) -> bool {
+    /// True when this one votes, before and behind a change that may be under way.
+    pub(super) fn votes(&self, id: MemberId) -> bool {
         let taken = self.places().taken();
         let machine = taken.iter().find(|(_, taken)| **taken == id.0).map(|(machine, _)| *machine);
         let life = machine.and_then(|machine| self.life(machine));

@@ -102,7 +102,8 @@ async fn is_settled(machines: &Machines, members: &[Member]) -> Result<bool, Vio
     }
     // Those that were never added, or were removed and did not hear of it.
     here.iter().filter(|(_, id)| !ids.contains(id)).for_each(|(machine, _)| machines.vacate(*machine));
-    Ok(true)
+    // One that is being removed votes only before the change, which the leader still finishes.
+    Ok(members.iter().filter(|member| !member.is_learner).all(|member| machines.votes(member.id)))
 }
 
 /// Promotes the learners, and waits until every member votes.
