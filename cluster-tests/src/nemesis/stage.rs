@@ -44,7 +44,7 @@ const CUT_BYTES: u64 = 32 << 10;
 /// How long a member that is to lose the end of its log writes what it cannot acknowledge any more; and what is on its way
 /// when it is silenced has so long to come down.
 const WRITE_FOR: Duration = Duration::from_millis(150);
-const SETTLE_FOR: Duration = Duration::from_millis(20);
+const SETTLE_FOR: Duration = Duration::from_millis(60);
 
 /// What faults work on.
 pub struct Stage<'a> {
@@ -140,11 +140,13 @@ impl Stage<'_> {
         if fault != Fault::TornTail {
             return Ok(None);
         }
-        for other in 0..self.network.size() {
-            self.network.set(victims[0], other, Link::Cut);
-        }
+        // First it is cut off, until it has written all that it may have acknowledged and something more is on its way.
+        self.network.set_around(victims, Link::Cut);
         sleep(SETTLE_FOR).await;
         let copy = LogCopy::of(&self.cluster.members()[victims[0]].files())?;
+        for other in 0..self.network.size() {
+            self.network.set(other, victims[0], Link::Whole);
+        }
         sleep(WRITE_FOR).await;
         Ok(Some(copy))
     }
