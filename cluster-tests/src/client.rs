@@ -83,6 +83,11 @@ impl Client {
         self.channels.is_empty()
     }
 
+    /// The connection to one member.
+    pub fn channel(&self, member: usize) -> Channel {
+        self.channels[member].clone()
+    }
+
     /// One put, through one member. Never retried.
     pub async fn put(&self, member: usize, key: Bytes, value: Bytes, timeout: Duration) -> Outcome {
         let request = PutRequest { key, value, ..PutRequest::default() };
@@ -189,7 +194,13 @@ impl Client {
         Ok(answer.context("no hash")?.into_inner())
     }
 
-    async fn range(&self, member: usize, request: RangeRequest, timeout: Duration) -> Result<RangeResponse> {
+    /// Any range, through one member.
+    pub async fn range(
+        &self,
+        member: usize,
+        request: RangeRequest,
+        timeout: Duration,
+    ) -> Result<RangeResponse> {
         let mut kv = self.kv(member);
         let answer = tokio::time::timeout(timeout, kv.range(request)).await;
         Ok(answer.with_context(|| format!("no answer within {timeout:?}"))??.into_inner())
@@ -211,7 +222,7 @@ fn header_revision(answer: &RangeResponse) -> Result<i64> {
 
 /// Whether a failed put certainly had no effect: it was refused before it was proposed, or never left this process.
 /// In doubt it is unknown: an oracle that believes too much would accuse the innocent.
-fn nothing_happened(status: &Status) -> bool {
+pub(crate) fn nothing_happened(status: &Status) -> bool {
     let refused =
         matches!(status.code(), Code::InvalidArgument | Code::ResourceExhausted | Code::FailedPrecondition);
     refused || never_sent(status)

@@ -4,7 +4,7 @@
 //! workloads run against real etcd as the control. Judges are pure functions of what was recorded, and each of them is
 //! tested with doctored results that it has to catch.
 //!
-//! Module map: [`harness`] (processes), [`client`] (one call, one outcome), [`workload`] (what is done),
+//! Module map: [`harness`] (processes, their network and disks), [`nemesis`] (what breaks them), [`client`] (one call, one outcome), [`workload`] (what is done),
 //! [`judge`] (what it must have led to), [`watch`] (etcdctl's commands that go on), [`conformance`] and [`differ`] (call by call beside real etcd), [`skip`] (what was left out, said aloud).
 
 pub mod client;
@@ -12,6 +12,7 @@ pub mod conformance;
 pub mod differ;
 pub mod harness;
 pub mod judge;
+pub mod nemesis;
 pub mod skip;
 pub mod watch;
 pub mod workload;

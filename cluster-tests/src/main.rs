@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use chaos_command::RunFlags;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster_tests::conformance::runner::data_dir;
 use cluster_tests::conformance::{document, observed};
@@ -19,6 +20,8 @@ use cluster_tests::workload::{
     apiserver, crash, dump_latency, dump_policy, failover, kill, lease_fencing, replace, watch,
 };
 
+mod chaos_command;
+
 /// Starts real processes, breaks them, and judges what clients saw.
 #[derive(Debug, Parser)]
 #[command(name = "cluster-tests")]
@@ -29,6 +32,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Workload {
+    /// Everything at once: workloads that share a cluster, faults of every kind, every judge, a verdict of one page
+    Run(RunFlags),
     /// Writers under SIGKILL: the leader twice, then all members; every acknowledged put must be there
     Kill(KillFlags),
     /// API servers with their exact calls while the leader is killed: lists, caches, transactions, compactors judged
@@ -410,6 +415,7 @@ async fn api_servers(flags: &ApiserverFlags) -> Result<bool> {
 /// Whether the run came to what it must come to.
 async fn run(command: Workload) -> Result<bool> {
     match command {
+        Workload::Run(flags) => flags.run().await,
         Workload::Kill(flags) => {
             let timeout = Duration::from_millis(flags.timeout_ms);
             let KillFlags { writers, value_bytes, seed, puts, .. } = flags;

@@ -3,70 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failure to set the scene is a panic")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster_tests::client::{Client, Outcome, TIMEOUT};
 use cluster_tests::harness::cluster::{Cluster, System};
-use cluster_tests::harness::process::Process;
+use cluster_tests::harness::disk::SmallDisk;
 use cluster_tests::skip::skipped;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A small file system in a mount namespace of its own, that lives as long as this does.
-struct SmallDisk {
-    holder: Process,
-    mount: PathBuf,
-}
-
-impl SmallDisk {
-    /// Mounts `mebibytes` over `mount`, or says why this user cannot.
-    fn mount(mebibytes: u32, mount: &Path, log: &Path) -> Result<Self, String> {
-        let script = format!(
-            "mount -t tmpfs -o size={mebibytes}m tmpfs '{}' && echo mounted && exec sleep 600",
-            mount.display()
-        );
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-euc", &script]);
-        let mut holder = Process::spawn(command, log).map_err(|error| format!("{error:#}"))?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let said = holder.log_text();
-            if said.contains("mounted") {
-                return Ok(Self { holder, mount: mount.to_owned() });
-            }
-            if holder.try_wait().unwrap().is_some() || Instant::now() >= deadline {
-                return Err(format!("this user cannot mount a small file system: {}", said.trim()));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// What a command begins with in order to run there.
-    fn wrapper(&self) -> Vec<String> {
-        let target = self.holder.pid().to_string();
-        ["nsenter", "--preserve-credentials", "--user", "--mount", "--target", &target]
-            .map(str::to_owned)
-            .to_vec()
-    }
-
-    /// Runs a line of shell there.
-    fn shell(&self, line: &str) {
-        let wrapper = self.wrapper();
-        let status = Command::new(&wrapper[0]).args(&wrapper[1..]).args(["sh", "-c", line]).status().unwrap();
-        assert!(status.success(), "{line}");
-    }
-
-    fn fill(&self) {
-        self.shell(&format!("cat /dev/zero >'{}/ballast' 2>/dev/null || true", self.mount.display()));
-    }
-
-    fn free(&self) {
-        self.shell(&format!("rm '{}/ballast'", self.mount.display()));
-    }
-}
 
 /// Puts new keys until one is not acknowledged; records those that were.
 async fn put_until_refused(client: &Client, acked: &mut BTreeMap<Bytes, i64>) -> Outcome {
@@ -115,11 +60,11 @@ async fn full_disk(engine: &str) -> Option<Scene> {
     let disk = match SmallDisk::mount(64, cluster.path(), &cluster.path().join("mount.log")) {
         Ok(disk) => disk,
         Err(why) => {
-            skipped("a disk that fills up", &why);
+            skipped("a disk that fills up", &format!("{why:#}"));
             return None;
         }
     };
-    cluster.set_wrapper(disk.wrapper());
+    cluster.set_wrapper(0, disk.wrapper());
     cluster.spawn(0).unwrap();
     cluster.wait_ready(PATIENCE).await.unwrap();
     let client = Client::new(&cluster.endpoints()).unwrap();
@@ -127,7 +72,7 @@ async fn full_disk(engine: &str) -> Option<Scene> {
     let Outcome::Acked(revision) = client.put(0, key.clone(), key.clone(), TIMEOUT).await else {
         panic!("an empty disk takes a write")
     };
-    disk.fill();
+    disk.fill().unwrap();
     Some(Scene { cluster, client, disk, acked: BTreeMap::from([(key, revision)]) })
 }
 
@@ -146,7 +91,7 @@ async fn a_full_disk_refuses_writes_until_there_is_space() {
     cluster.wait_ready(PATIENCE).await.expect("a member starts on a full disk, for its reads");
     assert_all_there(&client, &acked).await;
 
-    disk.free();
+    disk.free().unwrap();
     wait_for_a_write(&client).await;
     assert_all_there(&client, &acked).await;
 }
@@ -166,7 +111,7 @@ async fn a_full_disk_loses_nothing_with_any_engine() {
             assert!(said.lines().any(advises), "{engine}, {refusal:?}: {said}");
         }
         cluster.kill(0).unwrap();
-        disk.free();
+        disk.free().unwrap();
         cluster.spawn(0).unwrap();
         cluster.wait_ready(PATIENCE).await.expect("there is space again");
         assert_all_there(&client, &acked).await;

@@ -3,11 +3,14 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use super::disk::SmallDisk;
+use super::network::Network;
 use super::process::Process;
 use super::scrape::Scrape;
 use super::{binary, ports};
@@ -21,8 +24,6 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct System {
     /// For reports.
     pub label: String,
-    /// What stands before the program on its command line, if it is run by another.
-    pub wrapper: Vec<String>,
     /// The program.
     pub binary: PathBuf,
     /// Flags beyond those that make up the cluster.
@@ -34,17 +35,12 @@ impl System {
     pub fn holdfast(extra_args: &[String]) -> Result<Self> {
         let mut args = vec!["--exit-with-stdin".to_owned()];
         args.extend_from_slice(extra_args);
-        Ok(Self {
-            label: "holdfast".to_owned(),
-            wrapper: Vec::new(),
-            binary: binary::holdfast()?,
-            extra_args: args,
-        })
+        Ok(Self { label: "holdfast".to_owned(), binary: binary::holdfast()?, extra_args: args })
     }
 
     /// The control: a real etcd at `binary`, with etcd's own defaults.
     pub fn etcd(binary: PathBuf, extra_args: &[String]) -> Self {
-        Self { label: "etcd".to_owned(), wrapper: Vec::new(), binary, extra_args: extra_args.to_vec() }
+        Self { label: "etcd".to_owned(), binary, extra_args: extra_args.to_vec() }
     }
 }
 
@@ -61,6 +57,12 @@ pub struct Member {
     pub peer_route: String,
     /// Its data directory; the log lies beside it.
     pub data_dir: PathBuf,
+    /// What stands before the program on its command line, if it is run by another.
+    wrapper: Vec<String>,
+    /// Where its files are seen: the root, or that of its own mount namespace.
+    root: PathBuf,
+    /// Whether it is one of those that form the cluster.
+    is_founder: bool,
     process: Option<Process>,
 }
 
@@ -75,6 +77,12 @@ impl Member {
         self.process.as_mut().with_context(|| format!("{} is not running", self.name))
     }
 
+    /// Its data directory, as this process sees it.
+    pub fn files(&self) -> PathBuf {
+        let below = self.data_dir.strip_prefix("/").unwrap_or(&self.data_dir);
+        self.root.join(below)
+    }
+
     fn log(&self) -> PathBuf {
         self.data_dir.with_extension("log")
     }
@@ -86,6 +94,7 @@ pub struct Cluster {
     system: System,
     token: String,
     members: Vec<Member>,
+    network: Option<Arc<Network>>,
     dir: Option<TempDir>,
 }
 
@@ -97,12 +106,46 @@ impl Cluster {
         let members = (1..=size).map(|number| member(number, dir.path())).collect::<Result<_>>()?;
         let token =
             dir.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Self { system, token, members, dir: Some(dir) })
+        Ok(Self { system, token, members, network: None, dir: Some(dir) })
     }
 
-    /// Has members started from now on through `wrapper`, for example in another mount namespace.
-    pub fn set_wrapper(&mut self, wrapper: Vec<String>) {
-        self.system.wrapper = wrapper;
+    /// Has a member started from now on through `wrapper`, for example in another mount namespace.
+    pub fn set_wrapper(&mut self, index: usize, wrapper: Vec<String>) {
+        self.members[index].wrapper = wrapper;
+    }
+
+    /// Puts a member that has never run on a disk of its own.
+    pub fn set_disk(&mut self, index: usize, mount: &Path, disk: &SmallDisk) {
+        let member = &mut self.members[index];
+        member.data_dir = mount.join("data");
+        (member.wrapper, member.root) = (disk.wrapper(), disk.root());
+    }
+
+    /// Has all members reach each other over a network that can be broken, with a place for `spare` more of them, which
+    /// are not part of the cluster yet. To be called before any of them starts.
+    pub async fn connect(&mut self, spare: usize) -> Result<Arc<Network>> {
+        let founders = self.members.len();
+        for number in founders + 1..=founders + spare {
+            let member = member(number, self.path())?;
+            self.members.push(Member { is_founder: false, ..member });
+        }
+        let targets: Vec<String> = self.members.iter().map(|member| member.peer_url.clone()).collect();
+        let network = Arc::new(Network::to(&targets).await?);
+        for (index, member) in self.members.iter_mut().enumerate() {
+            network.route(index).clone_into(&mut member.peer_route);
+        }
+        self.network = Some(Arc::clone(&network));
+        Ok(network)
+    }
+
+    /// Has members started from now on with another program; gives the one before.
+    pub fn set_binary(&mut self, binary: PathBuf) -> PathBuf {
+        std::mem::replace(&mut self.system.binary, binary)
+    }
+
+    /// What is under test.
+    pub fn system(&self) -> &System {
+        &self.system
     }
 
     /// Starts `size` members and waits until each of them serves linearizable reads.
@@ -135,24 +178,51 @@ impl Cluster {
         self.dir.as_ref().map_or(Path::new(""), TempDir::path)
     }
 
-    /// Has the other members reach one through `route`. To be called before any of them starts.
-    pub fn set_peer_route(&mut self, index: usize, route: &str) {
-        route.clone_into(&mut self.members[index].peer_route);
-    }
-
     /// The command that starts a member.
     pub fn command(&self, index: usize) -> Command {
-        let all: Vec<String> = self.members.iter().map(|m| format!("{}={}", m.name, m.peer_route)).collect();
+        let founders: Vec<usize> = (0..self.members.len()).filter(|i| self.members[*i].is_founder).collect();
+        self.command_among(index, &founders, "new")
+    }
+
+    fn command_among(&self, index: usize, all: &[usize], state: &str) -> Command {
+        let name = |index: &usize| {
+            let Member { name, peer_route, .. } = &self.members[*index];
+            format!("{name}={peer_route}")
+        };
+        let all: Vec<String> = all.iter().map(name).collect();
         let mut command = self.own_command(index, &[]);
-        command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", "new"]);
+        command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", state]);
         command.args(&self.system.extra_args);
         command
+    }
+
+    /// Gives a member that has never served, or whose clients have forgotten it, another port for clients: the one that was
+    /// chosen long ago may be in use by now.
+    pub fn renew_client_port(&mut self, index: usize) -> Result<()> {
+        self.members[index].client_url = format!("http://127.0.0.1:{}", ports::free_port()?);
+        Ok(())
+    }
+
+    /// Starts a member without data that `all`, itself among them, were told to be joined by.
+    pub fn join(&mut self, index: usize, all: &[usize]) -> Result<()> {
+        ensure!(!self.members[index].is_started(), "{} is running already", self.members[index].name);
+        let command = self.command_among(index, all, "existing");
+        self.started(index, command)
+    }
+
+    fn started(&mut self, index: usize, command: Command) -> Result<()> {
+        let process = Process::spawn(command, &self.members[index].log())?;
+        if let Some(network) = &self.network {
+            network.set_process(index, Some(process.pid()));
+        }
+        self.members[index].process = Some(process);
+        Ok(())
     }
 
     /// The command, up to the flags that say who the others are.
     fn own_command(&self, index: usize, subcommand: &[&str]) -> Command {
         let member = &self.members[index];
-        let words = self.system.wrapper.iter().map(AsRef::as_ref).chain([self.system.binary.as_os_str()]);
+        let words = member.wrapper.iter().map(AsRef::as_ref).chain([self.system.binary.as_os_str()]);
         let words: Vec<&OsStr> = words.collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]);
@@ -185,9 +255,7 @@ impl Cluster {
         ensure!(!self.members[index].is_started(), "{} is running already", self.members[index].name);
         let mut command = self.command(index);
         command.args(flags);
-        let process = Process::spawn(command, &self.members[index].log())?;
-        self.members[index].process = Some(process);
-        Ok(())
+        self.started(index, command)
     }
 
     /// Starts a member whose process and directory are gone again, under a new id, in the place of the old one:
@@ -195,15 +263,13 @@ impl Cluster {
     pub fn replace(&mut self, index: usize) -> Result<()> {
         let name = &self.members[index].name;
         ensure!(!self.members[index].is_started(), "{name} is running already");
-        ensure!(!self.members[index].data_dir.exists(), "{name} still has its data");
+        ensure!(!self.members[index].files().exists(), "{name} still has its data");
         let others = self.members.iter().filter(|member| member.is_started());
         let endpoints: Vec<&str> = others.map(|member| member.client_url.as_str()).collect();
         let mut command =
             self.own_command(index, &["join", "--replace", "--endpoints", &endpoints.join(",")]);
         command.args(&self.system.extra_args);
-        let process = Process::spawn(command, &self.members[index].log())?;
-        self.members[index].process = Some(process);
-        Ok(())
+        self.started(index, command)
     }
 
     /// SIGKILL to one member.
@@ -330,6 +396,9 @@ fn member(number: usize, dir: &Path) -> Result<Member> {
         peer_url,
         data_dir: dir.join(&name),
         name,
+        wrapper: Vec::new(),
+        root: PathBuf::from("/"),
+        is_founder: true,
         process: None,
     })
 }

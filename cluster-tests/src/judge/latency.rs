@@ -3,15 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Median, 90th percentile and maximum of some durations.
+/// Minimum, median, 90th and 99th percentile and maximum of some durations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spread {
     /// How many there were.
     pub count: usize,
+    /// The smallest.
+    pub min: Duration,
     /// The middle one; of two middle ones, their mean.
     pub median: Duration,
     /// The smallest that at least nine tenths do not exceed.
     pub p90: Duration,
+    /// The smallest that at least 99 of 100 do not exceed.
+    pub p99: Duration,
     /// The largest.
     pub max: Duration,
 }
@@ -25,7 +29,8 @@ impl Spread {
         let max = *sorted.last()?;
         let median = (sorted[(count - 1) / 2] + sorted[count / 2]) / 2;
         let p90 = sorted[(count * 9).div_ceil(10) - 1];
-        Some(Self { count, median, p90, max })
+        let (min, p99) = (sorted[0], sorted[(count * 99).div_ceil(100) - 1]);
+        Some(Self { count, min, median, p90, p99, max })
     }
 }
 

@@ -3,10 +3,15 @@
 pub mod apiserver;
 pub mod dump_policy;
 pub mod durability;
+pub mod fencing;
 pub mod latency;
 pub mod lease;
+pub mod linearizable;
 pub mod members;
 pub mod positions;
+pub mod reads;
 pub mod replace;
+pub mod sets;
 pub mod stall;
+pub mod transfers;
 pub mod watch;

@@ -160,7 +160,8 @@ async fn fill(channel: &Channel, plan: &Plan, round: u64) -> Result<()> {
                 if keys.is_empty() {
                     return anyhow::Ok(());
                 }
-                let step = |key| Step::Put { key: key_of(key), value: value(&mut rng, plan.value_bytes) };
+                let step =
+                    |key| Step::Put { key: key_of(key), value: value(&mut rng, plan.value_bytes), lease: 0 };
                 let steps: Vec<Step> = keys.map(step).collect();
                 while carry_out(&channel, &steps).await == Fate::Unknown {
                     tokio::time::sleep(POLL).await;

@@ -19,9 +19,9 @@ use self::holder::Holder;
 use crate::harness::cluster::{Cluster, System};
 use crate::judge::lease::{Finding, Record, Stop};
 
-mod book;
-mod holder;
-mod observer;
+pub(crate) mod book;
+pub(crate) mod holder;
+pub(crate) mod observer;
 
 /// How long a cluster may be without a leader before the run is given up.
 const PATIENCE: Duration = Duration::from_secs(60);

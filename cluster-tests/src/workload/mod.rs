@@ -1,6 +1,8 @@
 //! What is done to a cluster: load, faults, and the reading afterwards that the judges get.
 
 pub mod apiserver;
+pub mod chaos;
+pub mod chronicle;
 pub mod crash;
 pub mod dump_latency;
 pub mod dump_policy;

@@ -17,7 +17,7 @@ use super::verify::{self, Verdict};
 use super::writers::{Load, Timed, Writers};
 use crate::client::{Client, Outcome};
 use crate::harness::cluster::{Cluster, System};
-use crate::harness::proxy::Proxy;
+use crate::harness::network::Network;
 use crate::harness::scrape::Scrape;
 use crate::judge::durability::Attempt;
 use crate::judge::replace::{Finding, Rejoin};
@@ -131,12 +131,7 @@ fn explained<T>(outcome: Result<T>, cluster: &mut Cluster) -> Result<T> {
 }
 
 async fn rejoin(cluster: &mut Cluster, plan: &Plan) -> Result<Rejoin> {
-    let mut ways = Vec::new();
-    for member in 0..3 {
-        let way = Proxy::to(&cluster.members()[member].peer_url).await?;
-        cluster.set_peer_route(member, way.url());
-        ways.push(way);
-    }
+    let network = cluster.connect(0).await?;
     (0..3).try_for_each(|member| cluster.spawn(member))?;
     cluster.wait_ready(PATIENCE).await?;
     let client = Client::new(&cluster.endpoints())?;
@@ -147,19 +142,19 @@ async fn rejoin(cluster: &mut Cluster, plan: &Plan) -> Result<Rejoin> {
     let steady = Steady::start(client.clone(), leader);
     tokio::time::sleep(plan.window).await;
     let lost = (leader + 1) % 3;
-    let (before, lost_at) = (ways[lost].toward(), steady.elapsed());
+    let (before, lost_at) = (network.toward(lost), steady.elapsed());
     cluster.kill(lost)?;
     let dir = cluster.members()[lost].data_dir.clone();
     std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
     cluster.replace(lost)?;
     let cuts = tokio::select! {
         // The waiting loses nothing: what counts is asked again below.
-        cuts = cut(&ways[lost], before, snapshot_bytes, plan.cuts) => cuts,
+        cuts = cut(&network, lost, before, snapshot_bytes, plan.cuts) => cuts,
         ended = cluster.until_voting(lost, PATIENCE) => ended.map(|()| 0)?,
     };
     cluster.until_voting(lost, PATIENCE).await?;
     cluster.wait_ready(PATIENCE).await?;
-    let (sent_bytes, back_at) = (ways[lost].toward() - before, steady.elapsed());
+    let (sent_bytes, back_at) = (network.toward(lost) - before, steady.elapsed());
     let puts = steady.stop().await?;
     let missing = missing(&client, lost, &puts).await?;
     let revision = client.revision(leader, TIMEOUT).await?;
@@ -230,13 +225,13 @@ async fn dump(cluster: &mut Cluster, leader: usize) -> Result<u64> {
 }
 
 /// Breaks the way so often, each time when the next equal part of the snapshot has been sent.
-async fn cut(way: &Proxy, before: u64, snapshot_bytes: u64, cuts: u32) -> u32 {
+async fn cut(network: &Network, member: usize, before: u64, snapshot_bytes: u64, cuts: u32) -> u32 {
     for cut in 1..=u64::from(cuts) {
         let due = before + snapshot_bytes * cut / (u64::from(cuts) + 1);
-        while way.toward() < due {
+        while network.toward(member) < due {
             tokio::time::sleep(LOOK).await;
         }
-        way.cut();
+        network.reset_around(member);
     }
     cuts
 }

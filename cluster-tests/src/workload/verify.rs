@@ -65,14 +65,7 @@ pub async fn verify(cluster: &Cluster, attempts: &[Attempt]) -> Result<Verdict> 
     let client = Client::new(&cluster.endpoints())?;
     let revision = client.revision(0, TIMEOUT).await.context("the final revision")?;
     let names: Vec<String> = cluster.members().iter().map(|member| member.name.clone()).collect();
-    let mut all = Vec::new();
-    for (member, name) in names.iter().enumerate() {
-        wait_for_revision(&client, member, revision).await.with_context(|| format!("{name} lags"))?;
-        all.push((
-            name.clone(),
-            client.contents(member, revision).await.with_context(|| format!("reading {name}"))?,
-        ));
-    }
+    let all = read_members(&client, &names, revision).await?;
     let past = read_past(&client, attempts).await?;
     let mut verdict = Verdict { revision, past_reads: past.len(), ..Verdict::default() };
     verdict.disagreements = members::pairs(&all);
@@ -88,6 +81,31 @@ pub async fn verify(cluster: &Cluster, attempts: &[Attempt]) -> Result<Verdict> 
         verdict.disagreements.extend(disagreements);
     }
     Ok(verdict)
+}
+
+/// Whether members agree on all that they hold at a revision, and on its hash, which comes along if they do.
+pub async fn agreement(
+    client: &Client,
+    names: &[String],
+    revision: i64,
+) -> Result<(Vec<Disagreement>, Option<u32>)> {
+    let mut disagreements = members::pairs(&read_members(client, names, revision).await?);
+    let hashes = hashes(client, names, revision).await?;
+    disagreements.extend(members::hashes(&hashes));
+    let hash = hashes.first().filter(|_| disagreements.is_empty()).map(|hashed| hashed.hash);
+    Ok((disagreements, hash))
+}
+
+async fn read_members(client: &Client, names: &[String], revision: i64) -> Result<Vec<(String, Contents)>> {
+    let mut all = Vec::new();
+    for (member, name) in names.iter().enumerate() {
+        wait_for_revision(client, member, revision).await.with_context(|| format!("{name} lags"))?;
+        all.push((
+            name.clone(),
+            client.contents(member, revision).await.with_context(|| format!("reading {name}"))?,
+        ));
+    }
+    Ok(all)
 }
 
 async fn hashes(client: &Client, names: &[String], revision: i64) -> Result<Vec<Hashed>> {

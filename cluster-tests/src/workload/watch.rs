@@ -160,7 +160,8 @@ async fn drive(
     .context("the judge panicked")
 }
 
-fn start_groups(
+/// Starts the streams of all watchers of the plan.
+pub(crate) fn start_groups(
     shared: &Arc<Shared>,
     endpoints: &[String],
     plan: &Plan,
@@ -182,7 +183,10 @@ fn start_groups(
 }
 
 /// Gives the watchers time to get to the end, then stops them.
-async fn finish(mut groups: JoinSet<Outcome>, phase: &watch::Sender<Phase>) -> Result<Vec<Outcome>> {
+pub(crate) async fn finish(
+    mut groups: JoinSet<Outcome>,
+    phase: &watch::Sender<Phase>,
+) -> Result<Vec<Outcome>> {
     let deadline = tokio::time::Instant::now() + CATCH_UP_MAX;
     let mut outcomes = Vec::new();
     loop {
@@ -205,7 +209,7 @@ async fn final_contents(client: &Client, shared: &Shared) -> Result<Contents> {
     loop {
         let before = client.revision(0, TIMEOUT).await.context("the final revision")?;
         tokio::time::sleep(STILL).await;
-        let after = compactor::settle_deletes(shared, client, 0).await.context("the last open deletes")?;
+        let after = compactor::settle(shared, client, 0).await.context("the last open commands")?;
         if before == after {
             return client.contents(0, after).await.context("the final contents");
         }
@@ -214,7 +218,8 @@ async fn final_contents(client: &Client, shared: &Shared) -> Result<Contents> {
 }
 
 /// The history of a run and its measure, or why there is none.
-struct Judged {
+#[derive(Debug)]
+pub(crate) struct Judged {
     history: Result<History, Vec<Flaw>>,
     keys: KeyTable,
     acked_at: BTreeMap<i64, Duration>,
@@ -222,8 +227,9 @@ struct Judged {
 }
 
 impl Judged {
-    fn new(written: &[Vec<Written>], shared: &Shared, end: &Contents) -> Self {
-        let applied = writers::applied(written, shared, end);
+    /// By the chronicle and what the store holds in the end.
+    pub(crate) fn new(written: &[Vec<Written>], shared: &Shared, end: &Contents) -> Self {
+        let applied = shared.chronicle().applied();
         let mut keys = shared.keys();
         let history = History::replay(&applied, end, &mut keys);
         let keys = keys.clone();
@@ -235,7 +241,7 @@ impl Judged {
     }
 
     /// Sends every watcher to its last revision; without a history they can go home.
-    fn phase(&self, plan: &Plan) -> Phase {
+    pub(crate) fn phase(&self, plan: &Plan) -> Phase {
         let Ok(history) = &self.history else { return Phase::Stop };
         let rng = &mut Shared::new(plan.seed).rng("population", 0);
         let mut targets = vec![0; plan.watchers];
@@ -245,6 +251,11 @@ impl Judged {
             }
         }
         Phase::Finish(Arc::new(targets))
+    }
+
+    /// The history.
+    pub(crate) fn into_history(self) -> Result<History, Vec<Flaw>> {
+        self.history
     }
 
     fn writes(&self, written: &[Vec<Written>], end: &Contents) -> Writes {

@@ -18,7 +18,7 @@ struct World {
 fn world() -> World {
     let put = |revision, key: &'static str, value: &'static str| Applied {
         revision,
-        steps: vec![Step::Put { key: key.into(), value: value.into() }],
+        steps: vec![Step::Put { key: key.into(), value: value.into(), lease: 0 }],
     };
     let delete =
         Applied { revision: 7, steps: vec![Step::Delete { key: "b".into(), range_end: Bytes::new() }] };

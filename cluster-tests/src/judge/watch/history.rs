@@ -16,6 +16,8 @@ pub enum Step {
         key: Bytes,
         /// A value that is put once in the whole run.
         value: Bytes,
+        /// The lease that the key hangs on; 0 for none.
+        lease: i64,
     },
     /// Deletes a range; no end is that key alone.
     Delete {
@@ -125,7 +127,8 @@ impl History {
 }
 
 struct Replay<'a> {
-    state: BTreeMap<Bytes, Stored>,
+    /// Each key with the lease it hangs on.
+    state: BTreeMap<Bytes, (Stored, i64)>,
     changes: Vec<Change>,
     keys: &'a mut KeyTable,
 }
@@ -136,7 +139,7 @@ impl Replay<'_> {
         let before = self.changes.len();
         for step in &command.steps {
             match step {
-                Step::Put { key, value } => self.put(command.revision, key, value),
+                Step::Put { key, value, lease } => self.put(command.revision, key, value, *lease),
                 Step::Delete { key, range_end } => {
                     for key in self.existing(key, range_end) {
                         self.delete(command.revision, &key);
@@ -154,13 +157,14 @@ impl Replay<'_> {
         self.state.range(key.clone()..range_end.clone()).map(|(key, _)| key.clone()).collect()
     }
 
-    fn put(&mut self, revision: i64, key: &Bytes, value: &Bytes) {
+    fn put(&mut self, revision: i64, key: &Bytes, value: &Bytes, lease: i64) {
         let before = self.state.get(key).cloned();
         let (create_revision, version) =
-            before.as_ref().map_or((revision, 1), |stored| (stored.create_revision, stored.version + 1));
+            before.as_ref().map_or((revision, 1), |(stored, _)| (stored.create_revision, stored.version + 1));
         let stored = Stored { value: value.clone(), create_revision, mod_revision: revision, version };
-        self.record(revision, key, Kind::Put, print(&stored), before.as_ref());
-        self.state.insert(key.clone(), stored);
+        let held = (stored, lease);
+        self.record(revision, key, Kind::Put, print(&held), before.as_ref());
+        self.state.insert(key.clone(), held);
     }
 
     fn delete(&mut self, revision: i64, key: &Bytes) {
@@ -169,14 +173,21 @@ impl Replay<'_> {
         }
     }
 
-    fn record(&mut self, revision: i64, key: &Bytes, kind: Kind, state: Print, before: Option<&Stored>) {
+    fn record(
+        &mut self,
+        revision: i64,
+        key: &Bytes,
+        kind: Kind,
+        state: Print,
+        before: Option<&(Stored, i64)>,
+    ) {
         let key = self.keys.id(key);
         self.changes.push(Change { revision, key, kind, state, previous: before.map(print) });
     }
 
     fn differences(&self, end: &Contents) -> Vec<Flaw> {
         let mut all: HashMap<&Bytes, (Option<&Stored>, Option<&Stored>)> = HashMap::new();
-        for (key, stored) in &self.state {
+        for (key, (stored, _)) in &self.state {
             all.entry(key).or_default().0 = Some(stored);
         }
         for (key, stored) in &end.pairs {
@@ -191,8 +202,8 @@ impl Replay<'_> {
     }
 }
 
-fn print(stored: &Stored) -> Print {
+fn print((stored, lease): &(Stored, i64)) -> Print {
     let Stored { value, create_revision, mod_revision, version } = stored;
     let (create_revision, mod_revision, version) = (*create_revision, *mod_revision, *version);
-    Pair { value, create_revision, mod_revision, version, lease: 0 }.print()
+    Pair { value, create_revision, mod_revision, version, lease: *lease }.print()
 }

@@ -12,7 +12,7 @@ use crate::client::{Contents, Stored};
 
 /// Revisions 2 to 9 on three keys; 5 changes two keys at once, 8 deletes a range of two.
 fn commands() -> Vec<Applied> {
-    let put = |key: &str, value: &str| Step::Put { key: bytes(key), value: bytes(value) };
+    let put = |key: &str, value: &str| Step::Put { key: bytes(key), value: bytes(value), lease: 0 };
     let delete = |key: &str, end: &str| Step::Delete { key: bytes(key), range_end: bytes(end) };
     let steps = [
         vec![put("a", "1")],
@@ -454,7 +454,7 @@ fn a_history_with_a_shared_revision_is_none() {
 
 #[test]
 fn a_history_that_goes_beyond_the_store_is_none() {
-    let steps = vec![Step::Put { key: bytes("d"), value: bytes("8") }];
+    let steps = vec![Step::Put { key: bytes("d"), value: bytes("8"), lease: 0 }];
     let found = flaws(|commands, _| commands.push(Applied { revision: 10, steps }));
     assert_eq!(found, vec![Flaw::Beyond { revision: 10, newest: 9 }]);
 }

@@ -144,7 +144,7 @@ impl Api {
 /// What a write does, for the history.
 pub fn step(key: &Bytes, write: &Write) -> Step {
     match write {
-        Write::Put(value, _) => Step::Put { key: key.clone(), value: value.clone() },
+        Write::Put(value, _) => Step::Put { key: key.clone(), value: value.clone(), lease: 0 },
         Write::Delete => Step::Delete { key: key.clone(), range_end: Bytes::new() },
     }
 }

@@ -136,13 +136,15 @@ impl Bulk {
         let keys: Vec<usize> = (0..BULK_STEPS).map(|offset| (self.next + offset) % among).collect();
         self.next += BULK_STEPS;
         let steps: Vec<Step> = keys.iter().map(|key| self.step(*key)).collect();
+        self.shared.chronicle().begin(&steps);
         let fate = carry_out(channel, &steps).await;
+        self.shared.chronicle().end(&steps, fate);
         match fate {
             Fate::At(revision) => self.shared.saw(revision),
             Fate::Unknown => keys.iter().for_each(|key| self.generations[*key] += 1),
             Fate::Nothing => {}
         }
-        self.written.push(Written { steps, fate, ended: self.shared.elapsed() });
+        self.written.push(Written { fate, ended: self.shared.elapsed() });
         fate
     }
 
@@ -150,7 +152,11 @@ impl Bulk {
     fn step(&mut self, key: usize) -> Step {
         let mut value = vec![0; BULK_BYTES];
         self.rng.fill_bytes(&mut value);
-        Step::Put { key: format!("bulk/{key:02}/{:03}", self.generations[key]).into(), value: value.into() }
+        Step::Put {
+            key: format!("bulk/{key:02}/{:03}", self.generations[key]).into(),
+            value: value.into(),
+            lease: 0,
+        }
     }
 }
 

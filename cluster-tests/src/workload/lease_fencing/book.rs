@@ -8,7 +8,7 @@ use crate::judge::lease::{Change, Held, Record, Stop};
 
 /// The book of a run. All times are from its begin.
 #[derive(Debug)]
-pub(super) struct Book {
+pub(crate) struct Book {
     begin: Instant,
     inner: Mutex<Inner>,
 }
@@ -28,7 +28,7 @@ struct Inner {
 }
 
 impl Book {
-    pub(super) fn new(election_timeout: Duration) -> Self {
+    pub(crate) fn new(election_timeout: Duration) -> Self {
         let record = Record { election_timeout, ..Record::default() };
         Self { begin: Instant::now(), inner: Mutex::new(Inner { record, ..Inner::default() }) }
     }
@@ -38,35 +38,35 @@ impl Book {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.begin.elapsed()
     }
 
     /// No lease is kept alive from here on.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.lock().is_finished = true;
     }
 
-    pub(super) fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.lock().is_finished
     }
 
     /// Says which member is stopped now.
-    pub(super) fn stopped(&self, member: Option<usize>) {
+    pub(crate) fn stopped(&self, member: Option<usize>) {
         self.lock().stopped = member;
     }
 
     /// Clients would find out by a call that is not answered; knowing it saves them that.
-    pub(super) fn is_stopped(&self, member: usize) -> bool {
+    pub(crate) fn is_stopped(&self, member: usize) -> bool {
         self.lock().stopped == Some(member)
     }
 
-    pub(super) fn add_stop(&self, stop: Stop) {
+    pub(crate) fn add_stop(&self, stop: Stop) {
         self.lock().record.stops.push(stop);
     }
 
     /// A member said that it leads in a term; it was asked at `asked`.
-    pub(super) fn leads(&self, term: u64, member: u64, asked: Duration) {
+    pub(crate) fn leads(&self, term: u64, member: u64, asked: Duration) {
         let now = self.now();
         let mut inner = self.lock();
         match inner.leads {
@@ -84,23 +84,23 @@ impl Book {
     }
 
     /// A watcher was told that a key is deleted.
-    pub(super) fn deleted(&self, key: String) {
+    pub(crate) fn deleted(&self, key: String) {
         let now = self.now();
         self.lock().deleted.entry(key).or_insert(now);
     }
 
     /// Whether a watcher was told that.
-    pub(super) fn is_deleted(&self, key: &str) -> bool {
+    pub(crate) fn is_deleted(&self, key: &str) -> bool {
         self.lock().deleted.contains_key(key)
     }
 
     /// Adds a lease that its holder has done with.
-    pub(super) fn add(&self, held: Held) {
+    pub(crate) fn add(&self, held: Held) {
         self.lock().record.leases.push(held);
     }
 
     /// What is to be judged.
-    pub(super) fn record(&self) -> Record {
+    pub(crate) fn record(&self) -> Record {
         let inner = self.lock();
         let mut record = inner.record.clone();
         record.ended = self.now();

@@ -17,7 +17,7 @@ use super::observer::channel;
 use crate::judge::lease::Held;
 
 /// What begins the keys of all leases.
-pub(super) const PREFIX: &str = "lease-";
+pub(crate) const PREFIX: &str = "lease-";
 
 /// How long one call may take before the next member is asked.
 const CALL: Duration = Duration::from_millis(400);
@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_millis(30);
 const RENEWALS: u32 = 5;
 
 /// One holder of one lease after the other.
-pub(super) struct Holder {
+pub(crate) struct Holder {
     channels: Vec<Channel>,
     book: Arc<Book>,
     rng: StdRng,
@@ -38,13 +38,13 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn new(endpoints: &[String], book: Arc<Book>, seed: u64) -> Result<Self> {
+    pub(crate) fn new(endpoints: &[String], book: Arc<Book>, seed: u64) -> Result<Self> {
         let channels = endpoints.iter().map(|url| channel(url)).collect::<Result<_>>()?;
         Ok(Self { channels, book, rng: StdRng::seed_from_u64(seed), at: 0 })
     }
 
     /// Keeps one lease alive until the book is finished, and lets it die then. One that is lost is replaced by another.
-    pub(super) async fn keep(mut self, ttl_seconds: i64) -> Result<()> {
+    pub(crate) async fn keep(mut self, ttl_seconds: i64) -> Result<()> {
         while !self.book.is_finished() {
             let (id, mut held) = self.grant(ttl_seconds).await?;
             while !self.book.is_finished() && held.told_gone.is_none() && !self.book.is_deleted(&held.key) {
@@ -57,7 +57,7 @@ impl Holder {
     }
 
     /// Waits, grants a lease, keeps it alive for up to its time to live, and lets it die.
-    pub(super) async fn let_die(mut self, ttl_seconds: i64, after: Duration) -> Result<()> {
+    pub(crate) async fn let_die(mut self, ttl_seconds: i64, after: Duration) -> Result<()> {
         tokio::time::sleep(after).await;
         let (id, mut held) = self.grant(ttl_seconds).await?;
         for _ in 0..self.rng.random_range(0..RENEWALS) {

@@ -21,13 +21,13 @@ const POLL: Duration = Duration::from_millis(15);
 const CALL: Duration = Duration::from_millis(250);
 
 /// A channel to one member.
-pub(super) fn channel(url: &str) -> Result<Channel> {
+pub(crate) fn channel(url: &str) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(url.to_owned()).with_context(|| format!("{url} is no endpoint"))?;
     Ok(endpoint.connect_timeout(Duration::from_secs(1)).tcp_nodelay(true).connect_lazy())
 }
 
 /// Asks one member whether it leads, until the task is dropped.
-pub(super) async fn watch_leader(url: String, book: Arc<Book>) -> Result<()> {
+pub(crate) async fn watch_leader(url: String, book: Arc<Book>) -> Result<()> {
     let channel = channel(&url)?;
     loop {
         let asked = book.now();
@@ -45,7 +45,7 @@ pub(super) async fn watch_leader(url: String, book: Arc<Book>) -> Result<()> {
 }
 
 /// Watches the keys of all leases on one member, until the task is dropped.
-pub(super) async fn watch_deletes(url: String, book: Arc<Book>) -> Result<()> {
+pub(crate) async fn watch_deletes(url: String, book: Arc<Book>) -> Result<()> {
     let channel = channel(&url)?;
     let mut next = 1;
     loop {

@@ -62,7 +62,7 @@ async fn send(channel: &Channel, steps: &[Step]) -> Fate {
     let mut kv = KvClient::new(channel.clone());
     // A writer that is told nothing knows nothing: no status is read as "nothing happened".
     match steps {
-        [Step::Put { key, value }] => match kv.put(put(key, value)).await {
+        [Step::Put { key, value, lease }] => match kv.put(put(key, value, *lease)).await {
             Ok(answer) => at(answer.into_inner().header.map(|header| header.revision)),
             Err(_) => Fate::Unknown,
         },
@@ -85,15 +85,16 @@ fn at(revision: Option<i64>) -> Fate {
     revision.map_or(Fate::Unknown, Fate::At)
 }
 
-fn operation(step: &Step) -> request_op::Request {
+/// A step as part of a transaction.
+pub fn operation(step: &Step) -> request_op::Request {
     match step {
-        Step::Put { key, value } => request_op::Request::RequestPut(put(key, value)),
+        Step::Put { key, value, lease } => request_op::Request::RequestPut(put(key, value, *lease)),
         Step::Delete { key, range_end } => request_op::Request::RequestDeleteRange(delete(key, range_end)),
     }
 }
 
-fn put(key: &Bytes, value: &Bytes) -> PutRequest {
-    PutRequest { key: key.clone(), value: value.clone(), ..PutRequest::default() }
+fn put(key: &Bytes, value: &Bytes, lease: i64) -> PutRequest {
+    PutRequest { key: key.clone(), value: value.clone(), lease, ..PutRequest::default() }
 }
 
 fn delete(key: &Bytes, range_end: &Bytes) -> DeleteRangeRequest {

@@ -1,19 +1,18 @@
 //! Compacts again and again: near the head, exactly there, and exactly at a delete, where etcd has lost events.
 //!
-//! Before each compaction it looks into the past for deletes of unknown outcome: afterwards nobody could.
+//! Before each compaction it settles the chronicle: afterwards nobody could.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
 use rand::RngExt;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 use super::calls::{TIMEOUT, compact};
-use super::shared::{CommandId, OpenDelete, Shared};
+use super::shared::Shared;
 use crate::client::Client;
 use crate::judge::watch::record::Compaction;
 
@@ -79,56 +78,20 @@ async fn run(
     asked
 }
 
-/// Settles through one member after the other, from `first` on; `None` if none of them can now.
-async fn settle_by_any(shared: &Shared, client: &Client, first: usize) -> Option<i64> {
+/// Settles the chronicle through one member after the other, from `first` on, and gives the revision up to which that is
+/// done; `None` if none of them can now.
+pub async fn settle_by_any(shared: &Shared, client: &Client, first: usize) -> Option<i64> {
     for offset in 0..client.len() {
-        if let Ok(head) = settle_deletes(shared, client, (first + offset) % client.len()).await {
+        if let Ok(head) = settle(shared, client, (first + offset) % client.len()).await {
             return Some(head);
         }
     }
     None
 }
 
-/// Finds out what became of each open delete so far, and gives the revision up to which that is known. All deletes that
-/// begin later come after that revision.
-pub async fn settle_deletes(shared: &Shared, client: &Client, member: usize) -> Result<i64> {
+/// Has the chronicle tell everything up to the present revision, which it gives.
+pub async fn settle(shared: &Shared, client: &Client, member: usize) -> Result<i64> {
     let head = client.revision(member, TIMEOUT).await?;
-    let open: Vec<(CommandId, OpenDelete)> = {
-        let guard = shared.open_deletes();
-        guard.iter().map(|(id, delete)| (*id, delete.clone())).collect()
-    };
-    // One that began when this head was old news comes after it.
-    let settled = |delete: &OpenDelete| delete.gone_at.is_some() || delete.present_at >= head;
-    for (id, delete) in open.into_iter().filter(|(_, delete)| !settled(delete)) {
-        let gone_at = if exists(client, member, &delete.key, head).await? {
-            None
-        } else {
-            Some(gone(client, member, &delete, head).await?)
-        };
-        if let Some(delete) = shared.open_deletes().get_mut(&id) {
-            delete.gone_at = gone_at;
-            delete.present_at =
-                if gone_at.is_none() { delete.present_at.max(head) } else { delete.present_at };
-        }
-    }
+    shared.chronicle().settle(client, member, head).await?;
     Ok(head)
-}
-
-/// The first revision, up to `head`, at which the key is gone.
-async fn gone(client: &Client, member: usize, delete: &OpenDelete, head: i64) -> Result<i64> {
-    let (mut present, mut gone) = (delete.present_at, head);
-    while gone - present > 1 {
-        let middle = present + (gone - present) / 2;
-        if exists(client, member, &delete.key, middle).await? { present = middle } else { gone = middle }
-    }
-    Ok(gone)
-}
-
-async fn exists(client: &Client, member: usize, key: &Bytes, revision: i64) -> Result<bool> {
-    match client.past(member, key, revision).await {
-        Ok(found) => Ok(found.is_some()),
-        // A delete that is open at a revision below a compaction began after it: the key was there.
-        Err(error) if format!("{error:#}").contains("compacted") => Ok(true),
-        Err(error) => Err(error),
-    }
 }

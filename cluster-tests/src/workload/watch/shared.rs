@@ -1,29 +1,14 @@
 //! What writers, watchers and the compactor of one run share.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::judge::watch::record::KeyTable;
-
-/// A single-command delete whose outcome is not known: only the past can tell when it happened.
-#[derive(Debug, Clone)]
-pub struct OpenDelete {
-    /// A key that existed and that the delete takes away.
-    pub key: Bytes,
-    /// A revision at which the key was there.
-    pub present_at: i64,
-    /// The revision at which it was gone, once that is known.
-    pub gone_at: Option<i64>,
-}
-
-/// A command by its writer and its place among that writer's commands.
-pub type CommandId = (usize, usize);
+use crate::workload::chronicle::Chronicle;
 
 /// One run.
 #[derive(Debug)]
@@ -32,8 +17,7 @@ pub struct Shared {
     seed: u64,
     /// All keys that anybody names. Locked for one message at a time.
     keys: Mutex<KeyTable>,
-    /// Deletes under way or of unknown outcome. Written by the writers and the compactor.
-    open_deletes: Mutex<BTreeMap<CommandId, OpenDelete>>,
+    chronicle: Chronicle,
     newest: AtomicI64,
     newest_delete: AtomicI64,
 }
@@ -45,7 +29,7 @@ impl Shared {
             began: Instant::now(),
             seed,
             keys: Mutex::default(),
-            open_deletes: Mutex::default(),
+            chronicle: Chronicle::default(),
             newest: AtomicI64::new(1),
             newest_delete: AtomicI64::new(0),
         }
@@ -68,9 +52,9 @@ impl Shared {
         self.keys.lock().expect("no holder of the lock panics")
     }
 
-    /// Deletes under way or of unknown outcome.
-    pub fn open_deletes(&self) -> MutexGuard<'_, BTreeMap<CommandId, OpenDelete>> {
-        self.open_deletes.lock().expect("no holder of the lock panics")
+    /// What made each revision.
+    pub fn chronicle(&self) -> &Chronicle {
+        &self.chronicle
     }
 
     /// Notes a revision that a client was told.

@@ -1,7 +1,7 @@
 //! Writers with keys of their own: puts, deletes, transactions, deletes of whole groups, at a steady pace.
 //!
 //! A writer knows the state of its keys at all times. After an outcome that it does not know it never touches those
-//! keys again, so that the end of the run tells what became of the command.
+//! keys again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +15,8 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use super::calls::{Fate, carry_out};
-use super::shared::{OpenDelete, Shared};
-use crate::client::Contents;
-use crate::judge::watch::history::{Applied, Step};
+use super::shared::Shared;
+use crate::judge::watch::history::Step;
 
 /// Keys of one writer that are written one by one.
 pub const SLOTS: usize = 12;
@@ -40,10 +39,8 @@ pub struct Load {
 }
 
 /// A command as its writer saw it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Written {
-    /// What it does.
-    pub steps: Vec<Step>,
     /// What came of it.
     pub fate: Fate,
     /// When that was known, since the run began.
@@ -140,28 +137,17 @@ impl Writer {
     }
 
     async fn carry_out(&mut self, channel: &Channel, steps: Vec<Step>, touched: &Touched) {
-        let id = (self.number, self.written.len());
-        let delete = match steps.as_slice() {
-            [Step::Delete { key, range_end }] if range_end.is_empty() => Some(key.clone()),
-            [Step::Delete { key, .. }] => Some([key, b"00".as_slice()].concat().into()),
-            _ => None,
-        };
-        if let Some(key) = &delete {
-            let open = OpenDelete { key: key.clone(), present_at: self.shared.newest(), gone_at: None };
-            self.shared.open_deletes().insert(id, open);
-        }
+        self.shared.chronicle().begin(&steps);
         let fate = carry_out(channel, &steps).await;
+        self.shared.chronicle().end(&steps, fate);
         if let Fate::At(revision) = fate {
             self.shared.saw(revision);
-            if delete.is_some() {
+            if matches!(steps.as_slice(), [Step::Delete { .. }]) {
                 self.shared.saw_delete(revision);
             }
         }
-        if fate != Fate::Unknown {
-            self.shared.open_deletes().remove(&id);
-        }
         self.settle(touched, fate);
-        self.written.push(Written { steps, fate, ended: self.shared.elapsed() });
+        self.written.push(Written { fate, ended: self.shared.elapsed() });
     }
 
     /// Brings the known state up to date; keys of an unknown outcome are given up.
@@ -195,7 +181,7 @@ impl Writer {
                 let generation = self.group.generation;
                 let steps = (0..count).map(|at| {
                     let key = group_key(self.number, generation, &format!("{at:02}"));
-                    Step::Put { key, value: self.value(at) }
+                    Step::Put { key, value: self.value(at), lease: 0 }
                 });
                 (steps.collect(), Touched::Group(true))
             }
@@ -222,7 +208,7 @@ impl Writer {
     fn step(&mut self, slot: usize, put: bool) -> Step {
         let key = slot_key(self.number, slot, self.slots[slot].generation);
         if put {
-            Step::Put { key, value: self.value(slot) }
+            Step::Put { key, value: self.value(slot), lease: 0 }
         } else {
             Step::Delete { key, range_end: Bytes::new() }
         }
@@ -244,33 +230,4 @@ pub fn slot_key(writer: usize, slot: usize, generation: usize) -> Bytes {
 
 fn group_key(writer: usize, generation: usize, key: &str) -> Bytes {
     format!("data/{writer:02}/group/{generation:03}/{key}").into()
-}
-
-/// The commands that took effect. What was unknown is told by the keys that it left behind, which nobody touched since,
-/// and for a delete by the revision at which the compactor found it.
-pub fn applied(written: &[Vec<Written>], shared: &Shared, end: &Contents) -> Vec<Applied> {
-    let open = shared.open_deletes();
-    let mut all = Vec::new();
-    for (writer, commands) in written.iter().enumerate() {
-        for (place, command) in commands.iter().enumerate() {
-            let revision = match command.fate {
-                Fate::At(revision) => Some(revision),
-                Fate::Nothing => None,
-                Fate::Unknown => left_behind(&command.steps, end)
-                    .or_else(|| open.get(&(writer, place)).and_then(|delete| delete.gone_at)),
-            };
-            all.extend(revision.map(|revision| Applied { revision, steps: command.steps.clone() }));
-        }
-    }
-    all
-}
-
-/// The revision of a put among these steps whose value is there.
-fn left_behind(steps: &[Step], end: &Contents) -> Option<i64> {
-    steps.iter().find_map(|step| match step {
-        Step::Put { key, value } => {
-            end.pairs.get(key).filter(|stored| stored.value == *value).map(|stored| stored.mod_revision)
-        }
-        Step::Delete { .. } => None,
-    })
 }
