@@ -27,7 +27,8 @@ pub struct Positions {
 pub struct Sample {
     /// The member's place.
     pub member: usize,
-    /// How often the member in this place had been replaced before it was asked: a new one owes nothing to the old one.
+    /// How often the member in this place, or its stable store, had been replaced before it was asked: a new one owes nothing
+    /// to the old one.
     pub replaced: u64,
     /// When, since the run began.
     pub at: Duration,

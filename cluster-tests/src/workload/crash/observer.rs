@@ -42,13 +42,20 @@ struct Newest {
     purged: Vec<AtomicU64>,
     /// How often each member has been replaced.
     replaced: Vec<AtomicU64>,
+    /// How often the stable store of each was taken from it.
+    rebuilt: Vec<AtomicU64>,
 }
 
 impl Observer {
     /// Looks at the members at these URLs until it is stopped.
     pub fn start(shared: &Arc<Shared>, client: &Client, urls: &[String]) -> Self {
         let zeros = || urls.iter().map(|_| AtomicU64::new(0)).collect();
-        let newest = Arc::new(Newest { stop: AtomicBool::new(false), purged: zeros(), replaced: zeros() });
+        let newest = Arc::new(Newest {
+            stop: AtomicBool::new(false),
+            purged: zeros(),
+            replaced: zeros(),
+            rebuilt: zeros(),
+        });
         let mut tasks = JoinSet::new();
         for (member, url) in urls.iter().enumerate() {
             tasks.spawn(look(member, url.clone(), Arc::clone(shared), client.clone(), Arc::clone(&newest)));
@@ -64,6 +71,11 @@ impl Observer {
     /// A member that is down will be another one when it is there again.
     pub fn replaced(&self, member: usize) {
         self.newest.replaced[member].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A member that is down has to rebuild its stable store, whose positions begin anew. What it shows does not.
+    pub fn rebuilt(&self, member: usize) {
+        self.newest.rebuilt[member].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Stops, and gives all that was seen.
@@ -85,6 +97,7 @@ async fn look(member: usize, url: String, shared: Arc<Shared>, client: Client, n
         let replaced = newest.replaced[member].load(Ordering::Relaxed);
         if let Ok(positions) = positions(&url).await {
             newest.purged[member].store(positions.purged, Ordering::Relaxed);
+            let replaced = replaced + newest.rebuilt[member].load(Ordering::Relaxed);
             seen.samples.push(Sample { member, replaced, at: shared.elapsed(), positions });
         }
         if let Ok(revision) = client.local_revision(member, READ_TIMEOUT).await {

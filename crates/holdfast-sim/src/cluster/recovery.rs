@@ -33,15 +33,23 @@ pub(super) async fn recover(machines: &Machines, client: &mut Client) -> Result<
     machines.network().heal();
     machines.start_all().await?;
     wait(machines, LEADER_MAX, "nobody leads", || machines.leader().is_some()).await?;
-    let members = settle(machines).await?;
-    let all = members.len();
-    wait(machines, LEADER_MAX, "there is no leader that all know", || {
-        let leaders: Vec<_> = machines.lives().iter().map(|life| life.node.health().leader).collect();
-        leaders.len() == all && leaders[0].is_some() && leaders.windows(2).all(|pair| pair[0] == pair[1])
-    })
-    .await?;
-    let known = Instant::now();
-    level(machines).await?;
+    let mut members = settle(machines).await?;
+    let known = loop {
+        let all = members.len();
+        wait(machines, LEADER_MAX, "there is no leader that all know", || {
+            let leaders: Vec<_> = machines.lives().iter().map(|life| life.node.health().leader).collect();
+            leaders.len() == all && leaders[0].is_some() && leaders.windows(2).all(|pair| pair[0] == pair[1])
+        })
+        .await?;
+        let known = Instant::now();
+        level(machines).await?;
+        // Only now does every member know of a change that was under way.
+        let again = settle(machines).await?;
+        if again == members {
+            break known;
+        }
+        members = again;
+    };
     leases_end(machines, known).await?;
     for life in machines.lives() {
         let deadline = Instant::now() + STEP_MAX;
