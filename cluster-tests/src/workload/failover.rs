@@ -7,23 +7,11 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::task::JoinSet;
 
+use super::first_ack::{PATIENCE, TIMEOUT, first_ack};
 use crate::client::{Client, Outcome};
 use crate::harness::cluster::{Cluster, System};
 use crate::judge::latency::Spread;
-
-/// Every endpoint is tried so often.
-const PROBE_EVERY: Duration = Duration::from_millis(20);
-
-/// A probe is given up after this long. It does not hold up the next one.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(1_000);
-
-/// Probes that may be under way at a time; above it, none is added until one ends.
-const PROBES_MAX: usize = 256;
-
-/// How long a cluster may be without a leader before the run is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A run.
 #[derive(Debug, Clone)]
@@ -98,40 +86,17 @@ async fn one_kill(cluster: &mut Cluster, number: usize) -> Result<(Duration, Dur
     let leader = cluster.leader(PATIENCE).await?;
     let killed = Instant::now();
     cluster.kill(leader)?;
-    let unavailable = first_ack(&client, number, killed).await?;
+    let unavailable = first_ack(killed, client.len(), |member, round| {
+        let (client, key) = (client.clone(), key(number, member, round));
+        let put = async move { client.put(member, key, Bytes::from_static(b"probe"), TIMEOUT).await };
+        async move { matches!(put.await, Outcome::Acked(_)) }
+    });
+    let unavailable =
+        unavailable.await.with_context(|| format!("no write was acknowledged for {PATIENCE:?}"))?;
     let restarted = Instant::now();
     cluster.spawn(leader)?;
     cluster.wait_ready(PATIENCE).await.context("after the restart")?;
     Ok((unavailable, restarted.elapsed()))
-}
-
-/// Probes every endpoint until one write is acknowledged; the time from `killed` to that acknowledgement.
-async fn first_ack(client: &Client, number: usize, killed: Instant) -> Result<Duration> {
-    let mut probes = JoinSet::new();
-    let mut tick = tokio::time::interval(PROBE_EVERY);
-    let mut round = 0;
-    loop {
-        tokio::select! {
-            // Cancel-safe: a tick that was not taken stays due.
-            _ = tick.tick() => {
-                ensure!(killed.elapsed() < PATIENCE, "no write was acknowledged for {PATIENCE:?}");
-                round += 1;
-                for member in 0..client.len() {
-                    if probes.len() < PROBES_MAX {
-                        let (client, key) = (client.clone(), key(number, member, round));
-                        let value = Bytes::from_static(b"probe");
-                        probes.spawn(async move { client.put(member, key, value, PROBE_TIMEOUT).await });
-                    }
-                }
-            }
-            // Cancel-safe: a result that was not taken stays in the set.
-            Some(outcome) = probes.join_next() => {
-                if let Outcome::Acked(_) = outcome.context("a probe panicked")? {
-                    return Ok(killed.elapsed());
-                }
-            }
-        }
-    }
 }
 
 fn key(kill: usize, member: usize, round: usize) -> Bytes {

@@ -3,10 +3,12 @@
 pub mod apiserver;
 pub mod chaos;
 pub mod chronicle;
+pub mod compares;
 pub mod crash;
 pub mod dump_latency;
 pub mod dump_policy;
 pub mod failover;
+pub mod first_ack;
 pub mod kill;
 pub mod lease_fencing;
 pub mod replace;

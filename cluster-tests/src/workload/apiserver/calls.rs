@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use holdfast_proto::etcdserverpb::kv_client::KvClient;
 use holdfast_proto::etcdserverpb::lease_client::LeaseClient;
 use holdfast_proto::etcdserverpb::{
@@ -13,6 +12,8 @@ use holdfast_proto::etcdserverpb::{
 use holdfast_proto::mvccpb::KeyValue;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+
+use crate::workload::compares::{changed_at, has_version};
 
 /// How long a call may take.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
@@ -138,16 +139,9 @@ pub async fn swap(
 }
 
 fn compare(key: &Bytes, expected: Expected) -> Compare {
-    let (target, union) = match expected {
-        Expected::Mod(revision) => (CompareTarget::Mod, TargetUnion::ModRevision(revision)),
-        Expected::Version(version) => (CompareTarget::Version, TargetUnion::Version(version)),
-    };
-    Compare {
-        result: CompareResult::Equal.into(),
-        target: target.into(),
-        key: key.clone(),
-        target_union: Some(union),
-        ..Compare::default()
+    match expected {
+        Expected::Mod(revision) => changed_at(key, revision),
+        Expected::Version(version) => has_version(key, version),
     }
 }
 

@@ -13,9 +13,10 @@ use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 
 use super::book::End;
-use super::scene::{Chooser, Scene, Written, created_at, think};
+use super::scene::{Chooser, Scene, Written, think};
 use crate::judge::fencing::{Guarded, Taken};
 use crate::judge::watch::history::Step;
+use crate::workload::compares::created_at;
 
 /// The workload's name.
 pub const NAME: &str = "locks";

@@ -12,9 +12,10 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 
-use super::scene::{Chooser, Scene, Written, created_at, holds, think};
+use super::scene::{Chooser, Scene, Written, think};
 use crate::judge::linearizable::{Answer, Call, Operation, State};
 use crate::judge::watch::history::Step;
+use crate::workload::compares::{created_at, exists, holds};
 
 /// The workload's name.
 pub const NAME: &str = "registers";
@@ -187,7 +188,7 @@ impl User {
         step: Step,
     ) -> Written {
         if let Step::Delete { key, .. } = &step {
-            compare.push(super::scene::exists(key));
+            compare.push(exists(key));
         }
         self.scene.write(NAME, member, compare, &[step]).await
     }

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use holdfast_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use holdfast_proto::etcdserverpb::kv_client::KvClient;
 use holdfast_proto::etcdserverpb::{Compare, RangeRequest, RangeResponse, RequestOp, TxnRequest};
 use rand::RngExt;
@@ -179,34 +177,4 @@ impl Chooser {
 /// Waits for about as long as a client does between two calls.
 pub async fn think(rng: &mut StdRng, mean: Duration) {
     tokio::time::sleep(mean.mul_f64(rng.random_range(0.5..1.5))).await;
-}
-
-/// The key was last changed at this revision; 0: it does not exist.
-pub fn changed_at(key: &Bytes, revision: i64) -> Compare {
-    compare(key, CompareTarget::Mod, TargetUnion::ModRevision(revision))
-}
-
-/// The key was created at this revision; 0: it does not exist.
-pub fn created_at(key: &Bytes, revision: i64) -> Compare {
-    compare(key, CompareTarget::Create, TargetUnion::CreateRevision(revision))
-}
-
-/// The key holds this value.
-pub fn holds(key: &Bytes, value: Bytes) -> Compare {
-    compare(key, CompareTarget::Value, TargetUnion::Value(value))
-}
-
-fn compare(key: &Bytes, target: CompareTarget, union: TargetUnion) -> Compare {
-    Compare {
-        result: CompareResult::Equal.into(),
-        target: target.into(),
-        key: key.clone(),
-        target_union: Some(union),
-        ..Compare::default()
-    }
-}
-
-/// The key exists.
-pub fn exists(key: &Bytes) -> Compare {
-    Compare { result: CompareResult::Greater.into(), ..created_at(key, 0) }
 }

@@ -12,10 +12,11 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 
-use super::scene::{Chooser, Scene, Written, changed_at, think};
+use super::scene::{Chooser, Scene, Written, think};
 use crate::client::Contents;
 use crate::judge::sets::{Append, Finding, Read, judge};
 use crate::judge::watch::history::Step;
+use crate::workload::compares::changed_at;
 
 /// The workload's name.
 pub const NAME: &str = "sets";

@@ -10,9 +10,10 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 
-use super::scene::{Chooser, Scene, Written, changed_at, created_at, think};
+use super::scene::{Chooser, Scene, Written, think};
 use crate::judge::transfers::Balances;
 use crate::judge::watch::history::Step;
+use crate::workload::compares::{changed_at, created_at};
 
 /// The workload's name.
 pub const NAME: &str = "transfers";

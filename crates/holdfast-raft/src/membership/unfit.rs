@@ -8,7 +8,6 @@
 //! when the others have no room either, leadership must not go round and round.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{best_successor, transfer_to};
 use crate::limits::HAND_OVER_PAUSE_MAX;
@@ -30,7 +29,7 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Raft, peers: Arc<Peers>) {
             if let Some(to) = best_successor(&shared, &raft, &peers) {
                 tracing::warn!(to = format!("{to:x}"), why, "another member is to lead");
                 transfer_to(&shared, &raft, to, 2 * look).await;
-                pause = longer(pause);
+                pause = (2 * pause).min(HAND_OVER_PAUSE_MAX);
             }
         }
     };
@@ -47,8 +46,4 @@ fn unfit(shared: &Shared) -> Option<&'static str> {
         return Some("the stable store has failed");
     }
     shared.log.is_full().then_some("the disk of the log has no room")
-}
-
-fn longer(pause: Duration) -> Duration {
-    (2 * pause).min(HAND_OVER_PAUSE_MAX).max(pause)
 }

@@ -2,6 +2,7 @@
 
 use holdfast_mvcc::command::{AlarmKind, Range, ReadAt, SortOrder, SortTarget};
 use holdfast_mvcc::types::{KeyRange, RangeEnd, Revision};
+use holdfast_raft::Health;
 
 use crate::frontend::{Consistency, Frontend};
 
@@ -65,13 +66,11 @@ impl Check {
                 Err("the member has not caught up since its start".to_owned())
             }
             Self::LinearizableRead => read(frontend, Consistency::Linearizable).await,
-            Self::NonLearner if frontend.node.health().is_learner => {
-                Err("not supported for learner".to_owned())
-            }
-            Self::NonLearner if !frontend.node.health().votes => {
-                Err("the member does not vote yet: it still catches up".to_owned())
-            }
-            Self::NonLearner => Ok(()),
+            Self::NonLearner => match frontend.node.health() {
+                Health { is_learner: true, .. } => Err("not supported for learner".to_owned()),
+                Health { votes: true, .. } => Ok(()),
+                Health { .. } => Err("the member does not vote yet: it still catches up".to_owned()),
+            },
         }
     }
 }

@@ -145,21 +145,17 @@ fn raise(counters: &IntCounterVec, labels: &[&str], total: u64) {
 
 /// The histograms, of which the storage keeps the buckets itself.
 pub(super) fn render(figures: &DispatchFigures) -> String {
+    let stalls = [("at=\"start\"", &figures.start_stall), ("at=\"finish\"", &figures.finish_stall)];
+    let merges = [("", &figures.merges)];
+    let commits = [("", &figures.commits.times)];
     let mut page = String::new();
-    let written = histogram(
-        &mut page,
-        (STALL, "How long the dispatcher stood still at the start and at the end of a dump."),
-        &[("at=\"start\"", &figures.start_stall), ("at=\"finish\"", &figures.finish_stall)],
-    )
-    .and_then(|()| {
-        let help = "From the end of a dump until what was written meanwhile is in the stable store.";
-        histogram(&mut page, (MERGE, help), &[("", &figures.merges)])
-    })
-    .and_then(|()| {
-        let help = "How long a batch took into the stable store, with its share of flushes.";
-        histogram(&mut page, (COMMIT, help), &[("", &figures.commits.times)])
-    });
-    written.expect("writing to a string succeeds");
+    for (name, help, series) in [
+        (STALL, "How long the dispatcher stood still at the start and at the end of a dump.", &stalls[..]),
+        (MERGE, "From the end of a dump until what was written meanwhile is in the stable store.", &merges),
+        (COMMIT, "How long a batch took into the stable store, with its share of flushes.", &commits),
+    ] {
+        histogram(&mut page, (name, help), series).expect("writing to a string succeeds");
+    }
     page
 }
 

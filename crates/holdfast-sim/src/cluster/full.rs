@@ -51,7 +51,7 @@ pub(super) struct Effects {
 
 /// It says so, or has stopped.
 fn applies_no_more(life: &Life) -> bool {
-    life.spawn.halt_reason().is_some() || life.storage.status().state == DispatcherState::Poisoned
+    life.spawn.halt_reason().is_some() || life.storage.is_poisoned()
 }
 
 fn cancelled(life: &Life) -> u64 {
