@@ -184,6 +184,9 @@ struct DumpLatencyFlags {
     /// Length of a window
     #[arg(long, default_value = "6s", value_parser = duration)]
     window: Duration,
+    /// What goes on beside the puts, of dump, list and compaction
+    #[arg(long, value_delimiter = ',', default_value = "dump,list,compaction", value_parser = beside)]
+    only: Vec<dump_latency::Beside>,
     /// Wait for a line on standard input between filling the store and measuring
     #[arg(long)]
     wait: bool,
@@ -509,9 +512,19 @@ async fn crash_rounds(flags: &CrashFlags) -> Result<bool> {
     Ok(report.is_clean() && report.never_reached().is_empty())
 }
 
+fn beside(name: &str) -> Result<dump_latency::Beside, String> {
+    match name {
+        "dump" => Ok(dump_latency::Beside::Dump),
+        "list" => Ok(dump_latency::Beside::List),
+        "compaction" => Ok(dump_latency::Beside::Compaction),
+        _ => Err("it is dump, list or compaction".to_owned()),
+    }
+}
+
 async fn latencies(flags: &DumpLatencyFlags) -> Result<bool> {
     let DumpLatencyFlags { keys, value_bytes, pairs, window, seed, .. } = *flags;
-    let plan = dump_latency::Plan { keys, value_bytes, pairs, window, seed };
+    let beside = flags.only.clone();
+    let plan = dump_latency::Plan { keys, value_bytes, pairs, window, seed, beside };
     let go = async || {
         println!("the store is filled");
         if flags.wait {

@@ -1,8 +1,8 @@
 //! Judges how much a member writes for its dumps, and how long its log gets.
 //!
 //! While a store grows from empty, dumps write at most 2.3 times the users' bytes; at a steady size at most 1.2 times the
-//! bytes of the log. The log stays below the larger of the threshold and the newest snapshot, what arrives during a dump,
-//! and three segments.
+//! bytes of the log. The log stays below the larger of the threshold and the newest snapshot, what arrives during a dump
+//! (until the log can become shorter by it), and three segments.
 
 use std::fmt;
 
@@ -42,7 +42,7 @@ pub struct Dump {
     pub stage: Stage,
     /// Its length.
     pub bytes: u64,
-    /// Users' bytes that arrived while it was written.
+    /// Users' bytes that arrived from its seal until the log was let go behind it.
     pub arrived_bytes: u64,
 }
 

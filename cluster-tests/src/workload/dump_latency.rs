@@ -40,6 +40,9 @@ const RATE: f64 = 500.0;
 /// A put that takes longer counts as failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// By how much the lister's niceness is higher.
+const LISTER_NICENESS: i32 = 5;
+
 /// Between two looks at what the leader does.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -59,6 +62,19 @@ pub struct Plan {
     pub window: Duration,
     /// Seed of values and keys.
     pub seed: u64,
+    /// What is compared.
+    pub beside: Vec<Beside>,
+}
+
+/// What goes on beside the puts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// The leader dumps.
+    Dump,
+    /// A client lists all keys.
+    List,
+    /// History is compacted away.
+    Compaction,
 }
 
 /// What a run came to.
@@ -103,7 +119,10 @@ impl fmt::Display for Report {
 
 /// Lists all keys of the member at `url` in one call, again and again: what the lister of a run does. Answers how many
 /// they are, of the shortest list.
+///
+/// It gives way to the members: elsewhere it would be another machine, and what is measured is what the server does.
 pub async fn list_keys(url: &str, during: Duration) -> Result<u64> {
+    rustix::process::nice(LISTER_NICENESS).context("giving way to the members")?;
     let client = Client::new(&[url.to_owned()])?;
     let began = Instant::now();
     let mut fewest = u64::MAX;
@@ -129,11 +148,16 @@ pub async fn run(mut system: System, plan: Plan, go: impl AsyncFnOnce() -> Resul
     let mut bench = Bench { cluster: &mut cluster, client, leader, plan: plan.clone(), windows: 0 };
     let maximum = bench.maximum().await?;
     let mut comparisons = Vec::new();
-    for rate in [RATE, maximum * SHARE_OF_MAXIMUM] {
-        comparisons.push(bench.dumping(rate).await?);
+    for beside in &plan.beside {
+        match beside {
+            Beside::Dump => {
+                comparisons.push(bench.dumping(RATE).await?);
+                comparisons.push(bench.dumping(maximum * SHARE_OF_MAXIMUM).await?);
+            }
+            Beside::List => comparisons.push(bench.listing().await?),
+            Beside::Compaction => comparisons.push(bench.compacting(&channels[leader]).await?),
+        }
     }
-    comparisons.push(bench.listing().await?);
-    comparisons.push(bench.compacting(&channels[leader]).await?);
     let page = Scrape::of(&bench.cluster.members()[leader].client_url).await?;
     let mut findings: Vec<Finding> = comparisons.iter().filter_map(Comparison::judge).collect();
     let mut switches = Vec::new();
@@ -278,12 +302,12 @@ impl Bench<'_> {
         let mut comparison =
             comparison(&format!("a compaction of {} replaced values, {RATE:.0} puts/s", self.plan.keys));
         self.cluster.wait_settled(self.leader, PATIENCE, |_| Ok(true)).await?;
-        for _ in 0..2 {
+        for _ in 0..self.plan.pairs {
             comparison.calm.push(self.window(RATE).await?);
         }
         let head = self.client.revision(self.leader, TIMEOUT).await?;
         ensure!(compact(channel, head).await?, "the compaction was refused");
-        for _ in 0..2 {
+        for _ in 0..self.plan.pairs {
             comparison.busy.push(self.window(RATE).await?);
         }
         comparison.share = 1.0;

@@ -110,8 +110,14 @@ pub async fn run(mut system: System, plan: Plan) -> Result<Report> {
     let mut cluster = Cluster::start(system, 1).await?;
     let client = Client::new(&cluster.endpoints())?;
     let came = Arc::new(AtomicU64::new(0));
-    let mut eye =
-        Eye { record: Record::default(), came: Arc::clone(&came), read: 0, sealed: None, newest: 0 };
+    let mut eye = Eye {
+        record: Record::default(),
+        came: Arc::clone(&came),
+        read: 0,
+        sealed: None,
+        is_durable: false,
+        newest: 0,
+    };
     (eye.record.dump_log_bytes, eye.record.segment_bytes) = (plan.dump_log_bytes, plan.segment_bytes);
     let value_bytes = u64::try_from(VALUE_BYTES).unwrap_or(u64::MAX);
     let keys = plan.store_bytes / value_bytes;
@@ -196,6 +202,8 @@ struct Eye {
     read: usize,
     /// Users' bytes that had come in when the running dump began.
     sealed: Option<u64>,
+    /// True when the log was not yet let go behind the newest snapshot.
+    is_durable: bool,
     /// The length of the newest snapshot.
     newest: u64,
 }
@@ -210,10 +218,18 @@ impl Eye {
             match said(line) {
                 Some(Said::Sealing) => self.sealed = Some(came),
                 Some(Said::Durable(bytes)) => {
-                    let arrived_bytes = came - self.sealed.take().unwrap_or(came);
+                    let arrived_bytes = came - self.sealed.unwrap_or(came);
                     self.record.dumps.push(Dump { stage, bytes, arrived_bytes });
                     self.newest = bytes;
+                    self.is_durable = true;
                 }
+                Some(Said::LetGo) if std::mem::take(&mut self.is_durable) => {
+                    let sealed = self.sealed.unwrap_or(came);
+                    if let Some(dump) = self.record.dumps.last_mut() {
+                        dump.arrived_bytes = came - sealed;
+                    }
+                }
+                Some(Said::LetGo) => {}
                 None => {}
             }
         }
@@ -228,6 +244,7 @@ impl Eye {
 enum Said {
     Sealing,
     Durable(u64),
+    LetGo,
 }
 
 fn said(line: &str) -> Option<Said> {
@@ -235,6 +252,7 @@ fn said(line: &str) -> Option<Said> {
     match line.get("message")?.as_str()? {
         "dump: sealing" => Some(Said::Sealing),
         "dump: verified and durable" => Some(Said::Durable(line.get("bytes")?.as_u64()?)),
+        "the log goes up to here" => Some(Said::LetGo),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! <data-dir>/IDENTITY   format, cluster, member, name: text, written once
 //! <data-dir>/LOCK       locked while a process uses the directory
+//! <data-dir>/WENT_BACK  empty; there once the log has lost what it had acknowledged: no member may start from it
 //! <data-dir>/log/       the Raft log
 //! <data-dir>/store/     the stable store and the snapshots
 //! ```
@@ -31,6 +32,7 @@ const MAGIC: &str = "holdfast data directory";
 const IDENTITY: &str = "IDENTITY";
 const IDENTITY_NEW: &str = "IDENTITY.new";
 const LOCK: &str = "LOCK";
+const WENT_BACK: &str = "WENT_BACK";
 /// What may lie in a directory that was not ours before: a mount point's own, and what a start that was cut short
 /// before it wrote IDENTITY left behind.
 const HARMLESS: [&str; 3] = ["lost+found", LOCK, IDENTITY_NEW];
@@ -125,6 +127,17 @@ pub enum DataDirError {
         /// What is wrong in it.
         what: &'static str,
     },
+    /// Its log has lost entries that the member had acknowledged.
+    #[error(
+        "data directory {}: its log has lost entries that the member had acknowledged, so with it acknowledged writes could \
+         be lost: check the disk, and let the member take part under a new id: holdfast join --replace, with this member's \
+         flags",
+        path.display()
+    )]
+    WentBack {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The disk refused.
     #[error("data directory {}: cannot {action}: {source}{}", path.display(), advice(source))]
     Io {
@@ -182,6 +195,16 @@ impl DataDir {
         }
     }
 
+    /// Notes for good that its log has lost what it had acknowledged: see [`DataDirError::WentBack`].
+    pub fn retire(&self) -> Result<(), DataDirError> {
+        let path = self.path.join(WENT_BACK);
+        if !self.disk.exists(&path).map_err(io_error(&path, "look for it"))? {
+            let file = self.disk.open(&path, OpenMode::CreateNew).map_err(io_error(&path, "create it"))?;
+            file.sync_all().map_err(io_error(&path, "sync it"))?;
+        }
+        self.disk.sync_dir(&self.path).map_err(io_error(&self.path, "sync it"))
+    }
+
     /// Where the Raft log is.
     pub fn log_dir(&self) -> PathBuf {
         self.path.join("log")
@@ -207,7 +230,13 @@ enum Known {
 /// Looks, and changes nothing.
 fn examine(disk: &dyn Disk, path: &Path, identity: &Identity) -> Result<Known, DataDirError> {
     match look(disk, path)? {
-        Some(found) => compare(path, &found, identity).map(|()| Known::Ours),
+        Some(found) => {
+            compare(path, &found, identity)?;
+            if disk.exists(&path.join(WENT_BACK)).map_err(io_error(path, "look into it"))? {
+                return Err(DataDirError::WentBack { path: path.to_owned() });
+            }
+            Ok(Known::Ours)
+        }
         None => Ok(Known::Nothing),
     }
 }

@@ -113,6 +113,11 @@ async fn serve(flags: &ServerFlags, join: Option<&JoinFlags>) -> (Exit, String) 
     if let Ending::Asked(why) = ending {
         tracing::info!(why, "stopping");
     }
+    if let Ending::Departed(Departure::WentBack) = ending
+        && let Err(error) = server.retire_data_dir()
+    {
+        tracing::error!(%error, "the directory could not be marked as one that must not be used again");
+    }
     metrics.stop().await;
     server.stop().await;
     match ending {
@@ -142,6 +147,11 @@ fn farewell(why: Departure, config: &Config) -> String {
         Departure::Wiped => format!(
             "member \"{name}\" came back without its log: {data_dir} is not what it was, and the others refuse a member \
              that has forgotten what it acknowledged. Restore the directory, or take part as a new member: {again}"
+        ),
+        Departure::WentBack => format!(
+            "member \"{name}\" has lost log entries that it had acknowledged: an older copy of {data_dir} was put back, or its \
+             disk did not keep what it said it had. The directory is kept and not used any more, because with it \
+             acknowledged writes could be lost. Check the disk, and take part as a new member: {again}"
         ),
     }
 }

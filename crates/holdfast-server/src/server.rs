@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, DataDirError};
 use crate::error::ServerError;
 use crate::frontend::{Frontend, Parts};
 use crate::identity::{self, Identity, Origin};
@@ -35,7 +35,7 @@ pub struct Server {
     ready: watch::Receiver<bool>,
     env: Env,
     // Last, so that the lock is held until everything else is gone.
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 impl Server {
@@ -104,7 +104,7 @@ impl Server {
             tasks: Mutex::new(Vec::new()),
             ready,
             env,
-            _data_dir: data_dir,
+            data_dir,
         };
         server.serve(config, listeners, ready_now).await?;
         Ok(server)
@@ -202,6 +202,11 @@ impl Server {
             // Consensus has ended: there is nobody left who could tell.
             Ok(None) | Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Notes in the data directory that no member may start from it again: see [`Departure::WentBack`].
+    pub fn retire_data_dir(&self) -> Result<(), DataDirError> {
+        self.data_dir.retire()
     }
 
     /// Completes if serving ends without [`Server::stop`]: something went wrong, and the process should end.

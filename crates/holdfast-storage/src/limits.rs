@@ -25,8 +25,8 @@ pub(crate) const BATCH_OPS_MAX: usize = 256;
 pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// The committer gathers this many bytes before it writes: one engine batch carries head and position, whatever its
-/// size, and the engine rewrites their leaves each time ...
-pub(crate) const COMMIT_BYTES: usize = 8 * PACK_BYTES;
+/// size, and the engine writes their leaves and the way to them anew each time, some 50 KiB with redb ...
+pub(crate) const COMMIT_BYTES: usize = 16 * PACK_BYTES;
 
 /// ... or waits this long ...
 pub(crate) const COMMIT_LINGER: Duration = Duration::from_millis(100);
@@ -35,18 +35,22 @@ pub(crate) const COMMIT_LINGER: Duration = Duration::from_millis(100);
 pub(crate) const COMMIT_BYTES_MAX: usize = 768 << 10;
 
 /// While something waits to be committed, chores rest so many times as long as they took ...
-pub(crate) const CHORE_REST_FACTOR: u32 = 3;
+pub(crate) const CHORE_REST_FACTOR: u32 = 7;
 
 /// ... and at least this long.
 pub(crate) const CHORE_REST_MIN: Duration = Duration::from_millis(5);
 
+/// What an engine writes for a batch beside what is in it, about: with redb, the leaves that are touched and the way to
+/// them. Counted towards the next flush, because with few writes a second it is more than the writes.
+pub(crate) const BATCH_BESIDE_BYTES: usize = 48 << 10;
+
 /// The committer flushes the engine after this many bytes: redb reuses no page before, a restart after a power cut
 /// replays from here, and the log's writes wait behind all that a flush gives the disk at once.
-pub(crate) const FLUSH_BYTES: usize = 8 << 20;
+pub(crate) const FLUSH_BYTES: usize = 4 << 20;
 
 /// As [`FLUSH_BYTES`], while a store is built from a snapshot and for chores: they write much more in the same time, so
-/// that more of the log's writes meet a flush.
-pub(crate) const CHORE_FLUSH_BYTES: usize = 2 << 20;
+/// that more than one in a hundred of the log's writes meets a flush, and waits as long as that takes.
+pub(crate) const CHORE_FLUSH_BYTES: usize = 512 << 10;
 
 /// Bytes of entries that may wait for the dispatcher.
 pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
@@ -152,7 +156,7 @@ pub(crate) const RESTORE_RECORDS: usize = 64 << 10;
 
 /// A checkpoint of the index is not written before so many of its bytes were matched by one revision each: it adds that
 /// much at most to what a write costs the disk.
-pub(crate) const CHECKPOINT_BYTES_PER_REVISION: u64 = 40;
+pub(crate) const CHECKPOINT_BYTES_PER_REVISION: u64 = 24;
 
 /// Raw bytes of a block of a checkpoint, exceeded by less than a piece.
 pub(crate) const CHECKPOINT_BLOCK_BYTES: usize = 256 << 10;

@@ -170,6 +170,7 @@ pub(crate) fn heed(roster: &Roster, refused: &pb::Refused) {
     match refused.cause() {
         pb::RefusedCause::Removed => roster.depart(Departure::Removed),
         pb::RefusedCause::Wiped => roster.depart(Departure::Wiped),
+        pb::RefusedCause::WentBack => roster.depart(Departure::WentBack),
         pb::RefusedCause::Other => {}
     }
 }

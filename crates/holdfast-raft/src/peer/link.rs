@@ -48,6 +48,8 @@ struct Inner {
     peer: u64,
     /// True once the peer has acknowledged an entry. Written by the users of the link.
     has_acknowledged: AtomicBool,
+    /// What the peer has told the leader of a term that it holds durably. Written by the users of the link.
+    matched: Mutex<Matched>,
     /// Where the peer is; replaced when the membership says so.
     node: Mutex<PeerNode>,
     state: Mutex<State>,
@@ -55,6 +57,15 @@ struct Inner {
     connected: ordered_watch::Sender<bool>,
     /// Ends the pause before the next try. The link's task waits on it.
     hurry: Notify,
+}
+
+/// How far a peer's log is the leader's, as the peer has said in that leader's term.
+#[derive(Debug, Default, Clone, Copy)]
+struct Matched {
+    term: u64,
+    index: u64,
+    /// True once it was noted that the peer has less.
+    went_back: bool,
 }
 
 struct State {
@@ -82,6 +93,7 @@ impl Link {
             roster,
             peer,
             has_acknowledged: AtomicBool::new(false),
+            matched: Mutex::default(),
             node: Mutex::new(node),
             state: Mutex::new(state),
             connected: OrderedWatch::channel(false).0,
@@ -133,11 +145,39 @@ impl Link {
         Err(last_error)
     }
 
-    /// Notes that the peer has an entry behind the first one durably in its log.
-    pub(crate) fn acknowledged(&self) {
+    /// Notes that the peer has told the leader of `term` that it has this entry durably in its log, and that it is not the
+    /// first one.
+    pub(crate) fn acknowledged(&self, term: u64, index: u64) {
+        let mut matched = self.inner.matched.lock();
+        if term > matched.term {
+            *matched = Matched { term, ..Matched::default() };
+        }
+        if term == matched.term {
+            matched.index = matched.index.max(index);
+        }
+        drop(matched);
         if !self.inner.has_acknowledged.swap(true, Ordering::Relaxed) {
             self.inner.roster.acknowledged(self.inner.peer);
         }
+    }
+
+    /// True when the peer tells the leader of `term` that it does not have an entry that it has acknowledged to it. Within
+    /// a term nobody else can have had it dropped: its log has lost it.
+    pub(crate) fn went_back(&self, term: u64, conflict: u64) -> bool {
+        let mut matched = self.inner.matched.lock();
+        if term != matched.term || conflict > matched.index {
+            return false;
+        }
+        if !std::mem::replace(&mut matched.went_back, true) {
+            tracing::error!(
+                peer = format!("{:x}", self.inner.peer),
+                acknowledged = matched.index,
+                missing = conflict,
+                "the peer's log has lost entries that it had acknowledged: it is told so, and ends. Let it take part as a new \
+                 member: holdfast join --replace, with its flags"
+            );
+        }
+        true
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -13,7 +13,7 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
@@ -167,21 +167,40 @@ impl PeerNetwork {
         }
     }
 
-    async fn next_result(&self, pending: &mut Pending) -> Result<AppendResult, RpcError> {
-        let answer = within(&*self.link.env().clock, self.append_timeout, pending.answer()).await;
+    /// The result of an append. Cancel-safe, as [`Pending::answer`] is: nothing is awaited behind the answer.
+    async fn next_result(&self, Sent { term, answer }: &mut Sent) -> Result<AppendResult, RpcError> {
+        let answer = within(&*self.link.env().clock, self.append_timeout, answer.answer()).await;
         match answer.unwrap_or(Err(LinkError::TimedOut)) {
             Ok(Body::AppendResponse(response)) => {
                 let result = rpc::append_response_from(response).map_err(failed);
-                if let Ok(Ok(Some(matching))) = &result
-                    && matching.index > 0
-                {
-                    self.link.acknowledged();
+                match &result {
+                    Ok(Ok(Some(matching))) if matching.index > 0 => {
+                        self.link.acknowledged(*term, matching.index);
+                    }
+                    Ok(Err(StreamAppendError::Conflict(at))) if self.link.went_back(*term, at.index) => {
+                        return Err(self.refuse_who_went_back());
+                    }
+                    _ => {}
                 }
                 result
             }
             Ok(other) => Err(unexpected(&other)),
             Err(error) => Err(self.error(error, RPCTypes::AppendEntries, self.append_timeout)),
         }
+    }
+
+    /// Tells the peer that it has no place any more. openraft is not told of the conflict: it takes for granted that what
+    /// was acknowledged stays.
+    fn refuse_who_went_back(&self) -> RpcError {
+        let link = self.link.clone();
+        let reason = format!("the log of member {:x} has lost what it had acknowledged", link.peer());
+        let refused = pb::Refused { reason: reason.clone(), cause: pb::RefusedCause::WentBack.into() };
+        let farewell = async move {
+            // Told again at the next append, when this is lost.
+            link.request(Body::Refused(refused), FAREWELL_LIMIT).await.ok();
+        };
+        drop(self.link.env().spawn.task("peer-farewell", Box::pin(farewell)));
+        failed(reason)
     }
 }
 
@@ -193,12 +212,19 @@ fn unexpected(body: &Body) -> RpcError {
     RPCError::Network(NetworkError::from_string(format!("an answer of another kind: {body:?}")))
 }
 
+/// An append that was sent.
+struct Sent {
+    /// The term of the leader that sent it.
+    term: u64,
+    answer: Pending,
+}
+
 /// The state of a pipelined append stream.
 struct Pipeline<'a, S: Stream> {
     network: &'a PeerNetwork,
     input: Fuse<S>,
     /// Sent, in order, not answered.
-    in_flight: VecDeque<Pending>,
+    in_flight: VecDeque<Sent>,
 }
 
 impl<S> Pipeline<'_, S>
@@ -233,9 +259,10 @@ where
                 peer = self.network.link.peer(),
                 entries = request.entries.len()
             );
+            let term = request.vote.leader_id.term;
             let sent = self.network.link.begin(rpc::append_request(request)).instrument(span).await;
             match sent {
-                Ok(pending) => self.in_flight.push_back(pending),
+                Ok(answer) => self.in_flight.push_back(Sent { term, answer }),
                 Err(error) => {
                     let error =
                         self.network.error(error, RPCTypes::AppendEntries, self.network.append_timeout);

@@ -21,6 +21,9 @@ pub enum Departure {
     Removed,
     /// Its log is gone: its data directory was lost or replaced by an empty one.
     Wiped,
+    /// Its log has lost entries that it had acknowledged: an older copy of its data directory was put back, or its disk
+    /// has not kept what it said it had.
+    WentBack,
 }
 
 /// See the module.

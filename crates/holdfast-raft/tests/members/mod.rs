@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Cluster, PATIENCE, eventually, id, put};
+use crate::support::{Cluster, PATIENCE, eventually, get, id, put};
 use holdfast_raft::{ChangeError, ChangeRules, Departure, MemberChange, TransferError};
 
 const MIB: u64 = 1 << 20;
@@ -112,6 +112,30 @@ async fn leadership_moves_and_a_leader_can_be_removed() {
     let leader = cluster.leader(&[]).await;
     put(&cluster.member(leader).node, "b", b"2", PATIENCE).await.unwrap();
     assert_eq!(cluster.member(leader).node.members().len(), 2);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_log_went_back_is_refused() {
+    let mut cluster = Cluster::start(3, 64 * MIB).await;
+    let leader = cluster.leader(&[]).await;
+    put(&cluster.member(leader).node, "a", b"1", PATIENCE).await.unwrap();
+    let victim = (leader + 1) % 3;
+    cluster.sees(victim, "a", "1").await;
+    cluster.stop(victim).await;
+    cluster.back_up(victim);
+    // A restart with what it had is no loss, whatever was written meanwhile.
+    put(&cluster.member(leader).node, "b", b"2", PATIENCE).await.unwrap();
+    cluster.restart(victim).await;
+    cluster.sees(victim, "b", "2").await;
+    assert_eq!(*cluster.member(victim).node.departed().borrow(), None);
+    cluster.stop(victim).await;
+    cluster.restore(victim);
+    cluster.restart(victim).await;
+    assert_eq!(until_departed(&cluster, victim).await, Departure::WentBack);
+    assert_eq!(get(&cluster.member(victim).storage, "b"), None, "it got nothing");
+    assert_eq!(cluster.leader(&[victim]).await, leader);
+    put(&cluster.member(leader).node, "c", b"3", PATIENCE).await.unwrap();
     cluster.stop_all().await;
 }
 

@@ -365,6 +365,22 @@ impl Cluster {
         std::fs::remove_dir_all(self.path(place)).unwrap();
     }
 
+    /// Keeps a copy of all that a member that is down has on its disk.
+    pub(crate) fn back_up(&self, place: usize) {
+        assert!(self.members[place].is_none(), "only a member that is down can be copied");
+        copy_dir(&self.path(place), &self.backup(place));
+    }
+
+    /// Puts the copy back in the place of what the member has now.
+    pub(crate) fn restore(&self, place: usize) {
+        self.wipe(place);
+        copy_dir(&self.backup(place), &self.path(place));
+    }
+
+    fn backup(&self, place: usize) -> PathBuf {
+        self.dir.path().join(format!("{place}.backup"))
+    }
+
     /// Stops a member in order.
     pub(crate) async fn stop(&mut self, place: usize) {
         let member = self.members[place].take().expect("only a running member can stop");
@@ -402,6 +418,18 @@ impl Cluster {
             (get(&self.member(place).storage, key).as_deref() == Some(value)).then_some(())
         })
         .await;
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if path.is_dir() {
+            copy_dir(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).unwrap();
+        }
     }
 }
 

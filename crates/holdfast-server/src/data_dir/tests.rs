@@ -101,6 +101,16 @@ fn a_new_directory_is_marked_and_known_again() {
 }
 
 #[test]
+fn a_directory_whose_log_went_back_is_refused_for_good() {
+    let world = World::made_by(&ours());
+    world.lock(&ours()).unwrap().retire().unwrap();
+    let refused = world.refusal(&ours());
+    assert!(refused.contains("holdfast join --replace"), "{refused}");
+    let owner = DataDir::owner(&world.env, &world.path()).unwrap();
+    assert_eq!(owner, Some(ours()), "whoever replaces it has to know whose it was");
+}
+
+#[test]
 fn the_identity_file_has_its_written_form() {
     let expected = "holdfast data directory\nformat 1\ncluster 00000000000000c1\nmember 00000000000000a1\nname n1\nsum 1f7685aa6b15a781\n";
     assert_eq!(encode_identity(&ours()), expected);

@@ -156,6 +156,14 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for path in files(from) {
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy_dir(&path, &to) } else { drop(std::fs::copy(&path, to).unwrap()) }
+    }
+}
+
 /// Turns a byte in the middle of what a file holds.
 fn damage(path: &Path) {
     let mut content = std::fs::read(path).unwrap();
@@ -249,6 +257,39 @@ async fn wh19_a_damaged_log_is_refused_and_the_named_command_brings_the_member_b
     members.run(1, &["join", &endpoints]);
     members.ready(1, 3).await;
     assert_eq!(members.ids(1).await, after);
+}
+
+/// An older copy of a disk, put back under the same id, has forgotten what the member acknowledged since.
+#[tokio::test(flavor = "multi_thread")]
+async fn wh19_a_member_with_an_older_copy_of_its_disk_is_refused_and_joins_under_a_new_id() {
+    let mut members = Members::start(3);
+    for member in 0..3 {
+        members.ready(member, 1).await;
+    }
+    members.put(0, "a", b"1".to_vec()).await;
+    members.kill(1);
+    let backup = members.directory.path().join("backup");
+    copy_dir(&members.dir(1), &backup);
+    members.run(1, &[]);
+    members.ready(1, 2).await;
+    members.put(0, "b", b"2".to_vec()).await;
+    assert_eq!(members.get(1, "b").await.unwrap(), b"2");
+    members.kill(1);
+    std::fs::remove_dir_all(members.dir(1)).unwrap();
+    copy_dir(&backup, &members.dir(1));
+    members.run(1, &[]);
+    assert_eq!(members.ended(1).await, 3);
+    let said = members.said(1);
+    assert!(said.contains("has lost log entries that it had acknowledged"), "{said}");
+    members.run(1, &[]);
+    assert_eq!(members.ended(1).await, 1, "also when no leader remembers what it had");
+    let said = members.said(1);
+    assert!(said.contains("so with it acknowledged writes could be lost"), "{said}");
+    let endpoints = format!("--endpoints={}", members.endpoint(0));
+    members.run(1, &["join", "--replace", &endpoints]);
+    members.ready(1, 3).await;
+    assert_eq!(members.get(1, "b").await.unwrap(), b"2");
+    assert_eq!(members.ids(1).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

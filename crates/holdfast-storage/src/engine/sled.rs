@@ -6,6 +6,8 @@
 //!   32 KiB keep all messages below that;
 //! - a batch holds a process-wide lock that blocks readers: batches are bounded;
 //! - only its background flush collects segments: it stays on;
+//! - its cache keeps to its limit only when pages are asked for again and again, as small pages are: here whoever asks
+//!   for a page asks [`ACCESSES`] times;
 //! - damage shows at open or on a read: the caller throws the store away and rebuilds it.
 
 use std::path::{Path, PathBuf};
@@ -20,6 +22,16 @@ use crate::error::StoreError;
 
 /// A quarter of it is above the largest leaf that packs of 32 KiB make.
 const SEGMENT_BYTES: usize = 4 << 20;
+
+/// How often a page is asked for when it is read or written once. sled notes accesses for each of the 256 parts of its
+/// cache in blocks of 64, and evicts from a part only when a block is full. Our pages are large (up to 16 packs, half a
+/// MiB) and asked for a few times: all of a store of some GiB would be in memory before the first one goes. With this the
+/// cache is what sled cannot go below, the newest page of each part: 128 MiB at most. A further access takes a third of a
+/// microsecond, the first one of a page that is not in memory some hundred.
+const ACCESSES: usize = 16;
+
+/// So many bytes of values may be on one page: the next pair is taken for one of another page.
+const PAGE_VALUE_BYTES: usize = 8 << 10;
 
 /// How often sled's own thread flushes and collects segments.
 const FLUSH_EVERY_MS: u64 = 1000;
@@ -42,27 +54,38 @@ impl Sled {
         let db = config.open().map_err(opening)?;
         Ok(Self { db, disk: Arc::clone(disk), file: dir.join("db") })
     }
+
+    /// Has sled note that the page of this key was asked for: see [`ACCESSES`].
+    fn note_access(&self, key: &[u8]) -> Result<(), StoreError> {
+        (1..ACCESSES).try_for_each(|_| self.db.contains_key(key).map(drop).map_err(running))
+    }
 }
 
 impl Engine for Sled {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.db.get(key).map_err(running)?.map(|v| bytes(&v)))
+        let found = self.db.get(key).map_err(running)?.map(|v| bytes(&v));
+        self.note_access(key)?;
+        Ok(found)
     }
 
     fn get_le(&self, key: &[u8]) -> Result<Option<Pair>, StoreError> {
-        match self.db.range(&key[..1]..=key).next_back() {
-            Some(found) => found.map(pair).map(Some).map_err(running),
-            None => Ok(None),
-        }
+        let Some(found) = self.db.range(&key[..1]..=key).next_back() else { return Ok(None) };
+        let found = found.map(pair).map_err(running)?;
+        self.note_access(&found.0)?;
+        Ok(Some(found))
     }
 
     fn scan(&self, from: &[u8], pairs_max: usize, bytes_max: usize) -> Result<Vec<Pair>, StoreError> {
         let end = [from[0] + 1];
         let mut found = Vec::new();
-        let mut taken = 0;
+        let (mut taken, mut noted) = (0, 0);
         for next in self.db.range(from..&end[..]).take(pairs_max) {
             let (key, value) = pair(next.map_err(running)?);
             taken += value.len();
+            if taken - noted > PAGE_VALUE_BYTES {
+                noted = taken;
+                self.note_access(&key)?;
+            }
             found.push((key, value));
             if taken > bytes_max {
                 break;
@@ -73,13 +96,21 @@ impl Engine for Sled {
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let mut ops = sled::Batch::default();
+        let mut touched = Vec::new();
+        let (mut taken, mut noted) = (0, 0);
         for (key, value) in batch.into_ops() {
+            taken += value.as_ref().map_or(0, Vec::len);
+            if taken - noted > PAGE_VALUE_BYTES {
+                noted = taken;
+                touched.push(key.clone());
+            }
             match value {
                 Some(value) => ops.insert(key, value),
                 None => ops.remove(key),
             }
         }
-        self.db.apply_batch(ops).map_err(running)
+        self.db.apply_batch(ops).map_err(running)?;
+        touched.iter().try_for_each(|key| self.note_access(key))
     }
 
     fn flush(&self) -> Result<(), StoreError> {

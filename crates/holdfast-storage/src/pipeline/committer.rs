@@ -24,8 +24,8 @@ use crate::error::StoreError;
 use crate::figures::PressureLevel;
 use crate::generation::Generation;
 use crate::limits::{
-    CHORE_FLUSH_BYTES, CHORE_REST_FACTOR, CHORE_REST_MIN, COMMIT_BYTES_MAX, COMMIT_LINGER, FLUSH_BYTES,
-    SCRUB_RETRY, TAIL_BYTES,
+    BATCH_BESIDE_BYTES, CHORE_FLUSH_BYTES, CHORE_REST_FACTOR, CHORE_REST_MIN, COMMIT_BYTES_MAX,
+    COMMIT_LINGER, FLUSH_BYTES, SCRUB_RETRY, TAIL_BYTES,
 };
 use crate::pack::{Run, RunBuilder};
 use crate::record::Stored;
@@ -119,7 +119,9 @@ impl Committer {
     async fn work(&mut self) -> Result<(), StoreError> {
         loop {
             match self.next().await {
-                Work::Commit => self.commit()?,
+                Work::Commit => {
+                    self.commit()?;
+                }
                 Work::Fence(fence) => self.on_fence(fence).await?,
                 Work::Chore(chore) => {
                     let began = self.shared.env.clock.now();
@@ -242,13 +244,13 @@ impl Committer {
         }
     }
 
-    /// Stores the next contiguous prefix with its position.
-    fn commit(&mut self) -> Result<(), StoreError> {
+    /// Stores the next contiguous prefix with its position. Answers how many bytes that were.
+    fn commit(&mut self) -> Result<usize, StoreError> {
         let mut slices = self.shared.backlog.take_slices(COMMIT_BYTES_MAX);
         if self.merges && self.shared.env.faults.is_planted(Fault::MergeWithoutGuard) {
             forget_deletes(&mut slices);
         }
-        let Some(position) = slices.last().map(|s| s.position.clone()) else { return Ok(()) };
+        let Some(position) = slices.last().map(|s| s.position.clone()) else { return Ok(0) };
         let bytes: usize = slices.iter().map(|s| s.bytes).sum();
         let records = slices.iter().map(|s| s.records.len()).sum();
         let began = self.shared.env.clock.now();
@@ -272,9 +274,9 @@ impl Committer {
         self.shared.memtable_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.shared.space.notify_one();
         self.measure();
-        self.flush_after(bytes, FLUSH_BYTES)?;
+        self.flush_after(bytes + BATCH_BESIDE_BYTES, FLUSH_BYTES)?;
         self.shared.figures.committed(records, bytes, self.shared.env.clock.now().since(began));
-        Ok(())
+        Ok(bytes)
     }
 
     /// Writes a piece of a checkpoint of the index.

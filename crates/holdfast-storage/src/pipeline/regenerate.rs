@@ -23,7 +23,7 @@ use super::control::CommitPosition;
 use super::shared::Shared;
 use crate::error::{StorageError, StoreError};
 use crate::generation::Generation;
-use crate::limits::{CHORE_FLUSH_BYTES, REGENERATE_BYTES_MIN, REGENERATE_RETRY};
+use crate::limits::{BATCH_BESIDE_BYTES, CHORE_FLUSH_BYTES, REGENERATE_BYTES_MIN, REGENERATE_RETRY};
 use crate::pack::Run;
 use crate::stable::{PageMax, Writer, following};
 
@@ -153,6 +153,7 @@ impl Regeneration {
         if let Some(last) = next.last() {
             copy.last = Some(last.run.first);
             writer.pause().map_err(|error| copy.failed(error))?;
+            copy.unflushed += BATCH_BESIDE_BYTES;
             if copy.unflushed >= CHORE_FLUSH_BYTES {
                 copy.unflushed = 0;
                 copy.target.stable().flush().map_err(|error| copy.failed(error))?;

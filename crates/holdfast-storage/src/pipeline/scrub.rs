@@ -8,7 +8,7 @@ use holdfast_mvcc::types::{RecordId, Revision};
 use super::shared::Shared;
 use crate::error::StoreError;
 use crate::generation::Generation;
-use crate::limits::{LOCK_KEYS_MAX, PACK_BYTES};
+use crate::limits::{BATCH_BESIDE_BYTES, LOCK_KEYS_MAX, PACK_BYTES};
 use crate::pack::Run;
 use crate::record::Stored;
 use crate::retention::Retention;
@@ -127,7 +127,7 @@ fn scrub_store(
     Ok((Some(Step::Store(next)), written))
 }
 
-/// Replaces adjacent runs by what is retained of them, when that saves something. Answers the bytes of those.
+/// Replaces adjacent runs by what is retained of them, when that saves something. Answers how many bytes it has written.
 fn rewrite(
     shared: &Shared,
     generation: &Generation,
@@ -146,7 +146,7 @@ fn rewrite(
     if kept.is_empty() || !group[0].is_in_pieces() {
         let new: Vec<Run> = build_runs(kept.into_iter());
         generation.stable().replace(group, &new)?;
-        return Ok(new.iter().map(Run::bytes).sum());
+        return Ok(BATCH_BESIDE_BYTES + new.iter().map(Run::bytes).sum::<usize>());
     }
     Ok(0)
 }

@@ -42,7 +42,12 @@ impl Committer {
         step(&span, 7, "it is flushed, the dump reads");
         drop(span);
         tracing::info!(as_of = ?stable, "dump: drained and flushed, writing");
-        let mut job = Job { pages: Pages::new(&self.shared, &self.generation, &position), started };
+        let mut job = Job {
+            pages: Pages::new(&self.shared, &self.generation, &position),
+            started,
+            rests_below: self.rests_below(),
+            stored: 0,
+        };
         let (result, failed) = match self.write(&mut job).await {
             Ok(snapshot) => (Ok(snapshot), None),
             Err(DumpError::NotWritten(error)) => (Err(classified(error)), None),
@@ -121,7 +126,7 @@ impl Committer {
     }
 
     /// Reads the file back and checks all of it.
-    async fn verify(&mut self, job: &Job, path: &Path) -> Result<Snapshot, DumpError> {
+    async fn verify(&mut self, job: &mut Job, path: &Path) -> Result<Snapshot, DumpError> {
         let (snapshot, reader) = self.shared.snapshots.reader(path)?;
         let mut verification = reader.verification()?;
         loop {
@@ -135,7 +140,7 @@ impl Committer {
     }
 
     /// Between two steps of a dump: lets others run, looks whether it has to end, and keeps the overlay within bounds.
-    async fn between(&mut self, job: &Job, worked: Duration) -> Result<(), DumpError> {
+    async fn between(&mut self, job: &mut Job, worked: Duration) -> Result<(), DumpError> {
         breathe().await;
         self.check(job)?;
         let level = self.pressure();
@@ -146,11 +151,11 @@ impl Committer {
                 self.check(job)?;
             }
             Some(PressureLevel::Hold | PressureLevel::Drain) => {
-                self.commit()?;
+                job.stored += self.commit()?;
                 self.shared.env.faults.hit(Failpoint::DrainUnderDumpMid);
             }
             Some(PressureLevel::Hurry) => {}
-            None if worked.is_zero() || self.is_late(job) => {}
+            None if worked.is_zero() || self.is_late(job) || self.has_grown(job) => {}
             None => self.shared.env.clock.sleep((worked * DUMP_REST_FACTOR).min(DUMP_REST_MAX)).await,
         }
         Ok(())
@@ -159,6 +164,18 @@ impl Committer {
     /// True when half of a dump's time has passed: what is left is done without rests.
     fn is_late(&self, job: &Job) -> bool {
         self.shared.env.clock.now().since(job.started) >= DUMP_DEADLINE / 2
+    }
+
+    /// What may come in while a dump rests. The log is as long as the policy promises when no more comes in during a dump
+    /// than it writes; without rests it writes hardly faster than clients can, so an eighth of that is left for rests.
+    fn rests_below(&self) -> usize {
+        let logical = self.shared.view.load().state.read().logical_bytes();
+        usize::try_from(logical / 8).unwrap_or(usize::MAX)
+    }
+
+    /// True when so much came in since the seal that what is left is done without rests.
+    fn has_grown(&self, job: &Job) -> bool {
+        self.shared.memtable_bytes.load(Ordering::Acquire) + job.stored > job.rests_below
     }
 
     /// An error when the dump has to end.
@@ -199,6 +216,10 @@ struct Job {
     pages: Pages,
     /// When it was sealed.
     started: holdfast_env::Monotonic,
+    /// It rests until more bytes than this came in.
+    rests_below: usize,
+    /// Of those, how many were stored under it.
+    stored: usize,
 }
 
 /// A full disk has a reason of its own.

@@ -102,7 +102,7 @@ pub(super) const ENGINE: Section = Section {
             "Log bytes since the last snapshot that start a dump (or the snapshot's size, if that is more)",
         ),
         flag("checkpoint-revisions", Count, "65536").ours().serves(
-            "Revisions since the last checkpoint of the key index that start one (or one for 40 bytes of it, if that is more)",
+            "Revisions since the last checkpoint of the key index that start one (or one for 24 bytes of it, if that is more)",
         ),
         flag("segment-bytes", Bytes, "16MiB").ours().serves("Size of a log segment"),
     ],
