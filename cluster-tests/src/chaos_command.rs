@@ -78,10 +78,13 @@ impl RunFlags {
         if let Some(directory) = &self.report {
             write(&report, directory)?;
         }
+        if !report.findings.is_empty() {
+            return Ok(false);
+        }
         if !report.void().is_empty() {
             bail!("the run is void");
         }
-        Ok(report.findings.is_empty())
+        Ok(true)
     }
 }
 

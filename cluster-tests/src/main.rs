@@ -19,8 +19,10 @@ use cluster_tests::workload::writers::Load;
 use cluster_tests::workload::{
     apiserver, crash, dump_latency, dump_policy, failover, kill, lease_fencing, replace, watch,
 };
+use mutants_command::MutantsFlags;
 
 mod chaos_command;
+mod mutants_command;
 
 /// Starts real processes, breaks them, and judges what clients saw.
 #[derive(Debug, Parser)]
@@ -58,6 +60,8 @@ enum Workload {
         #[arg(long)]
         observe: bool,
     },
+    /// One mistake after the other planted in tests, simulation and members: something has to find each of them
+    Mutants(MutantsFlags),
     /// Watchers that come, go and resume under kills, pauses and compaction; every law of watches judged
     Watch(WatchFlags),
     /// Lists all keys of a member in one call, again and again: what dump-latency runs beside its puts
@@ -475,6 +479,7 @@ async fn run(command: Workload) -> Result<bool> {
             println!("{report}");
             Ok(report.is_clean())
         }
+        Workload::Mutants(flags) => flags.run().await,
         Workload::Differ(flags) => compare(&flags).await,
         Workload::ListKeys { url, during } => {
             println!("{}", dump_latency::list_keys(&url, during).await?);

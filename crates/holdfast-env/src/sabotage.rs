@@ -126,6 +126,22 @@ named! {
         PurgeBeyondSnapshot = "purge-beyond-snapshot",
         /// A linearizable read does not ask a quorum.
         ReadIndexOff = "read-index-off",
+        /// A linearizable read joins a round that began before the read came.
+        ReadJoinsOlderRound = "read-joins-older-round",
+        /// A keep-alive is answered by who believes that it leads, without asking a quorum.
+        KeepAliveUnconfirmed = "keep-alive-unconfirmed",
+        /// The end of a lease is proposed like any other write, so that it is passed on to whoever leads, and counts in
+        /// every term. (Two fences are missing: as long as a proposal never leaves the member that judged, a term that
+        /// is not compared makes a difference only when that member leads again before its own log has taken it.)
+        LeaseExpiryUnfenced = "lease-expiry-unfenced",
+        /// A start keeps what an interrupted commit has left above the stored head, so that entries are evaluated again
+        /// behind their own effects, and the compares of a transaction see the future. (Compares see the index alone,
+        /// and that is built before the first entry: this is the one way in which it can be ahead of the log.)
+        ReplaySeesFuture = "replay-sees-future",
+        /// A watch that names a revision to start from begins behind it, as if that one had been seen already.
+        WatchResumeOffByOne = "watch-resume-off-by-one",
+        /// A stream is told that it has seen all there is while some of its watchers still read history.
+        ProgressBeforeEvents = "progress-before-events",
     }
 }
 
@@ -147,6 +163,16 @@ impl Faults {
         Self(Some(sabotage))
     }
 
+    /// What the tests of all crates are under: the fault that the variable `HOLDFAST_PLANT` names, none without it. So
+    /// whoever starts the tests can see which of them find it. Panics when there is no such fault.
+    pub fn of_tests() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
+        let name = std::env::var(PLANT_VARIABLE);
+        let Ok(name) = name else { return Self::default() };
+        let fault = Planted::parse(&name).unwrap_or_else(|rule| panic!("{PLANT_VARIABLE}: {rule}"));
+        Self::new(Arc::new(fault))
+    }
+
     /// The member has come to this point.
     #[inline]
     pub fn hit(&self, at: Failpoint) {
@@ -165,6 +191,34 @@ impl Faults {
 impl std::fmt::Debug for Faults {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Faults")
+    }
+}
+
+/// Names the fault that tests are under.
+const PLANT_VARIABLE: &str = "HOLDFAST_PLANT";
+
+/// Plants one fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planted(pub Fault);
+
+impl Planted {
+    /// The fault with this name.
+    ///
+    /// # Errors
+    /// A text that says which faults there are.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        Fault::named(name).map(Self).ok_or_else(|| {
+            let names: Vec<_> = Fault::ALL.iter().map(|fault| fault.name()).collect();
+            format!("no fault is named \"{name}\"; there are {}", names.join(", "))
+        })
+    }
+}
+
+impl Sabotage for Planted {
+    fn hit(&self, _: Failpoint) {}
+
+    fn is_planted(&self, fault: Fault) -> bool {
+        fault == self.0
     }
 }
 
@@ -221,6 +275,14 @@ mod tests {
         for &fault in Fault::ALL {
             assert_eq!(Fault::named(fault.name()), Some(fault));
         }
+    }
+
+    #[test]
+    fn one_fault_is_planted_and_no_other() {
+        let planted = Planted::parse("no-fsync").unwrap();
+        let found: Vec<_> = Fault::ALL.iter().filter(|fault| planted.is_planted(**fault)).collect();
+        assert_eq!(found, [&Fault::NoFsync]);
+        assert!(Planted::parse("fsync").unwrap_err().contains("ack-before-fsync"));
     }
 
     #[test]

@@ -164,13 +164,27 @@ pub(crate) fn encode(record: &Record, place: Place, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
     encode_body(record, out);
+    seal(start, kind(record), place, out);
+}
+
+/// Appends a record that was never written: any kind, any body, with its checksum.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn encode_parts(kind: u8, body: &[u8], place: Place, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
+    out.extend_from_slice(body);
+    seal(start, kind, place, out);
+}
+
+/// Writes the header of the record that begins at `start`, and pads it.
+fn seal(start: usize, kind: u8, place: Place, out: &mut Vec<u8>) {
     let body = out.len() - start - RECORD_HEADER_BYTES;
     let back = place.offset - place.batch_start;
     let header = &mut out[start..start + RECORD_HEADER_BYTES];
     header[4..8].copy_from_slice(&u32::try_from(body).expect("a record fits in a segment").to_le_bytes());
     header[8..16].copy_from_slice(&place.segment.tag.to_le_bytes());
     header[16..20].copy_from_slice(&u32::try_from(back).expect("a batch fits in a segment").to_le_bytes());
-    header[20] = kind(record);
+    header[20] = kind;
     let crc = record_crc(place.segment.epoch, place.offset, &out[start + 4..]);
     out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
     out.resize(start + record_bytes(body), 0);

@@ -66,6 +66,9 @@ mod contents;
 mod error;
 mod files;
 mod format;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod recover;
 mod segment;
 mod shared;

@@ -28,6 +28,9 @@ mod config;
 mod digest;
 mod dump;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod grpc;
 mod health;
 mod leadership;

@@ -185,7 +185,10 @@ impl ReadLoop {
     }
 
     /// Deals with the end of a round. True when the next one should wait a little.
-    fn finish(&mut self, confirmation: Confirmation, waiters: Vec<Waiter>) -> bool {
+    fn finish(&mut self, confirmation: Confirmation, mut waiters: Vec<Waiter>) -> bool {
+        if self.shared.env.faults.is_planted(Fault::ReadJoinsOlderRound) {
+            waiters.extend(self.reads.take());
+        }
         let visible = *self.shared.visible.borrow();
         let mut again = Vec::new();
         for waiter in waiters {

@@ -29,6 +29,9 @@ pub mod demo;
 pub mod digests;
 pub mod error;
 pub mod frontend;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod healthcheck;
 pub mod http;
 pub mod identity;

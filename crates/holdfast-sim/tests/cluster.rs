@@ -1,12 +1,12 @@
 //! Seeds of the simulated cluster. `HOLDFAST_SIM_SEED=n` begins with that seed, `HOLDFAST_SIM_SEEDS=n` runs that many;
 //! `HOLDFAST_SIM_TRACE=1` prints what happened in a run that broke a promise; `HOLDFAST_SIM_HARMS=0` harms and fills no
-//! disks, `HOLDFAST_SIM_CHANGES=0` leaves the membership as it is.
+//! disks, `HOLDFAST_SIM_CHANGES=0` leaves the membership as it is; `HOLDFAST_PLANT=name` plants a fault.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use holdfast_env::{Failpoint, Fault};
+use holdfast_env::{Failpoint, Fault, Faults};
 use holdfast_sim::cluster::{PointCount, Report, Run, RunConfig, run, run_traced};
 use holdfast_sim::disk::Lie;
 
@@ -28,7 +28,9 @@ fn tell(what: &str) {
 fn run_seed(seed: u64) -> Run {
     let harms = setting("HOLDFAST_SIM_HARMS").unwrap_or(1) > 0;
     let changes = setting("HOLDFAST_SIM_CHANGES").unwrap_or(1) > 0;
-    let (result, trace) = run_traced(RunConfig { harms, changes, ..RunConfig::new(seed) });
+    let faults = Faults::of_tests();
+    let fault = Fault::ALL.iter().copied().find(|fault| faults.is_planted(*fault));
+    let (result, trace) = run_traced(RunConfig { harms, changes, fault, ..RunConfig::new(seed) });
     result.unwrap_or_else(|violation| {
         if setting("HOLDFAST_SIM_TRACE").is_some() {
             tell(&trace.join("\n"));
@@ -150,11 +152,13 @@ fn keep_alives_that_are_not_confirmed_are_found_out() {
 
 /// Every fault that can be planted is found within this many seeds.
 const FAULT_SEEDS: u64 = 40;
+/// Those are in the server, which the simulation does not run: `cluster-tests mutants` finds them.
+const NOT_SIMULATED: [Fault; 2] = [Fault::WatchResumeOffByOne, Fault::ProgressBeforeEvents];
 
 #[test]
 fn every_planted_fault_is_found() {
     let mut missed = Vec::new();
-    for &fault in Fault::ALL {
+    for &fault in Fault::ALL.iter().filter(|fault| !NOT_SIMULATED.contains(fault)) {
         let found = (0..FAULT_SEEDS).find_map(|seed| {
             let violation = run(RunConfig { fault: Some(fault), ..RunConfig::new(seed) }).err()?;
             Some((seed, violation))

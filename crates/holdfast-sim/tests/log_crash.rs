@@ -66,7 +66,7 @@ fn env(disk: &Arc<SimDisk>, spawn: Arc<dyn Spawn>) -> Env {
         net: Arc::new(NoNet),
         rng: Arc::new(SimRng::new(1)),
         spawn,
-        faults: Faults::default(),
+        faults: Faults::of_tests(),
     }
 }
 

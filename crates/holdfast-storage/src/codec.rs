@@ -179,8 +179,12 @@ impl Preface {
         Self { base, applied: applied.into(), alarms }
     }
     /// The state beside the records, and its place in the log.
-    pub(crate) fn into_parts(self) -> (Head, Applied) {
-        (StoredHead { base: self.base, alarms: self.alarms }.into(), self.applied.into())
+    ///
+    /// # Errors
+    /// No state is like that.
+    pub(crate) fn into_parts(self) -> Result<(Head, Applied), StoreError> {
+        let head = StoredHead { base: self.base, alarms: self.alarms };
+        Ok((head.try_into()?, self.applied.into()))
     }
 }
 
@@ -207,8 +211,11 @@ impl From<&Head> for StoredHead {
     }
 }
 
-impl From<StoredHead> for Head {
-    fn from(head: StoredHead) -> Self {
+impl TryFrom<StoredHead> for Head {
+    type Error = StoreError;
+
+    /// What no state is like is damage: it can be decoded, and nothing can be built on it.
+    fn try_from(head: StoredHead) -> Result<Self, StoreError> {
         let StoredHead { base, alarms } = head;
         let alarm = |alarm: StoredAlarm| Alarm {
             member: MemberId(alarm.member),
@@ -222,11 +229,17 @@ impl From<StoredHead> for Head {
             name: m.name,
             client_urls: m.client_urls,
         };
-        Self {
+        let head = Self {
             revision: Revision::new(base.revision),
             compact_revision: base.compact_revision.map(Revision::new),
             members: base.members.into_iter().map(member).collect(),
             alarms: alarms.into_iter().map(alarm).collect(),
+        };
+        let ascends = head.members.is_sorted_by_key(|member| member.id) && head.alarms.is_sorted();
+        if ascends && head.compact_revision <= Some(head.revision) {
+            Ok(head)
+        } else {
+            Err(StoreError::damaged("Head: it contradicts itself"))
         }
     }
 }
@@ -296,7 +309,7 @@ mod tests {
     #[test]
     fn round_trips() {
         let (head2, applied2) =
-            decode::<Preface>(&encode(&Preface::new(&head(), &applied()))).unwrap().into_parts();
+            decode::<Preface>(&encode(&Preface::new(&head(), &applied()))).unwrap().into_parts().unwrap();
         assert_eq!((head2, applied2), (head(), applied()));
     }
 
@@ -309,9 +322,27 @@ mod tests {
             bytes
         };
         let stored = before(encode(&StoredHead::from(&without)));
-        assert_eq!(Head::from(decode::<StoredHead>(&stored).unwrap()), without);
+        assert_eq!(Head::try_from(decode::<StoredHead>(&stored).unwrap()).unwrap(), without);
         let preface = before(encode(&Preface::new(&without, &applied())));
-        assert_eq!(decode::<Preface>(&preface).unwrap().into_parts(), (without, applied()));
+        assert_eq!(decode::<Preface>(&preface).unwrap().into_parts().unwrap(), (without, applied()));
+    }
+
+    #[test]
+    fn a_head_that_contradicts_itself_is_damage() {
+        let is_refused = |change: fn(&mut Head)| {
+            let mut wrong = head();
+            change(&mut wrong);
+            let stored = StoredHead::from(&wrong);
+            matches!(Head::try_from(stored), Err(StoreError::Damaged(_)))
+        };
+        assert!(!is_refused(|_| {}));
+        assert!(is_refused(|head| head.compact_revision = Some(head.revision.next())));
+        let before = |head: &mut Head| {
+            let member = MemberAttributes { id: MemberId(6), ..head.members[0].clone() };
+            head.members.push(member);
+        };
+        assert!(is_refused(before));
+        assert!(is_refused(|head| head.alarms.push(Alarm { kind: AlarmKind::NoSpace, ..head.alarms[0] })));
     }
 
     #[test]

@@ -43,6 +43,9 @@ mod config;
 mod engine;
 mod error;
 mod figures;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod generation;
 mod lease;

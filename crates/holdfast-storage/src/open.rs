@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use holdfast_env::disk::create_dir_synced;
-use holdfast_env::{Clock, Disk, Env, Monotonic, TaskHandle};
+use holdfast_env::{Clock, Env, Fault, Monotonic, TaskHandle};
 use holdfast_mvcc::types::{RecordId, Revision};
 use holdfast_mvcc::{Head, State};
 use parking_lot::{Mutex, RwLock};
@@ -120,7 +120,7 @@ pub(crate) fn load(
     let generations = Generations::new(&env.disk, config, engines);
     let current = generations.current()?;
     let loaded = match current {
-        Some(number) => load_generation(&*env.disk, &generations, number, &mut phases)?,
+        Some(number) => load_generation(env, &generations, number, &mut phases)?,
         None => None,
     };
     snapshots.clean_up(left_over)?;
@@ -145,7 +145,7 @@ pub(crate) fn load(
 
 /// The current generation with its index; `None` when it is damaged, which sets it aside.
 fn load_generation(
-    disk: &dyn Disk,
+    env: &Env,
     generations: &Generations,
     number: u64,
     phases: &mut Phases,
@@ -167,7 +167,7 @@ fn load_generation(
     }
     let opened = generations.open(number).and_then(|generation| {
         phases.ended("engine");
-        let index = load_index(disk, &generation)?;
+        let index = load_index(env, &generation)?;
         phases.ended("index");
         // What we read may be in the system's cache only, after a process that was killed. From here on the position
         // counts as durable, and the log may be purged up to it: so it has to be on disk first.
@@ -189,12 +189,15 @@ fn load_generation(
     }
 }
 
-fn load_index(disk: &dyn Disk, generation: &Generation) -> Result<Index, StoreError> {
-    let stable = generation.stable();
-    let Some((head, applied)) = stable.position()? else {
+fn load_index(env: &Env, generation: &Generation) -> Result<Index, StoreError> {
+    let (disk, stable) = (&*env.disk, generation.stable());
+    let Some((mut head, applied)) = stable.position()? else {
         stable.trim(Revision::NONE)?;
         return Ok(Index::default());
     };
+    if env.faults.is_planted(Fault::ReplaySeesFuture) {
+        head.revision = newest_stored(stable)?.max(head.revision);
+    }
     let revision = head.revision;
     let found = checkpoint::load(disk, generation, &head)?;
     let source = match &found {
@@ -230,6 +233,16 @@ fn load_index(disk: &dyn Disk, generation: &Generation) -> Result<Index, StoreEr
         checkpoint::discard(disk, &checkpoint::path(generation.path()));
     }
     Ok(Index { state, applied, scrubbed: stable.scrubbed()?, source, checkpointing })
+}
+
+/// The newest revision of which something is stored, under the head or above it.
+fn newest_stored(stable: &Stable) -> Result<Revision, StoreError> {
+    let mut newest = Revision::NONE;
+    stable.each_meta(RecordId::default(), Revision::new(u64::MAX), |records| {
+        newest = records.last().map_or(newest, |record| record.id.revision);
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(newest)
 }
 
 /// The state with this head, from the metadata of the whole store.

@@ -116,7 +116,8 @@ impl RunBuilder {
     }
 }
 
-fn seal(kind: PackKind, count: u32, body: &[u8]) -> Bytes {
+/// A pack of so many entries.
+pub(crate) fn seal(kind: PackKind, count: u32, body: &[u8]) -> Bytes {
     let len = u32::try_from(body.len())
         .expect("a pack holds one record of at most some MiB, or little more than 32 KiB");
     let mut pack = Vec::with_capacity(HEADER + body.len());

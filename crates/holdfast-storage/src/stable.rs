@@ -119,7 +119,7 @@ impl Stable {
         match (self.engine.get(HEAD)?, self.engine.get(APPLIED)?) {
             (None, None) => Ok(None),
             (Some(head), Some(applied)) => {
-                let head: Head = codec::decode::<StoredHead>(&head)?.into();
+                let head: Head = codec::decode::<StoredHead>(&head)?.try_into()?;
                 Ok(Some((head, codec::decode::<StoredApplied>(&applied)?.into())))
             }
             _ => Err(StoreError::damaged("head and applied position are not both there")),

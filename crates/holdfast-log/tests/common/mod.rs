@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_env::{BoxFuture, Duplex, Env, Incoming, Lane, LogId, LogIndex, Net, NetError, Term};
+use holdfast_env::{BoxFuture, Duplex, Env, Faults, Incoming, Lane, LogId, LogIndex, Net, NetError, Term};
 use holdfast_log::{Durable, Entry, Log, LogConfig};
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,7 +25,7 @@ impl Net for NoNet {
 
 /// The real world.
 pub(crate) fn env() -> Env {
-    Env::real(tokio::runtime::Handle::current(), Arc::new(NoNet))
+    Env { faults: Faults::of_tests(), ..Env::real(tokio::runtime::Handle::current(), Arc::new(NoNet)) }
 }
 
 /// A log with the smallest segments and a small cache.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use holdfast_env::{LogIndex, Monotonic};
+use holdfast_env::{Fault, LogIndex, Monotonic};
 use holdfast_proto::internal as pb;
 
 use super::deadlines::{Deadlines, Renewal};
@@ -23,7 +23,11 @@ impl Leases {
         questions: &[Question],
     ) -> Result<Answers, String> {
         let term = self.term().ok_or("not the leader")?;
-        let at = from_raft(&reads.index_for_peer().await?);
+        let at = if shared.env.faults.is_planted(Fault::KeepAliveUnconfirmed) {
+            shared.visible.borrow().log_id.ok_or("nothing is applied")?
+        } else {
+            from_raft(&reads.index_for_peer().await?)
+        };
         let limit = shared.config.election_timeout;
         let caught_up = within(&*shared.env.clock, limit, wait_for(shared, reads, at.index())).await;
         caught_up.ok_or("what is committed is not applied in time")?;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_env::BoxFuture;
+use holdfast_env::{BoxFuture, Fault};
 use holdfast_mvcc::command::{Command, LEASES_MAX, LeaseExpire};
 use holdfast_mvcc::types::{LeaseRef, Term};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -13,7 +13,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use super::deadlines::Deadlines;
 use super::{Leases, Reign};
 use crate::codec;
-use crate::limits::{EXPIRE_BATCH_MAX, EXPIRE_RETRY, LESSOR_PERIOD};
+use crate::limits::{EXPIRE_BATCH_MAX, EXPIRE_RETRY, LESSOR_PERIOD, within};
 use crate::proposer::{ServerMetrics, append_local};
 use crate::shared::Shared;
 use crate::types::Raft;
@@ -92,7 +92,11 @@ impl Lessor {
         }
         tracing::debug!(term, leases = due.len(), "the time of leases is over");
         self.leases.expired.fetch_add(due.len() as u64, Ordering::Relaxed);
-        let payloads = self.payloads(term, due);
+        let ends = self.ends(term, due);
+        if self.shared.env.faults.is_planted(Fault::LeaseExpiryUnfenced) {
+            return Some(Box::pin(propose_anywhere(Arc::clone(&self.shared), ends)));
+        }
+        let payloads = ends.into_iter().map(|end| self.payload(end)).collect();
         let (shared, raft) = (Arc::clone(&self.shared), self.raft.clone());
         Some(Box::pin(async move {
             // What was refused, or is not known to be applied, comes again, unless another member leads by then.
@@ -104,17 +108,17 @@ impl Lessor {
 
     /// Leases with keys each in an entry of its own, so that what dies together shares a revision and nothing else does;
     /// those without in as few as can be.
-    fn payloads(&self, term: u64, due: Vec<LeaseRef>) -> Vec<Bytes> {
+    fn ends(&self, term: u64, due: Vec<LeaseRef>) -> Vec<Command> {
         let is_empty = |lease: &LeaseRef| self.shared.storage.is_lease_empty(lease.id);
         let (empty, with_keys): (Vec<_>, Vec<_>) = due.into_iter().partition(is_empty);
         let groups = with_keys.chunks(1).chain(empty.chunks(LEASES_MAX));
-        groups.map(|group| self.payload(term, group)).collect()
+        let end = |group: &[LeaseRef]| LeaseExpire { term: Term(term), leases: group.to_vec() };
+        groups.map(|group| Command::LeaseExpire(end(group))).collect()
     }
 
-    fn payload(&self, term: u64, leases: &[LeaseRef]) -> Bytes {
-        let expire = LeaseExpire { term: Term(term), leases: leases.to_vec() };
+    fn payload(&self, end: Command) -> Bytes {
         let sequence = self.shared.proposals.skip();
-        codec::encode_proposal(self.shared.config.id.0, sequence, Command::LeaseExpire(expire))
+        codec::encode_proposal(self.shared.config.id.0, sequence, end)
     }
 
     /// How long nothing happens by itself.
@@ -125,6 +129,20 @@ impl Lessor {
             Some(next) if !waits => next.since(self.shared.env.clock.now()).max(LESSOR_PERIOD),
             Some(_) | None => EXPIRE_RETRY,
         }
+    }
+}
+
+/// What [`Fault::LeaseExpiryUnfenced`] does: the ends wait for whoever leads next.
+async fn propose_anywhere(shared: Arc<Shared>, ends: Vec<Command>) {
+    let limit = 4 * shared.config.election_timeout;
+    let encode = |sequence, end| Ok(codec::encode_proposal(shared.config.id.0, sequence, end));
+    let submitted: Vec<_> = ends
+        .into_iter()
+        .filter_map(|end| shared.proposals.submit(|sequence| encode(sequence, end)).ok())
+        .collect();
+    for (_ticket, answered) in submitted {
+        // Answered, or not known to be: the lease comes again.
+        drop(within(&*shared.env.clock, limit, answered).await);
     }
 }
 

@@ -40,6 +40,8 @@ use deadlines::Deadlines;
 pub(crate) use asking::{AskLoop, Asker, Asks};
 pub(crate) use lessor::Lessor;
 pub(crate) use question::{Question, refusal};
+#[cfg(any(test, fuzzing))]
+pub(crate) use question::{from_proto as questions_from_proto, to_proto as question_to_proto};
 
 /// How much time a lease has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -37,7 +37,7 @@ pub(crate) fn refusal(reason: String) -> pb::LeaseResponse {
     pb::LeaseResponse { log_id: None, answers: Vec::new(), failed: Some(reason) }
 }
 
-pub(super) fn to_proto(questions: &[Question]) -> Body {
+pub(crate) fn to_proto(questions: &[Question]) -> Body {
     let questions = questions.iter().map(|question| match *question {
         Question::Renew(id) => pb::LeaseQuestion { id: id.0, renew: true },
         Question::Left(id) => pb::LeaseQuestion { id: id.0, renew: false },
@@ -45,7 +45,7 @@ pub(super) fn to_proto(questions: &[Question]) -> Body {
     Body::LeaseRequest(pb::LeaseRequest { questions: questions.collect() })
 }
 
-pub(super) fn from_proto(request: pb::LeaseRequest) -> Vec<Question> {
+pub(crate) fn from_proto(request: pb::LeaseRequest) -> Vec<Question> {
     let questions = request.questions.into_iter().map(|question| match question.renew {
         true => Question::Renew(LeaseId(question.id)),
         false => Question::Left(LeaseId(question.id)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_env::net::FRAMES_MAX;
 use holdfast_env::{
-    BoxFuture, Duplex, Env, Incoming, Lane, LogId, Net, NetError, RealSpawn, Spawn, TaskHandle,
+    BoxFuture, Duplex, Env, Faults, Incoming, Lane, LogId, Net, NetError, RealSpawn, Spawn, TaskHandle,
 };
 use holdfast_log::{Log, LogConfig};
 use holdfast_mvcc::command::{Command, Op, Put, Range, ReadAt, SortOrder, SortTarget, Txn};
@@ -293,7 +293,11 @@ impl Cluster {
         let runtime = tokio::runtime::Handle::current();
         let (halt, halted) = watch::channel(None);
         let spawn = HaltSpawn { inner: RealSpawn::new(runtime.clone()), halted: halt };
-        let env = Env { spawn: Arc::new(spawn), ..Env::real(runtime, Arc::new(net.clone())) };
+        let env = Env {
+            spawn: Arc::new(spawn),
+            faults: Faults::of_tests(),
+            ..Env::real(runtime, Arc::new(net.clone()))
+        };
         let (log, storage) = open_stores(&env, &self.path(place)).await;
         let founders = if founding == Founding::Yes { &self.urls[..] } else { &[] };
         let initial_members = founders.iter().enumerate().map(|(place, url)| Member {

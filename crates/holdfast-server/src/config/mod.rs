@@ -19,7 +19,7 @@ pub use address::{MemberUrl, join};
 pub use compaction::AutoCompaction;
 pub use error::ConfigError;
 use holdfast_env::Faults;
-use holdfast_env::sabotage::{self, KillAt};
+use holdfast_env::sabotage::{self, KillAt, Planted};
 use holdfast_raft::ChangeRules;
 use holdfast_storage::EngineKind;
 
@@ -72,7 +72,7 @@ pub struct Config {
     pub keepalive_time_min: Duration,
     /// What the log should say once about flags without effect.
     pub warnings: Vec<String>,
-    /// Where a test kills this process; nowhere in a release build.
+    /// Where a test kills this process, or what it plants in it; nothing in a release build.
     pub faults: Faults,
 }
 
@@ -443,11 +443,26 @@ fn watch(flags: &ServerFlags) -> Result<WatchConfig, ConfigError> {
 }
 
 fn faults(flags: &ServerFlags) -> Result<Faults, ConfigError> {
-    let Some(point) = &flags.failpoint else { return Ok(Faults::default()) };
-    if !sabotage::ENABLED {
-        let rule = "this build has no failpoints: use a debug build, or build with --features failpoints";
-        return Err(value("failpoint", point.clone(), rule.to_owned()));
+    let refused = |flag: &'static str, given: &str| {
+        let rule =
+            format!("this build has no {flag}s: use a debug build, or build with --features failpoints");
+        Err(value(flag, given.to_owned(), rule))
+    };
+    match (&flags.failpoint, &flags.plant) {
+        (None, None) => Ok(Faults::default()),
+        (Some(point), _) if !sabotage::ENABLED => refused("failpoint", point),
+        (None, Some(name)) if !sabotage::ENABLED => refused("plant", name),
+        (Some(point), Some(_)) => {
+            let rule = "it cannot be given together with --plant".to_owned();
+            Err(value("failpoint", point.clone(), rule))
+        }
+        (Some(point), None) => {
+            let kill = KillAt::parse(point).map_err(|rule| value("failpoint", point.clone(), rule))?;
+            Ok(Faults::new(Arc::new(kill)))
+        }
+        (None, Some(name)) => {
+            let fault = Planted::parse(name).map_err(|rule| value("plant", name.clone(), rule))?;
+            Ok(Faults::new(Arc::new(fault)))
+        }
     }
-    let kill = KillAt::parse(point).map_err(|rule| value("failpoint", point.clone(), rule))?;
-    Ok(Faults::new(Arc::new(kill)))
 }

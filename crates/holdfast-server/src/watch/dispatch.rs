@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_env::{BoxFuture, Clock, Monotonic, Rng};
+use holdfast_env::{BoxFuture, Clock, Fault, Faults, Monotonic, Rng};
 use holdfast_mvcc::types::{RangeEnd, Record, Revision};
 use holdfast_storage::{Storage, Visible};
 use holdfast_watch::{Delivery, Hub, PrevKv, StreamId, WatcherSpec};
@@ -76,6 +76,8 @@ pub(super) struct Dispatch {
     pub(super) look_again: Monotonic,
     pub(super) counts: WatchCounts,
     pub(super) seen: Arc<Mutex<Seen>>,
+    /// What a test has planted.
+    pub(super) faults: Faults,
 }
 
 /// What ends a wait.
@@ -326,6 +328,9 @@ impl Dispatch {
         let watch_id = if create.watch_id == 0 { found.free_id() } else { create.watch_id };
         let (from, start) = match u64::try_from(create.start_revision) {
             Ok(0) => (visible.next(), Revision::NONE),
+            Ok(start) if self.faults.is_planted(Fault::WatchResumeOffByOne) => {
+                (Revision::new(start).next(), Revision::new(start))
+            }
             Ok(start) => (Revision::new(start), Revision::new(start)),
             Err(_) => unreachable!("a negative start was refused"),
         };
@@ -398,7 +403,8 @@ impl Dispatch {
             }
             let watchers = found.ids.values().flatten().filter_map(|id| self.table.watchers.get(id));
             let starts_later = watchers.into_iter().any(|watcher| watcher.start > head);
-            if let Some(revision) = self.hub.stream_progress(stream)
+            let is_early = self.faults.is_planted(Fault::ProgressBeforeEvents);
+            if let Some(revision) = self.hub.stream_progress(stream).or(is_early.then_some(head))
                 && !starts_later
             {
                 self.table

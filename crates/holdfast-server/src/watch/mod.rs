@@ -207,6 +207,7 @@ impl Watches {
             look_again: Monotonic::default(),
             counts: counts.clone(),
             seen: Arc::clone(&seen),
+            faults: env.faults.clone(),
         };
         tasks.push(env.spawn.dedicated("watch", Box::pin(looped.run(requests, reads, ended.clone()))));
         Self {

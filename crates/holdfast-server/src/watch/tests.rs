@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::StreamExt;
-use holdfast_env::{LogId, LogIndex, Term};
+use holdfast_env::{Faults, LogId, LogIndex, Term};
 use holdfast_mvcc::command::{Command, Put};
 use holdfast_mvcc::types::Revision;
 use holdfast_raft::{GrpcNet, GrpcNetConfig};
@@ -81,6 +81,7 @@ async fn fixture(inbox_bytes_max: usize) -> Fixture {
         look_again: Monotonic::default(),
         counts,
         seen: Arc::default(),
+        faults: Faults::of_tests(),
     };
     inbox.stream_opened();
     dispatch.answer(STREAM, Request::Open(Arc::clone(&outbound)));

@@ -24,6 +24,8 @@ const FOOTER: usize = 44;
 /// A block is closed by the first piece that makes it as long as [`CHECKPOINT_BLOCK_BYTES`]; a piece may be longer than
 /// that: 512 keys with all that is retained of them.
 const RAW_MAX: usize = 1 << 30;
+/// LZ4 packs no more bytes into one: what claims more must not take that much memory.
+const LZ4_RATIO_MAX: usize = 255;
 const NEVER: u64 = u64::MAX;
 
 /// Writes a checkpoint file from the start.
@@ -44,7 +46,12 @@ impl Writer {
             disk.remove_file(path).map_err(StorageError::io(path, "remove"))?;
         }
         let file = disk.open(path, OpenMode::CreateNew).map_err(StorageError::io(path, "create"))?;
-        file.write_all_at(MAGIC, 0).map_err(StorageError::io(path, "write"))?;
+        Self::new(file, faults).map_err(StorageError::io(path, "write"))
+    }
+
+    /// Begins in an empty file.
+    pub(crate) fn new(file: Box<dyn DiskFile>, faults: Faults) -> Result<Self, std::io::Error> {
+        file.write_all_at(MAGIC, 0)?;
         let (offset, raw) = (MAGIC.len() as u64, Vec::with_capacity(CHECKPOINT_BLOCK_BYTES));
         Ok(Self { file, offset, blocks: 0, part: Part::Keys, raw, faults })
     }
@@ -179,7 +186,8 @@ impl Reader {
         let header = read(&*self.file, self.offset, BLOCK_HEADER)?;
         let (raw, stored) = (word(&header, 1) as usize, word(&header, 5) as usize);
         let part = part(header[0]).ok_or_else(|| StoreError::damaged("an unknown part"))?;
-        if stored as u64 > left - BLOCK_HEADER as u64 || stored > raw || raw > RAW_MAX {
+        let is_possible = stored <= raw && raw <= RAW_MAX && raw.div_ceil(LZ4_RATIO_MAX) <= stored;
+        if stored as u64 > left - BLOCK_HEADER as u64 || !is_possible {
             return Err(StoreError::damaged("a block has an impossible length"));
         }
         let content = read(&*self.file, self.offset + BLOCK_HEADER as u64, stored)?;

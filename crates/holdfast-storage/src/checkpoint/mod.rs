@@ -7,7 +7,7 @@
 //! It is written beside the one before, made durable, and renamed over it only when the store is durable up to
 //! everything that is in it: after a crash a store that stands behind its checkpoint would have to load in full.
 
-mod format;
+pub(crate) mod format;
 mod load;
 
 pub(crate) use format::Writer;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use holdfast_env::LogId;
+use holdfast_env::{Fault, LogId};
 use holdfast_mvcc::Values;
 use holdfast_mvcc::command::Command;
 use holdfast_mvcc::types::{
@@ -84,7 +84,8 @@ pub(super) fn evaluate(
             DispatchBody::Membership(content) => applied.membership = Some((item.log_id, content)),
             DispatchBody::Command { command, respond } => {
                 let before = state.head().revision;
-                let mut outcome = state.evaluate(entry_id(item.log_id), &command, &mut values)?;
+                let entry = entry_id(shared, item.log_id, &command);
+                let mut outcome = state.evaluate(entry, &command, &mut values)?;
                 check(before, outcome.revision, &outcome.records);
                 values.recent.add(&outcome.records);
                 bytes += outcome.records.iter().map(cost).sum::<usize>();
@@ -104,8 +105,14 @@ pub(super) fn evaluate(
     Ok(Evaluated { records, leases, answers, position, bytes })
 }
 
-fn entry_id(log_id: LogId) -> EntryId {
-    EntryId { term: Term(log_id.term().get()), index: LogIndex(log_id.index().get()) }
+fn entry_id(shared: &Shared, log_id: LogId, command: &Command) -> EntryId {
+    let entry = EntryId { term: Term(log_id.term().get()), index: LogIndex(log_id.index().get()) };
+    match command {
+        Command::LeaseExpire(expire) if shared.env.faults.is_planted(Fault::LeaseExpiryUnfenced) => {
+            EntryId { term: expire.term, ..entry }
+        }
+        _ => entry,
+    }
 }
 
 /// Counts for the figures.

@@ -129,7 +129,8 @@ impl Writer {
         Ok(footer)
     }
 
-    fn content(&mut self, mut bytes: &[u8]) -> Result<(), StorageError> {
+    /// Appends to the content.
+    pub(crate) fn content(&mut self, mut bytes: &[u8]) -> Result<(), StorageError> {
         self.sha.update(bytes);
         self.content_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -274,7 +275,7 @@ impl Reader {
                 let len = self.take_length()?;
                 let preface = self.take(len)?;
                 let preface: Preface = codec::decode(&preface).map_err(|e| self.unreadable(e))?;
-                let (head, applied) = preface.into_parts();
+                let (head, applied) = preface.into_parts().map_err(|e| self.unreadable(e))?;
                 Ok(Frame::Preface(head, applied))
             }
             b'L' => {

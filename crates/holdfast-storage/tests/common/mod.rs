@@ -36,7 +36,7 @@ impl Net for NoNet {
 }
 
 pub fn env() -> Env {
-    Env::real(tokio::runtime::Handle::current(), Arc::new(NoNet))
+    Env { faults: Faults::of_tests(), ..Env::real(tokio::runtime::Handle::current(), Arc::new(NoNet)) }
 }
 
 /// Runs every loop as a task of the runtime: with a current-thread runtime, all on one thread.

@@ -86,6 +86,7 @@ pub struct ServerFlags {
     pub grpc_keepalive_min_time: Duration,
     pub exit_with_stdin: bool,
     pub failpoint: Option<String>,
+    pub plant: Option<String>,
     /// What is to be said once about flags without effect.
     pub warnings: Vec<String>,
     given: Given,
@@ -149,6 +150,7 @@ impl ServerFlags {
             grpc_keepalive_min_time: given.time("grpc-keepalive-min-time"),
             exit_with_stdin: given.is_on("exit-with-stdin"),
             failpoint: given.text("failpoint").filter(|point| !point.is_empty()),
+            plant: given.text("plant").filter(|fault| !fault.is_empty()),
             warnings: given.warnings().to_vec(),
             given,
         }

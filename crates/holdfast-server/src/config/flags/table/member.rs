@@ -41,6 +41,9 @@ pub(super) const MEMBER: Section = Section {
         flag("failpoint", Text, "")
             .internal()
             .serves("Kill the process at POINT[:N], its N-th time there: for builds with failpoints"),
+        flag("plant", Text, "")
+            .internal()
+            .serves("Make the mistake with this name, for a test that has to find it: for builds with failpoints"),
     ],
 };
 

@@ -1,0 +1,4 @@
+//! Snapshot files.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| holdfast_storage::fuzz::snapshot(input));
