@@ -70,8 +70,10 @@ const fn processes(arguments: &'static [&'static str]) -> Trial {
 const LOG_CRASH: Trial = tests(&["-p", "holdfast-sim", "--test", "log_crash"]);
 /// Dumps and merges of a running storage, and what a restart finds.
 const DUMPS: Trial = tests(&["-p", "holdfast-storage", "--test", "dumps", "--test", "thousand_dumps"]);
-/// The dispatch loop of watches over a real storage.
-const DISPATCH: Trial = tests(&["-p", "holdfast-server", "--lib", "watch::tests"]);
+/// What a start makes of what it finds.
+const STARTS: Trial = tests(&["-p", "holdfast-storage", "--lib", "open::tests"]);
+/// Watches of a member, over its wire.
+const WATCHING: Trial = tests(&["-p", "holdfast-server", "--test", "wire", "watch"]);
 /// Seeds of whole members.
 const SEEDS: Trial = Trial {
     layer: Layer::Simulation,
@@ -100,7 +102,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "read-joins-older-round", trials: &[SEEDS, REGISTERS] },
     Mutant { name: "keep-alive-unconfirmed", trials: &[SEEDS, FENCING] },
     Mutant { name: "lease-expiry-unfenced", trials: &[SEEDS, FENCING] },
-    Mutant { name: "replay-sees-future", trials: &[SEEDS, KILLS] },
-    Mutant { name: "watch-resume-off-by-one", trials: &[DISPATCH, WATCHES] },
-    Mutant { name: "progress-before-events", trials: &[DISPATCH, WATCHES] },
+    Mutant { name: "replay-sees-future", trials: &[STARTS, KILLS] },
+    Mutant { name: "watch-resume-off-by-one", trials: &[WATCHING, WATCHES] },
+    Mutant { name: "progress-before-events", trials: &[WATCHING, WATCHES] },
 ];

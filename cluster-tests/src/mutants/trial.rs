@@ -211,11 +211,8 @@ mod tests {
     fn what_a_trial_came_to() {
         let passed = end_of(shell("exit 0"), Layer::Tests).unwrap();
         assert!(matches!(passed, Ended::Passed { .. }));
-        let failed = run(
-            shell("echo \"thread 'x' panicked at a.rs:1:\"; echo lost; exit 101"),
-            Layer::Tests,
-            patience,
-        );
+        let panics = shell("echo \"thread 'x' panicked at a.rs:1:\"; echo lost; exit 101");
+        let failed = end_of(panics, Layer::Tests);
         assert!(matches!(failed.unwrap(), Ended::Failed { finding, .. } if finding == "lost"));
         let failed = end_of(shell("echo '1 findings'; echo ' early'; exit 1"), Layer::Processes);
         assert!(matches!(failed.unwrap(), Ended::Failed { finding, .. } if finding == "early"));

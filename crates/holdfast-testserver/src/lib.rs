@@ -199,9 +199,16 @@ fn member(
         "--memory-bytes=64MiB".to_owned(),
         "--write-workers=2".to_owned(),
     ];
-    let args = own.into_iter().chain(extra_flags.iter().map(|flag| (*flag).to_owned()));
+    let args = own.into_iter().chain(extra_flags.iter().map(|flag| (*flag).to_owned())).chain(planted());
     let cli = flags::parse(args.map(Into::into), &|_| None)?;
     Ok(TestMember { config: Config::from_flags(&cli.server)?, server: None })
+}
+
+/// Has members make the mistake that whoever runs the tests wants to see found: see `cluster-tests mutants`.
+fn planted() -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
+    let fault = std::env::var("HOLDFAST_PLANT").ok()?;
+    Some(format!("--plant={fault}"))
 }
 
 /// Ports that nobody listens on, none of them handed out before by this process. All are below the range that the

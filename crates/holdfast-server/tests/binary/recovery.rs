@@ -160,7 +160,11 @@ fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for path in files(from) {
         let to = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy_dir(&path, &to) } else { drop(std::fs::copy(&path, to).unwrap()) }
+        if path.is_dir() {
+            copy_dir(&path, &to);
+        } else {
+            std::fs::copy(&path, to).unwrap();
+        }
     }
 }
 

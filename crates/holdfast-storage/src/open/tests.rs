@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use holdfast_env::Fault;
 use holdfast_mvcc::command::ReadAt;
 use parking_lot::Mutex;
 
@@ -52,6 +53,43 @@ async fn a_position_that_counts_as_durable_was_flushed_by_this_start() {
         // Nothing was dispatched, so the committer has flushed nothing: it was the start.
         assert_eq!(engines.lock()[0].flushes.load(Ordering::SeqCst), 1, "{kind:?}");
         engines.lock().clear();
+        member.close().await;
+    }
+}
+
+/// What lies beside the packs: head and position.
+fn positions(engine: &dyn Engine) -> Batch {
+    let mut batch = Batch::default();
+    for (key, value) in engine.scan(b"a", 100, usize::MAX).unwrap() {
+        batch.put(key.to_vec(), value.to_vec());
+    }
+    batch
+}
+
+/// What a commit that was interrupted has left lies above the stored head, and its entries come again: their compares must
+/// see what they saw the first time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compare_that_comes_again_sees_what_it_saw_the_first_time() {
+    for fault in [None, Some(Fault::ReplaySeesFuture)] {
+        let (dir, kind) = (tempfile::tempdir().unwrap(), EngineKind::Redb);
+        let mut member = Member::open(dir.path(), kind).await;
+        member.run(vec![put("k", "old")]).await;
+        member.close().await;
+        let mut before = Batch::default();
+        change(dir.path(), kind, |engine| {
+            before = positions(engine);
+            Batch::default()
+        });
+        let mut member = Member::open(dir.path(), kind).await;
+        member.run(vec![swap("k", "old", "new")]).await;
+        member.close().await;
+        change(dir.path(), kind, |_| before);
+        let env = fault.map_or_else(env, |fault| planted(env(), fault));
+        let mut member = Member::open_in(&env, config(dir.path(), kind)).await;
+        assert_eq!(member.next, 1, "the swap comes again");
+        member.run(vec![swap("k", "old", "new")]).await;
+        let expected = fault.is_none().then_some("new");
+        assert_eq!(member.get("k").as_deref(), expected, "{fault:?}");
         member.close().await;
     }
 }
