@@ -297,6 +297,7 @@ async fn what_is_not_there_answers_unimplemented() {
     let mut maintenance = MaintenanceClient::new(channel(&url));
     let alarms = maintenance.alarm(pb::AlarmRequest::default()).await.unwrap().into_inner();
     assert!(alarms.alarms.is_empty() && alarms.header.is_some());
+    // covers: Maintenance.Defragment DefragmentResponse.header
     let defragmented = maintenance.defragment(pb::DefragmentRequest {}).await.unwrap().into_inner();
     assert!(defragmented.header.is_none(), "as in etcd");
     cluster.stop().await;
