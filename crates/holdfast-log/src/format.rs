@@ -329,8 +329,10 @@ impl Cursor<'_> {
     fn u64(&mut self) -> Option<u64> {
         self.take(8).map(|b| u64_at(&b, 0))
     }
+    /// The last index of all is none: there would be none behind it.
     fn id(&mut self) -> Option<LogId> {
-        Some(LogId::new(Term::new(self.u64()?), LogIndex::new(self.u64()?)))
+        let (term, index) = (self.u64()?, self.u64()?);
+        (index != u64::MAX).then(|| LogId::new(Term::new(term), LogIndex::new(index)))
     }
     fn option_id(&mut self) -> Option<Option<LogId>> {
         let is_some = self.u8()? != 0;

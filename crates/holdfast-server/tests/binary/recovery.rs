@@ -9,6 +9,7 @@ use std::time::Duration;
 use holdfast_proto::etcdserverpb as pb;
 use pb::cluster_client::ClusterClient;
 use pb::kv_client::KvClient;
+use pb::maintenance_client::MaintenanceClient;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -122,6 +123,14 @@ impl Members {
     fn channel(&self, member: usize) -> Channel {
         let endpoint = Endpoint::from_shared(self.endpoint(member)).unwrap();
         endpoint.timeout(Duration::from_secs(30)).connect_lazy()
+    }
+
+    async fn leader(&self) -> usize {
+        let mut maintenance = MaintenanceClient::new(self.channel(0));
+        let status = maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+        let ids = self.ids(0).await;
+        let (_, name) = ids.iter().find(|(id, _)| *id == status.leader).expect("somebody leads");
+        (0..ids.len()).find(|n| *name == format!("n{n}")).unwrap()
     }
 
     async fn ids(&self, member: usize) -> Vec<(u64, String)> {
@@ -271,29 +280,32 @@ async fn wh19_a_member_with_an_older_copy_of_its_disk_is_refused_and_joins_under
         members.ready(member, 1).await;
     }
     members.put(0, "a", b"1".to_vec()).await;
-    members.kill(1);
+    // Not the leader: whoever leads remembers what the others acknowledged.
+    let leader = members.leader().await;
+    let victim = (leader + 1) % 3;
+    members.kill(victim);
     let backup = members.directory.path().join("backup");
-    copy_dir(&members.dir(1), &backup);
-    members.run(1, &[]);
-    members.ready(1, 2).await;
-    members.put(0, "b", b"2".to_vec()).await;
-    assert_eq!(members.get(1, "b").await.unwrap(), b"2");
-    members.kill(1);
-    std::fs::remove_dir_all(members.dir(1)).unwrap();
-    copy_dir(&backup, &members.dir(1));
-    members.run(1, &[]);
-    assert_eq!(members.ended(1).await, 3);
-    let said = members.said(1);
+    copy_dir(&members.dir(victim), &backup);
+    members.run(victim, &[]);
+    members.ready(victim, 2).await;
+    members.put(leader, "b", b"2".to_vec()).await;
+    assert_eq!(members.get(victim, "b").await.unwrap(), b"2");
+    members.kill(victim);
+    std::fs::remove_dir_all(members.dir(victim)).unwrap();
+    copy_dir(&backup, &members.dir(victim));
+    members.run(victim, &[]);
+    assert_eq!(members.ended(victim).await, 3);
+    let said = members.said(victim);
     assert!(said.contains("has lost log entries that it had acknowledged"), "{said}");
-    members.run(1, &[]);
-    assert_eq!(members.ended(1).await, 1, "also when no leader remembers what it had");
-    let said = members.said(1);
+    members.run(victim, &[]);
+    assert_eq!(members.ended(victim).await, 1, "also when no leader remembers what it had");
+    let said = members.said(victim);
     assert!(said.contains("so with it acknowledged writes could be lost"), "{said}");
-    let endpoints = format!("--endpoints={}", members.endpoint(0));
-    members.run(1, &["join", "--replace", &endpoints]);
-    members.ready(1, 3).await;
-    assert_eq!(members.get(1, "b").await.unwrap(), b"2");
-    assert_eq!(members.ids(1).await.len(), 3);
+    let endpoints = format!("--endpoints={}", members.endpoint(leader));
+    members.run(victim, &["join", "--replace", &endpoints]);
+    members.ready(victim, 3).await;
+    assert_eq!(members.get(victim, "b").await.unwrap(), b"2");
+    assert_eq!(members.ids(victim).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
