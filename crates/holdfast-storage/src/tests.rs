@@ -138,6 +138,8 @@ async fn an_install_cancels_a_dump() {
     behind.run(vec![put("k", "0"), put("k", "1")]).await;
     gate.close();
     let dump = behind.storage.start_dump().await.unwrap();
+    // Cancelled before, it would end at once, and nobody would see the state.
+    gate.until_it_holds().await;
     let storage = behind.storage.clone();
     let installing = tokio::spawn(async move { install(&snapshot, &storage).await });
     behind.until("installing", |s| s.state == DispatcherState::Installing).await;

@@ -353,6 +353,7 @@ pub struct GatedDisk {
 #[derive(Default)]
 pub struct Gate {
     closed: Mutex<bool>,
+    waiting: std::sync::atomic::AtomicUsize,
     changed: std::sync::Condvar,
     fails: Mutex<Option<io::ErrorKind>>,
     free_bytes: Mutex<Option<u64>>,
@@ -366,6 +367,15 @@ impl Gate {
         *self.closed.lock().unwrap() = false;
         self.changed.notify_all();
     }
+    /// Waits until a write waits.
+    pub async fn until_it_holds(&self) {
+        within(async {
+            while self.waiting.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
     /// Writes fail like this.
     pub fn fail(&self, kind: Option<io::ErrorKind>) {
         *self.fails.lock().unwrap() = kind;
@@ -376,9 +386,11 @@ impl Gate {
     }
     fn pass(&self) -> io::Result<()> {
         let mut closed = self.closed.lock().unwrap();
+        self.waiting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         while *closed {
             closed = self.changed.wait(closed).unwrap();
         }
+        self.waiting.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
         drop(closed);
         self.fails.lock().unwrap().map_or(Ok(()), |kind| Err(kind.into()))
     }
