@@ -48,9 +48,13 @@ pub(crate) const BATCH_BESIDE_BYTES: usize = 48 << 10;
 /// replays from here, and the log's writes wait behind all that a flush gives the disk at once.
 pub(crate) const FLUSH_BYTES: usize = 4 << 20;
 
-/// As [`FLUSH_BYTES`], while a store is built from a snapshot and for chores: they write much more in the same time, so
-/// that more than one in a hundred of the log's writes meets a flush, and waits as long as that takes.
+/// As [`FLUSH_BYTES`], for chores: they write much more in the same time, so that more than one in a hundred of the log's
+/// writes meets a flush, and waits as long as that takes.
 pub(crate) const CHORE_FLUSH_BYTES: usize = 512 << 10;
+
+/// As [`FLUSH_BYTES`], while a store is built from a snapshot: somebody waits for it, and on a slow disk each flush takes
+/// so long that with smaller ones the log would be purged beyond the snapshot before the member has caught up.
+pub(crate) const BUILD_FLUSH_BYTES: usize = 2 << 20;
 
 /// Bytes of entries that may wait for the dispatcher.
 pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;

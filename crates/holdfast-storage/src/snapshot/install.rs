@@ -11,7 +11,7 @@ use super::format::{Frame, Reader};
 use super::store::SnapshotStore;
 use crate::error::{StorageError, StoreError};
 use crate::generation::{Generation, Generations};
-use crate::limits::{CHORE_FLUSH_BYTES, SNAPSHOT_SYNC_BYTES};
+use crate::limits::{BUILD_FLUSH_BYTES, SNAPSHOT_SYNC_BYTES};
 use crate::pack::metas;
 use crate::pipeline::shared::Shared;
 use crate::stable::Writer;
@@ -164,7 +164,7 @@ fn fill(
                 }
                 writer.put_run(&run).map_err(store)?;
                 unflushed += run.bytes();
-                if unflushed >= CHORE_FLUSH_BYTES {
+                if unflushed >= BUILD_FLUSH_BYTES {
                     generation.stable().flush().map_err(store)?;
                     unflushed = 0;
                 }
