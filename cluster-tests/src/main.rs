@@ -188,8 +188,8 @@ struct DumpLatencyFlags {
     /// Length of a window
     #[arg(long, default_value = "6s", value_parser = duration)]
     window: Duration,
-    /// What goes on beside the puts, of dump, list and compaction
-    #[arg(long, value_delimiter = ',', default_value = "dump,list,compaction", value_parser = beside)]
+    /// Only what goes on beside the puts that is named here
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "dump,list,compaction")]
     only: Vec<dump_latency::Beside>,
     /// Wait for a line on standard input between filling the store and measuring
     #[arg(long)]
@@ -515,15 +515,6 @@ async fn crash_rounds(flags: &CrashFlags) -> Result<bool> {
         println!("nobody died at {point} on {engine}");
     }
     Ok(report.is_clean() && report.never_reached().is_empty())
-}
-
-fn beside(name: &str) -> Result<dump_latency::Beside, String> {
-    match name {
-        "dump" => Ok(dump_latency::Beside::Dump),
-        "list" => Ok(dump_latency::Beside::List),
-        "compaction" => Ok(dump_latency::Beside::Compaction),
-        _ => Err("it is dump, list or compaction".to_owned()),
-    }
 }
 
 async fn latencies(flags: &DumpLatencyFlags) -> Result<bool> {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use clock::{Clock, Monotonic, RealClock, UnixMillis};
 pub use disk::{Disk, DiskFile, DiskLock, OpenMode, RealDisk, create_dir_synced};
-pub use net::{Duplex, Incoming, Lane, Net, NetError};
+pub use net::{Duplex, Incoming, Lane, Net, NetError, NoNet};
 pub use position::{LogId, LogIndex, Term};
 pub use rng::{OsRng, Rng};
 pub use sabotage::{Failpoint, Fault, Faults, Sabotage};

@@ -68,3 +68,18 @@ pub trait Net: Send + Sync + 'static {
     /// Accepts connections at `address` until the returned receiver is dropped.
     fn listen(&self, address: &str) -> BoxFuture<'static, Result<mpsc::Receiver<Incoming>, NetError>>;
 }
+
+/// A network that reaches nobody, for whatever needs a world and no peers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoNet;
+
+impl Net for NoNet {
+    fn connect(&self, address: &str, _: Lane) -> BoxFuture<'static, Result<Duplex, NetError>> {
+        let error = NetError::Unreachable { address: address.to_owned(), reason: "no network".to_owned() };
+        Box::pin(async { Err(error) })
+    }
+    fn listen(&self, address: &str) -> BoxFuture<'static, Result<mpsc::Receiver<Incoming>, NetError>> {
+        let error = NetError::Listen { address: address.to_owned(), reason: "no network".to_owned() };
+        Box::pin(async { Err(error) })
+    }
+}

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use holdfast_env::{
-    BoxFuture, Clock, Disk, Duplex, Env, Faults, Incoming, Lane, LogIndex, Monotonic, Net, NetError,
-    OpenMode, OsRng, Spawn, TaskHandle, UnixMillis,
+    BoxFuture, Clock, Disk, Env, Faults, LogIndex, Monotonic, NoNet, OpenMode, OsRng, Spawn, TaskHandle,
+    UnixMillis,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::format::{self, BLOCK_BYTES, Place, RECORDS_START, SegmentId};
-use crate::segment::{Scan, behind, segment_path};
+use crate::segment::{Scan, behind, segment_path, to_usize};
 use crate::{Log, LogConfig};
 
 /// Ends a file: what follows goes to the next one.
@@ -44,13 +44,13 @@ fn files(mut input: &[u8]) -> Vec<(SegmentId, Vec<u8>)> {
             }
             RAW => file.extend_from_slice(&body),
             NEXT_BATCH => {
-                file.resize(file.len().next_multiple_of(4096), 0);
+                file.resize(file.len().next_multiple_of(to_usize(BLOCK_BYTES)), 0);
                 batch_start = file.len() as u64;
             }
             kind => format::encode_parts(kind, &body, Place { segment: *segment, offset, batch_start }, file),
         }
         if file.len() as u64 > SEGMENT_BYTES {
-            file.truncate(4 * 4096);
+            file.truncate(to_usize(SEGMENT_BYTES));
             batch_start = batch_start.min(SEGMENT_BYTES);
         }
     }
@@ -64,8 +64,7 @@ fn begin(epoch: u64) -> (SegmentId, Vec<u8>) {
 
 /// Records in memory: what is read is the same when it is written again.
 pub fn log_records(input: &[u8]) {
-    let (raw, input) = (Bytes::copy_from_slice(input), input);
-    drop(format::decode_file_header(&raw));
+    drop(format::decode_file_header(input));
     for (segment, file) in files(input) {
         assert_eq!(format::decode_file_header(&file), Ok((segment, SEGMENT_BYTES)));
         let bytes = Bytes::from(file);
@@ -90,7 +89,7 @@ pub fn log_records(input: &[u8]) {
 pub fn log_open(input: &[u8], disk: &Arc<dyn Disk>, dir: &Path) {
     disk.create_dir_all(dir).expect("the disk works");
     for (segment, mut bytes) in files(input) {
-        bytes.resize(4 * 4096, 0);
+        bytes.resize(to_usize(SEGMENT_BYTES), 0);
         let file = disk.open(&segment_path(dir, segment.epoch), OpenMode::CreateNew).expect("the disk works");
         file.write_all_at(&bytes, 0).expect("the disk works");
     }
@@ -112,7 +111,7 @@ fn still(disk: &Arc<dyn Disk>) -> Env {
     Env {
         disk: Arc::clone(disk),
         clock: Arc::clone(&nothing) as _,
-        net: Arc::clone(&nothing) as _,
+        net: Arc::new(NoNet),
         rng: Arc::new(OsRng),
         spawn: nothing,
         faults: Faults::default(),
@@ -130,17 +129,6 @@ impl Clock for Nothing {
     }
     fn sleep(&self, _: std::time::Duration) -> BoxFuture<'static, ()> {
         Box::pin(std::future::pending())
-    }
-}
-
-impl Net for Nothing {
-    fn connect(&self, address: &str, _: Lane) -> BoxFuture<'static, Result<Duplex, NetError>> {
-        let error = NetError::Unreachable { address: address.to_owned(), reason: "no network".to_owned() };
-        Box::pin(async { Err(error) })
-    }
-    fn listen(&self, address: &str) -> BoxFuture<'static, Result<mpsc::Receiver<Incoming>, NetError>> {
-        let error = NetError::Listen { address: address.to_owned(), reason: "no network".to_owned() };
-        Box::pin(async { Err(error) })
     }
 }
 

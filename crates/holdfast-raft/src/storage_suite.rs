@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_env::{BoxFuture, Duplex, Env, Incoming, Lane, LogId, LogIndex, Net, NetError, Term};
+use holdfast_env::{Env, LogId, LogIndex, NoNet, Term};
 use holdfast_log::{Log, LogConfig};
 use holdfast_mvcc::types::{MemberId, Record, Revision};
 use holdfast_storage::{DispatchBody, DispatchItem, EngineKind, EventSink, Storage, StorageConfig};
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::log_size::LogSize;
@@ -26,23 +26,6 @@ struct NoEvents;
 impl EventSink for NoEvents {
     fn publish(&self, _: Vec<Record>, _: Revision) {}
     fn replaced(&self, _: Revision) {}
-}
-
-/// A network that nobody is on.
-struct NoNet;
-
-impl Net for NoNet {
-    fn connect(&self, address: &str, _: Lane) -> BoxFuture<'static, Result<Duplex, NetError>> {
-        let error =
-            NetError::Unreachable { address: address.to_owned(), reason: "there is no network".to_owned() };
-        Box::pin(std::future::ready(Err(error)))
-    }
-
-    fn listen(&self, address: &str) -> BoxFuture<'static, Result<mpsc::Receiver<Incoming>, NetError>> {
-        let error =
-            NetError::Listen { address: address.to_owned(), reason: "there is no network".to_owned() };
-        Box::pin(std::future::ready(Err(error)))
-    }
 }
 
 struct Builder(EngineKind);

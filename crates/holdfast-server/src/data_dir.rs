@@ -196,6 +196,8 @@ impl DataDir {
     }
 
     /// Notes for good that its log has lost what it had acknowledged: see [`DataDirError::WentBack`].
+    ///
+    /// Errors: the disk refused; then a later start is not refused.
     pub fn retire(&self) -> Result<(), DataDirError> {
         let path = self.path.join(WENT_BACK);
         if !self.disk.exists(&path).map_err(io_error(&path, "look for it"))? {

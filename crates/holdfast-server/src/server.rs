@@ -205,6 +205,8 @@ impl Server {
     }
 
     /// Notes in the data directory that no member may start from it again: see [`Departure::WentBack`].
+    ///
+    /// Errors: the disk refused; then a later start is not refused.
     pub fn retire_data_dir(&self) -> Result<(), DataDirError> {
         self.data_dir.retire()
     }

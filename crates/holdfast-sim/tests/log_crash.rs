@@ -11,15 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_env::{
-    BoxFuture, Duplex, Env, Faults, Incoming, Lane, LogId, LogIndex, Net, NetError, Rng, Spawn, TaskHandle,
-    Term,
-};
+use holdfast_env::{BoxFuture, Env, Faults, LogId, LogIndex, NoNet, Rng, Spawn, TaskHandle, Term};
 use holdfast_log::{Durable, Entry, Log, LogConfig, LogError};
 use holdfast_sim::disk::{Fate, Lie, SECTOR_BYTES, SimDisk, Unit};
 use holdfast_sim::world::{self, SimClock, SimRng, SimSpawn};
 use script::{Act, Script};
-use tokio::sync::mpsc;
 
 /// Segments small enough that a script passes through many, large enough for writes of more than ten pages.
 const SEGMENT_BYTES: u64 = 64 * 1024;
@@ -29,20 +25,6 @@ const UNITS_EXHAUSTIVE_MAX: usize = 10;
 const SAMPLES: usize = 1000;
 /// How many torn images are tried beside the exhaustive ones.
 const TORN_SAMPLES: usize = 16;
-
-/// A network that reaches nobody.
-struct NoNet;
-
-impl Net for NoNet {
-    fn connect(&self, address: &str, _: Lane) -> BoxFuture<'static, Result<Duplex, NetError>> {
-        let error = NetError::Unreachable { address: address.to_owned(), reason: "no network".to_owned() };
-        Box::pin(async { Err(error) })
-    }
-    fn listen(&self, address: &str) -> BoxFuture<'static, Result<mpsc::Receiver<Incoming>, NetError>> {
-        let error = NetError::Listen { address: address.to_owned(), reason: "no network".to_owned() };
-        Box::pin(async { Err(error) })
-    }
-}
 
 /// Starts nothing: for logs that are only looked at.
 struct NoSpawn;

@@ -224,7 +224,7 @@ fn again<T: Cold + PartialEq + std::fmt::Debug>(input: &[u8]) {
 
 /// A file in memory.
 #[derive(Clone, Default)]
-struct File(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct File(Arc<Mutex<Vec<u8>>>);
 
 impl File {
     fn holding(bytes: &[u8]) -> Self {

@@ -5,23 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_env::{BoxFuture, Duplex, Env, Faults, Incoming, Lane, LogId, LogIndex, Net, NetError, Term};
+use holdfast_env::{Env, Faults, LogId, LogIndex, NoNet, Term};
 use holdfast_log::{Durable, Entry, Log, LogConfig};
-use tokio::sync::{mpsc, oneshot};
-
-/// A network that reaches nobody.
-struct NoNet;
-
-impl Net for NoNet {
-    fn connect(&self, address: &str, _: Lane) -> BoxFuture<'static, Result<Duplex, NetError>> {
-        let error = NetError::Unreachable { address: address.to_owned(), reason: "no network".to_owned() };
-        Box::pin(async { Err(error) })
-    }
-    fn listen(&self, address: &str) -> BoxFuture<'static, Result<mpsc::Receiver<Incoming>, NetError>> {
-        let error = NetError::Listen { address: address.to_owned(), reason: "no network".to_owned() };
-        Box::pin(async { Err(error) })
-    }
-}
+use tokio::sync::oneshot;
 
 /// The real world.
 pub(crate) fn env() -> Env {

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,10 +45,9 @@ struct Inner {
     identity: Identity,
     roster: Arc<Roster>,
     peer: u64,
-    /// True once the peer has acknowledged an entry. Written by the users of the link.
-    has_acknowledged: AtomicBool,
-    /// What the peer has told the leader of a term that it holds durably. Written by the users of the link.
-    matched: Mutex<Matched>,
+    /// What the peer has told the leader of a term that it holds durably; nothing before it has acknowledged an entry.
+    /// Written by the users of the link.
+    matched: Mutex<Option<Matched>>,
     /// Where the peer is; replaced when the membership says so.
     node: Mutex<PeerNode>,
     state: Mutex<State>,
@@ -60,7 +58,7 @@ struct Inner {
 }
 
 /// How far a peer's log is the leader's, as the peer has said in that leader's term.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Matched {
     term: u64,
     index: u64,
@@ -92,7 +90,6 @@ impl Link {
             identity,
             roster,
             peer,
-            has_acknowledged: AtomicBool::new(false),
             matched: Mutex::default(),
             node: Mutex::new(node),
             state: Mutex::new(state),
@@ -148,15 +145,16 @@ impl Link {
     /// Notes that the peer has told the leader of `term` that it has this entry durably in its log, and that it is not the
     /// first one.
     pub(crate) fn acknowledged(&self, term: u64, index: u64) {
-        let mut matched = self.inner.matched.lock();
-        if term > matched.term {
-            *matched = Matched { term, ..Matched::default() };
+        let mut known = self.inner.matched.lock();
+        let is_first = known.is_none();
+        match &mut *known {
+            Some(matched) if matched.term == term => matched.index = matched.index.max(index),
+            // An answer to an earlier leader says nothing about this one.
+            Some(matched) if matched.term > term => {}
+            _ => *known = Some(Matched { term, index, went_back: false }),
         }
-        if term == matched.term {
-            matched.index = matched.index.max(index);
-        }
-        drop(matched);
-        if !self.inner.has_acknowledged.swap(true, Ordering::Relaxed) {
+        drop(known);
+        if is_first {
             self.inner.roster.acknowledged(self.inner.peer);
         }
     }
@@ -164,10 +162,9 @@ impl Link {
     /// True when the peer tells the leader of `term` that it does not have an entry that it has acknowledged to it. Within
     /// a term nobody else can have had it dropped: its log has lost it.
     pub(crate) fn went_back(&self, term: u64, conflict: u64) -> bool {
-        let mut matched = self.inner.matched.lock();
-        if term != matched.term || conflict > matched.index {
-            return false;
-        }
+        let mut known = self.inner.matched.lock();
+        let is_lost = |matched: &&mut Matched| term == matched.term && conflict <= matched.index;
+        let Some(matched) = known.as_mut().filter(is_lost) else { return false };
         if !std::mem::replace(&mut matched.went_back, true) {
             tracing::error!(
                 peer = format!("{:x}", self.inner.peer),

@@ -19,7 +19,7 @@ pub use address::{MemberUrl, join};
 pub use compaction::AutoCompaction;
 pub use error::ConfigError;
 use holdfast_env::Faults;
-use holdfast_env::sabotage::{self, KillAt, Planted};
+use holdfast_env::sabotage::{self, KillAt, Planted, Sabotage};
 use holdfast_raft::ChangeRules;
 use holdfast_storage::EngineKind;
 
@@ -443,26 +443,23 @@ fn watch(flags: &ServerFlags) -> Result<WatchConfig, ConfigError> {
 }
 
 fn faults(flags: &ServerFlags) -> Result<Faults, ConfigError> {
-    let refused = |flag: &'static str, given: &str| {
-        let rule =
-            format!("this build has no {flag}s: use a debug build, or build with --features failpoints");
-        Err(value(flag, given.to_owned(), rule))
+    let (flag, given) = match (&flags.failpoint, &flags.plant) {
+        (None, None) => return Ok(Faults::default()),
+        (Some(_), Some(name)) => {
+            let rule = "it cannot be given together with --failpoint".to_owned();
+            return Err(value("plant", name.clone(), rule));
+        }
+        (Some(point), None) => ("failpoint", point),
+        (None, Some(name)) => ("plant", name),
     };
-    match (&flags.failpoint, &flags.plant) {
-        (None, None) => Ok(Faults::default()),
-        (Some(point), _) if !sabotage::ENABLED => refused("failpoint", point),
-        (None, Some(name)) if !sabotage::ENABLED => refused("plant", name),
-        (Some(point), Some(_)) => {
-            let rule = "it cannot be given together with --plant".to_owned();
-            Err(value("failpoint", point.clone(), rule))
-        }
-        (Some(point), None) => {
-            let kill = KillAt::parse(point).map_err(|rule| value("failpoint", point.clone(), rule))?;
-            Ok(Faults::new(Arc::new(kill)))
-        }
-        (None, Some(name)) => {
-            let fault = Planted::parse(name).map_err(|rule| value("plant", name.clone(), rule))?;
-            Ok(Faults::new(Arc::new(fault)))
-        }
+    let refused = |rule| value(flag, given.clone(), rule);
+    if !sabotage::ENABLED {
+        let rule = "this build has no failpoints: use a debug build, or build with --features failpoints";
+        return Err(refused(rule.to_owned()));
     }
+    let sabotage: Arc<dyn Sabotage> = match flag {
+        "plant" => Arc::new(Planted::parse(given).map_err(refused)?),
+        _ => Arc::new(KillAt::parse(given).map_err(refused)?),
+    };
+    Ok(Faults::new(sabotage))
 }

@@ -3,30 +3,10 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
+use holdfast_env::NoNet;
 use tempfile::TempDir;
 
 use super::*;
-
-struct NoNet;
-
-impl holdfast_env::Net for NoNet {
-    fn connect(
-        &self,
-        address: &str,
-        _: holdfast_env::Lane,
-    ) -> holdfast_env::BoxFuture<'static, Result<holdfast_env::Duplex, holdfast_env::NetError>> {
-        panic!("nobody connects to {address} here")
-    }
-    fn listen(
-        &self,
-        address: &str,
-    ) -> holdfast_env::BoxFuture<
-        'static,
-        Result<tokio::sync::mpsc::Receiver<holdfast_env::Incoming>, holdfast_env::NetError>,
-    > {
-        panic!("nobody listens on {address} here")
-    }
-}
 
 struct World {
     env: Env,

@@ -34,6 +34,15 @@ impl Members {
         members
     }
 
+    /// Three that are ready.
+    async fn three() -> Self {
+        let members = Self::start(3);
+        for member in 0..3 {
+            members.ready(member, 1).await;
+        }
+        members
+    }
+
     fn at(port: u16) -> String {
         format!("http://127.0.0.1:{port}")
     }
@@ -235,10 +244,7 @@ async fn wh19_a_rotten_snapshot_is_set_aside_and_the_stable_store_serves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wh19_a_damaged_log_is_refused_and_the_named_command_brings_the_member_back() {
-    let mut members = Members::start(3);
-    for member in 0..3 {
-        members.ready(member, 1).await;
-    }
+    let mut members = Members::three().await;
     for n in 0..40 {
         members.put(0, &format!("k{n}"), vec![7; 20_000]).await;
     }
@@ -275,10 +281,7 @@ async fn wh19_a_damaged_log_is_refused_and_the_named_command_brings_the_member_b
 /// An older copy of a disk, put back under the same id, has forgotten what the member acknowledged since.
 #[tokio::test(flavor = "multi_thread")]
 async fn wh19_a_member_with_an_older_copy_of_its_disk_is_refused_and_joins_under_a_new_id() {
-    let mut members = Members::start(3);
-    for member in 0..3 {
-        members.ready(member, 1).await;
-    }
+    let mut members = Members::three().await;
     members.put(0, "a", b"1".to_vec()).await;
     // Not the leader: whoever leads remembers what the others acknowledged.
     let leader = members.leader().await;
@@ -310,10 +313,7 @@ async fn wh19_a_member_with_an_older_copy_of_its_disk_is_refused_and_joins_under
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wh19_a_member_that_lost_everything_is_refused_and_joins_under_a_new_id() {
-    let mut members = Members::start(3);
-    for member in 0..3 {
-        members.ready(member, 1).await;
-    }
+    let mut members = Members::three().await;
     members.put(0, "a", b"1".to_vec()).await;
     members.kill(2);
     std::fs::remove_dir_all(members.dir(2)).unwrap();
@@ -344,10 +344,7 @@ async fn wh19_a_member_that_lost_everything_is_refused_and_joins_under_a_new_id(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_member_ends_with_a_code_of_its_own_and_stays_out() {
-    let mut members = Members::start(3);
-    for member in 0..3 {
-        members.ready(member, 1).await;
-    }
+    let mut members = Members::three().await;
     let ids = members.ids(0).await;
     let id = ids.iter().find(|(_, name)| name == "n2").unwrap().0;
     let mut cluster = ClusterClient::new(members.channel(0));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::common::*;
 use crate::watching::*;
 use holdfast_proto::etcdserverpb as pb;
+use holdfast_server::limits;
 use holdfast_testserver::TestCluster;
 
 async fn single(flags: &[&str]) -> (TestCluster, Kv, Watching) {
@@ -55,6 +56,32 @@ async fn progress_comes_behind_the_events_it_speaks_of() {
         }
     }
     writer.await.unwrap();
+    cluster.stop().await;
+}
+
+/// While one watcher of a stream still reads history, nobody is told that the stream has seen all.
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_waits_for_those_who_read_history() {
+    let (cluster, mut kv, mut watching) = single(&[]).await;
+    let puts = i64::try_from(limits::TXN_OPS_MAX).unwrap();
+    let value = "x".repeat(1000);
+    for round in 0..40 {
+        let ops = (0..puts).map(|n| op_put(&format!("k/{round}/{n}"), &value)).collect();
+        kv.txn(txn(ops)).await.unwrap();
+    }
+    watching.create(watcher("elsewhere", "")).await;
+    watching.create(from(2, watcher("k/", "k0"))).await;
+    let (mut seen, mut told) = (1, false);
+    while !told {
+        watching.ask_progress().await;
+        let answer = watching.next().await;
+        if is_progress(&answer) {
+            assert!(revision(&answer) <= seen, "progress {} behind event {seen}", revision(&answer));
+            told = true;
+        }
+        seen = revisions(&answer.events).last().copied().unwrap_or(seen);
+    }
+    assert_eq!(seen, 41, "then all of it was told");
     cluster.stop().await;
 }
 

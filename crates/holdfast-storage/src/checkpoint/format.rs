@@ -235,3 +235,34 @@ fn read(file: &dyn DiskFile, at: u64, bytes: usize) -> Result<Vec<u8>, StoreErro
     file.read_exact_at(&mut buffer, at).map_err(StoreError::Failed)?;
     Ok(buffer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::File;
+
+    #[test]
+    fn a_block_takes_no_more_memory_than_it_can_fill() {
+        let file = File::default();
+        let mut writer = Writer::new(Box::new(file.clone()), Faults::default()).unwrap();
+        let piece = writer.piece(|out| {
+            out.extend_from_slice(&[7; 4096]);
+            Ok::<_, std::convert::Infallible>(Some(Part::Keys))
+        });
+        assert!(matches!(piece, Ok(Ok(true))));
+        let (since, through) = (Revision::new(1), Revision::new(1));
+        writer.finish(Saved { since, through, compact_revision: None, logical_bytes: 0 }).unwrap();
+        let block = || Reader::new(Box::new(file.clone())).unwrap().block();
+        assert_eq!(block().unwrap().unwrap().1, [7; 4096]);
+        // With a checksum that agrees, as if it had been written so.
+        let at = MAGIC.len() as u64;
+        let mut header = read(&file, at, BLOCK_HEADER).unwrap();
+        let content = read(&file, at + BLOCK_HEADER as u64, word(&header, 5) as usize).unwrap();
+        header[1..5].copy_from_slice(&(1_u32 << 30).to_le_bytes());
+        let crc = checksum(0, &header[..9], &content);
+        header[9..].copy_from_slice(&crc.to_le_bytes());
+        file.write_all_at(&header, at).unwrap();
+        let refused = block().unwrap_err().to_string();
+        assert!(refused.contains("impossible length"), "{refused}");
+    }
+}

@@ -30,7 +30,7 @@ const SEGMENT_BYTES: usize = 4 << 20;
 /// microsecond, the first one of a page that is not in memory some hundred.
 const ACCESSES: usize = 16;
 
-/// So many bytes of values may be on one page: the next pair is taken for one of another page.
+/// Behind so many bytes of values, a pair is taken for one of another page.
 const PAGE_VALUE_BYTES: usize = 8 << 10;
 
 /// How often sled's own thread flushes and collects segments.
@@ -61,6 +61,24 @@ impl Sled {
     }
 }
 
+/// Tells pages apart by the bytes that have passed.
+#[derive(Default)]
+struct Pages {
+    bytes: usize,
+}
+
+impl Pages {
+    /// True when this value is taken for one of the next page.
+    fn turn(&mut self, value_bytes: usize) -> bool {
+        self.bytes += value_bytes;
+        let is_next = self.bytes > PAGE_VALUE_BYTES;
+        if is_next {
+            self.bytes = 0;
+        }
+        is_next
+    }
+}
+
 impl Engine for Sled {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let found = self.db.get(key).map_err(running)?.map(|v| bytes(&v));
@@ -78,12 +96,11 @@ impl Engine for Sled {
     fn scan(&self, from: &[u8], pairs_max: usize, bytes_max: usize) -> Result<Vec<Pair>, StoreError> {
         let end = [from[0] + 1];
         let mut found = Vec::new();
-        let (mut taken, mut noted) = (0, 0);
+        let (mut taken, mut pages) = (0, Pages::default());
         for next in self.db.range(from..&end[..]).take(pairs_max) {
             let (key, value) = pair(next.map_err(running)?);
             taken += value.len();
-            if taken - noted > PAGE_VALUE_BYTES {
-                noted = taken;
+            if pages.turn(value.len()) {
                 self.note_access(&key)?;
             }
             found.push((key, value));
@@ -96,12 +113,9 @@ impl Engine for Sled {
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let mut ops = sled::Batch::default();
-        let mut touched = Vec::new();
-        let (mut taken, mut noted) = (0, 0);
+        let (mut touched, mut pages) = (Vec::new(), Pages::default());
         for (key, value) in batch.into_ops() {
-            taken += value.as_ref().map_or(0, Vec::len);
-            if taken - noted > PAGE_VALUE_BYTES {
-                noted = taken;
+            if pages.turn(value.as_ref().map_or(0, Vec::len)) {
                 touched.push(key.clone());
             }
             match value {

@@ -127,7 +127,7 @@ fn scrub_store(
     Ok((Some(Step::Store(next)), written))
 }
 
-/// Replaces adjacent runs by what is retained of them, when that saves something. Answers how many bytes it has written.
+/// Replaces adjacent runs by what is retained of them, when that saves something. Answers about how many bytes it has written.
 fn rewrite(
     shared: &Shared,
     generation: &Generation,

@@ -10,30 +10,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_env::{
-    BoxFuture, Disk, DiskFile, DiskLock, Duplex, Env, Failpoint, Fault, Faults, Incoming, Lane, LogId,
-    LogIndex, Net, NetError, OpenMode, RealDisk, Sabotage, Spawn, TaskHandle, Term,
+    BoxFuture, Disk, DiskFile, DiskLock, Env, Failpoint, Fault, Faults, LogId, LogIndex, NoNet, OpenMode,
+    RealDisk, Sabotage, Spawn, TaskHandle, Term,
 };
 use holdfast_mvcc::command::*;
 use holdfast_mvcc::types::{KeyRange, RangeEnd, Record, Revision};
 use holdfast_storage::*;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// How long anything may take before a test calls it stuck.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-
-/// A world without a network.
-pub struct NoNet;
-
-impl Net for NoNet {
-    fn connect(&self, address: &str, _: Lane) -> BoxFuture<'static, Result<Duplex, NetError>> {
-        let address = address.to_owned();
-        Box::pin(async move { Err(NetError::Unreachable { address, reason: "no network here".into() }) })
-    }
-    fn listen(&self, address: &str) -> BoxFuture<'static, Result<mpsc::Receiver<Incoming>, NetError>> {
-        let address = address.to_owned();
-        Box::pin(async move { Err(NetError::Listen { address, reason: "no network here".into() }) })
-    }
-}
 
 pub fn env() -> Env {
     Env { faults: Faults::of_tests(), ..Env::real(tokio::runtime::Handle::current(), Arc::new(NoNet)) }
