@@ -105,7 +105,7 @@ pub fn judge(key: &str, operations: &[Operation]) -> Option<Finding> {
 
 /// Searches for an order.
 pub fn search(operations: &[Operation]) -> Verdict {
-    match Search::new(operations).run() {
+    match Search::new(operations).run(REMEMBERED_MAX) {
         Some(true) => Verdict::Linearizable,
         None => Verdict::GaveUp,
         // What cannot be put in order cannot be with more calls either.
@@ -115,7 +115,7 @@ pub fn search(operations: &[Operation]) -> Verdict {
             while bad - good > 1 {
                 let middle = good + (bad - good) / 2;
                 let until = ends[middle - 1].ended;
-                if Search::new(&cut_off(operations, until)).run() == Some(false) {
+                if Search::new(&cut_off(operations, until)).run(REMEMBERED_MAX) == Some(false) {
                     bad = middle;
                 } else {
                     good = middle;
@@ -195,8 +195,8 @@ impl<'a> Search<'a> {
         Self { operations, next, previous, left }
     }
 
-    /// Whether there is an order; `None` if it gave up.
-    fn run(mut self) -> Option<bool> {
+    /// Whether there is an order; `None` if it gave up, because there is more to remember.
+    fn run(mut self, remembered_max: usize) -> Option<bool> {
         let head = 2 * self.operations.len();
         let mut placed = vec![0_u64; self.operations.len().div_ceil(64)];
         let mut remembered: HashSet<(Box<[u64]>, State)> = HashSet::new();
@@ -225,7 +225,7 @@ impl<'a> Search<'a> {
             state = before;
             self.put_back(number);
             at = self.next[2 * number];
-            if remembered.len() > REMEMBERED_MAX {
+            if remembered.len() > remembered_max {
                 return None;
             }
         }

@@ -58,6 +58,8 @@ impl Mutant {
     }
 }
 
+/// Arguments name the whole workspace, and one of its tests: for a crate alone cargo would build all dependencies again, with
+/// the features that this one asks for.
 const fn tests(arguments: &'static [&'static str]) -> Trial {
     Trial { layer: Layer::Tests, arguments }
 }
@@ -67,18 +69,16 @@ const fn processes(arguments: &'static [&'static str]) -> Trial {
 }
 
 /// A log on a disk that loses what was not synced, cut off at every step.
-const LOG_CRASH: Trial = tests(&["-p", "holdfast-sim", "--test", "log_crash"]);
+const LOG_CRASH: Trial = tests(&["--workspace", "--test", "log_crash"]);
 /// Dumps and merges of a running storage, and what a restart finds.
-const DUMPS: Trial = tests(&["-p", "holdfast-storage", "--test", "dumps", "--test", "thousand_dumps"]);
+const DUMPS: Trial = tests(&["--workspace", "--test", "dumps", "--test", "thousand_dumps"]);
 /// What a start makes of what it finds.
-const STARTS: Trial = tests(&["-p", "holdfast-storage", "--lib", "open::tests"]);
+const STARTS: Trial = tests(&["--workspace", "--lib", "open::tests"]);
 /// Watches of a member, over its wire.
-const WATCHING: Trial = tests(&["-p", "holdfast-server", "--test", "wire", "watch"]);
+const WATCHING: Trial = tests(&["--workspace", "--test", "wire", "watch"]);
 /// Seeds of whole members.
-const SEEDS: Trial = Trial {
-    layer: Layer::Simulation,
-    arguments: &["-p", "holdfast-sim", "--test", "cluster", "seeds_of_writes"],
-};
+const SEEDS: Trial =
+    Trial { layer: Layer::Simulation, arguments: &["--workspace", "--test", "cluster", "seeds_of_writes"] };
 /// Watchers that resume on any member, under kills, pauses and compactions.
 const WATCHES: Trial = processes(&["watch", "--duration", "40s", "--watchers", "120", "--rate", "100"]);
 /// Leaders stopped for longer than any lease lives.

@@ -304,8 +304,9 @@ impl Greeting {
         }
         self.frontend.note_caught_up();
         self.publish().await;
-        self.ready.send_replace(true);
+        // First, so that whoever waits for a ready member finds that it says so here, too.
         self.health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        self.ready.send_replace(true);
         tracing::info!(client_urls = ?self.client_urls, "ready to serve client requests");
     }
 

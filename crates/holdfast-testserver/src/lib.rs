@@ -213,7 +213,9 @@ fn planted() -> Option<String> {
 
 /// Ports that nobody listens on, none of them handed out before by this process. All are below the range that the
 /// kernel gives to outgoing connections, so that none of those takes a stopped member's place.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
+///
+/// Errors: when there are not so many.
+pub fn free_ports(count: usize) -> Result<Vec<u16>> {
     // Where the next search begins: elsewhere in each process, so that tests side by side rarely meet.
     static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(97)));
     let mut ports = Vec::new();

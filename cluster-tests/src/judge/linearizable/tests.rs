@@ -148,3 +148,19 @@ fn an_unknown_write_may_show_late_and_once_seen_stays() {
     assert_eq!(judge("k", &[unknown, read(None, 5), read(Some(1), 10)]), None);
     assert!(judge("k", &[unknown, read(Some(1), 5), read(None, 10)]).is_some());
 }
+
+/// Writes that are all under way together can be put in any order, and none of them explains what was read.
+#[test]
+fn a_search_with_too_many_possibilities_gives_up_and_that_is_a_finding() {
+    let mut operations: Vec<Operation> =
+        (1..=16).map(|value| operation(Call::Write(Some(value)), Answer::Written, 0, 100)).collect();
+    operations.push(operation(Call::Read, Answer::Saw(Some(99)), 101, 102));
+    assert_eq!(Search::new(&operations).run(1_000), None);
+    assert_eq!(
+        Search::new(&operations).run(REMEMBERED_MAX),
+        Some(false),
+        "with more to remember it finds out"
+    );
+    let finding = Finding { key: "k".to_owned(), verdict: Verdict::GaveUp, at: None };
+    assert_eq!(finding.to_string(), "k: not judged, too many possibilities");
+}

@@ -17,18 +17,46 @@ const USUAL: [Ports; 3] = [
     Ports { client: 32379, peer: 32380 },
 ];
 
+/// Where other choices are: below the ports that the system gives to outgoing connections, so that a member that is down
+/// finds its port free when it comes back.
+const OTHERS: std::ops::Range<u16> = 20_000..32_000;
+
 /// The usual ports when all six are free, else six that are.
 pub(super) fn choose() -> io::Result<[Ports; 3]> {
-    let is_free = |port| listen(port).is_ok();
     if USUAL.iter().all(|ports| is_free(ports.client) && is_free(ports.peer)) {
         return Ok(USUAL);
     }
-    // Held together until all are known, so that no port is handed out twice.
-    let held = (0..6).map(|_| listen(0)).collect::<io::Result<Vec<_>>>()?;
-    let found = held.iter().map(|l| Ok(l.local_addr()?.port())).collect::<io::Result<Vec<u16>>>()?;
-    Ok([0, 2, 4].map(|at| Ports { client: found[at], peer: found[at + 1] }))
+    others()
 }
 
-fn listen(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+fn others() -> io::Result<[Ports; 3]> {
+    // Demos that start together begin in different places.
+    let skip = std::process::id() as usize * 6 % OTHERS.len();
+    let mut found = OTHERS.cycle().skip(skip).take(OTHERS.len()).filter(|port| is_free(*port));
+    let mut next = || found.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse));
+    Ok([
+        Ports { client: next()?, peer: next()? },
+        Ports { client: next()?, peer: next()? },
+        Ports { client: next()?, peer: next()? },
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_ports_are_free_and_not_those_of_outgoing_connections() {
+        let first = others().unwrap()[0];
+        assert!(OTHERS.contains(&first.client) && is_free(first.client), "{first:?}");
+        let _held = TcpListener::bind((Ipv4Addr::LOCALHOST, first.client)).unwrap();
+        let found = others().unwrap();
+        let ports: std::collections::BTreeSet<u16> =
+            found.iter().flat_map(|ports| [ports.client, ports.peer]).collect();
+        assert!(ports.len() == 6 && !ports.contains(&first.client), "{found:?}");
+    }
 }
