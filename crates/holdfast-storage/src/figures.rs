@@ -14,8 +14,8 @@ pub const TIME_BUCKETS: usize = 16;
 /// How often something took how long.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Times {
-    /// How many took at most 10 µs, 20 µs, 40 µs … 0.32768 s ([`Times::bucket_bound`]), then how many took longer. Each
-    /// counts in one bucket only.
+    /// How many took at most 15.625 µs, twice, four times that … 1 ms … 0.512 s ([`Times::bucket_bound`]), then how many took
+    /// longer. Each counts in one bucket only.
     pub buckets: [u64; TIME_BUCKETS + 1],
     /// How long all of them took together.
     pub total: Duration,
@@ -26,7 +26,7 @@ pub struct Times {
 impl Times {
     /// The inclusive upper bound of a bucket; `None` for the last one.
     pub fn bucket_bound(bucket: usize) -> Option<Duration> {
-        (bucket < TIME_BUCKETS).then(|| Duration::from_micros(10 << bucket))
+        (bucket < TIME_BUCKETS).then(|| Duration::from_nanos(15_625 << bucket))
     }
 
     /// How many were counted.
@@ -334,11 +334,11 @@ mod tests {
     #[test]
     fn a_time_counts_in_the_first_bucket_that_holds_it() {
         let mut times = Times::default();
-        for micros in [0, 10, 11, 327_680, 327_681] {
+        for micros in [0, 15, 16, 512_000, 512_001] {
             times.observe(Duration::from_micros(micros));
         }
         assert_eq!((times.buckets[0], times.buckets[1], times.buckets[15], times.buckets[16]), (2, 1, 1, 1));
-        assert_eq!((times.count(), times.longest), (5, Duration::from_micros(327_681)));
+        assert_eq!((times.count(), times.longest), (5, Duration::from_micros(512_001)));
     }
 
     #[test]

@@ -193,13 +193,13 @@ mod tests {
         let page = render(&figures);
         for line in [
             "# TYPE holdfast_dump_switch_stall_seconds histogram",
-            "holdfast_dump_switch_stall_seconds_bucket{at=\"start\",le=\"0.00001\"} 0",
-            "holdfast_dump_switch_stall_seconds_bucket{at=\"start\",le=\"0.00002\"} 2",
+            "holdfast_dump_switch_stall_seconds_bucket{at=\"start\",le=\"0.000015625\"} 0",
+            "holdfast_dump_switch_stall_seconds_bucket{at=\"start\",le=\"0.00003125\"} 2",
             "holdfast_dump_switch_stall_seconds_bucket{at=\"start\",le=\"+Inf\"} 2",
             "holdfast_dump_switch_stall_seconds_sum{at=\"start\"} 0.00003",
-            "holdfast_dump_switch_stall_seconds_bucket{at=\"finish\",le=\"0.32768\"} 0",
+            "holdfast_dump_switch_stall_seconds_bucket{at=\"finish\",le=\"0.512\"} 0",
             "holdfast_dump_switch_stall_seconds_count{at=\"finish\"} 1",
-            "holdfast_merge_seconds_bucket{le=\"0.00001\"} 3",
+            "holdfast_merge_seconds_bucket{le=\"0.000015625\"} 3",
             "holdfast_merge_seconds_count 3",
             "holdfast_commit_seconds_sum 0",
         ] {
