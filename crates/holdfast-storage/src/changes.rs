@@ -7,7 +7,7 @@ use crate::error::{ReadError, StoreError};
 use crate::limits::LOCK_KEYS_MAX;
 use crate::pipeline::shared::Shared;
 use crate::read::{Entered, enter, store};
-use crate::stable::{PageMax, Stable, following};
+use crate::stable::{Stable, following};
 use crate::types::{Changes, ChangesMax};
 use crate::view::{ValueReader, View};
 
@@ -69,7 +69,7 @@ fn stored_page(
 ) -> Result<Vec<Record>, StoreError> {
     let mut from = stable.run_of(next)?;
     loop {
-        let page = stable.runs(from, PageMax::about(bytes))?;
+        let page = stable.runs(from, stable.page_of(bytes))?;
         let Some(last) = page.last() else { return Ok(Vec::new()) };
         from = following(last.run.first);
         let is_last = from.revision >= before;

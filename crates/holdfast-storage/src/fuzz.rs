@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::checkpoint::format as checkpoint_file;
 use crate::codec::{self, Cold, Footer, Preface, StoredApplied, StoredHead, StoredScrubbed};
 use crate::lease;
+use crate::limits::PACK_BYTES;
 use crate::pack::{self, PackKind, Run, RunBuilder};
 use crate::record::{self, Stored};
 use crate::snapshot::format::{self as snapshot_file, Frame};
@@ -197,7 +198,7 @@ fn run(input: &Bytes) {
         value: if values == 0 { Bytes::new() } else { pack::seal(PackKind::Value, values, &input) },
     };
     let Ok(records) = run.records() else { return };
-    let mut builder = RunBuilder::default();
+    let mut builder = RunBuilder::new(PACK_BYTES);
     let mut again = Vec::new();
     for record in &records {
         let stored = Stored::new(record.clone());

@@ -14,9 +14,13 @@ pub(crate) const PACK_BYTES: usize = UNPACKED_BYTES_MAX - 128;
 /// A stored value of the engine is never longer: what is larger is cut into pieces.
 pub(crate) const PIECE_BYTES: usize = PACK_BYTES;
 
-/// The last pack is rewritten with what follows until it has this size, so that a trickle of writes does not leave
-/// one pack per commit behind.
-pub(crate) const TAIL_BYTES: usize = 8 << 10;
+/// As [`PACK_BYTES`], with sled: its cache keeps the newest page of each of its 256 parts, whatever its limit, and a page has up
+/// to 16 packs: 16 MiB, where packs of 32 KiB would make it 128.
+pub(crate) const SLED_PACK_BYTES: usize = (4 << 10) - 128;
+
+/// The last pack is rewritten with what follows until it has this part of a pack's size, so that a trickle of writes does not
+/// leave one pack per commit behind.
+pub(crate) const TAIL_FRACTION: usize = 4;
 
 /// Operations in one engine batch: sled holds a process-wide lock for a batch, which blocks readers.
 pub(crate) const BATCH_OPS_MAX: usize = 256;
@@ -145,8 +149,8 @@ pub(crate) const SHUTDOWN: Duration = Duration::from_secs(5);
 /// millisecond or two of work, after which others come to their turn.
 pub(crate) const SLICE_BYTES: usize = 128 << 10;
 
-/// Packs in one such slice: small ones that the scrub may join.
-pub(crate) const SCRUB_PACKS_MAX: usize = 12;
+/// As many runs, at least, have room in one such slice: small ones, which the scrub may join.
+pub(crate) const SLICE_RUNS_MIN: usize = 12;
 
 /// How long the scrub waits when a reader is in its way.
 pub(crate) const SCRUB_RETRY: Duration = Duration::from_millis(50);
@@ -179,4 +183,7 @@ const _: () = assert!(COMMIT_LEASES_MAX + 2 <= BATCH_OPS_MAX);
 const _: () = assert!(SLICE_LEASES_MAX <= COMMIT_LEASES_MAX);
 const _: () = assert!(holdfast_mvcc::command::LEASES_MAX <= SLICE_LEASES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX + PACK_BYTES * 4 <= BATCH_BYTES_MAX);
-const _: () = assert!((SCRUB_PACKS_MAX + 1) * 2 * PACK_BYTES <= BATCH_BYTES_MAX);
+const _: () = assert!(SLED_PACK_BYTES <= PACK_BYTES);
+const _: () = assert!((SLICE_RUNS_MIN + 1) * 2 * PACK_BYTES <= BATCH_BYTES_MAX);
+// A slice of the smallest packs is replaced in one batch: two deletes and two puts for each.
+const _: () = assert!(SLICE_BYTES / SLED_PACK_BYTES * 4 <= BATCH_OPS_MAX);

@@ -14,7 +14,6 @@ use holdfast_mvcc::RecordMeta;
 use holdfast_mvcc::types::{Change, Record, RecordId};
 
 use crate::error::StoreError;
-use crate::limits::PACK_BYTES;
 use crate::record::{Stored, ValueEntry, take_meta, take_value};
 
 const VERSION: u8 = 1;
@@ -75,9 +74,10 @@ impl Run {
     }
 }
 
-/// Builds runs from ascending records. The cuts depend on nothing but the records.
-#[derive(Debug, Default)]
+/// Builds runs from ascending records. The cuts depend on nothing but the records and the size.
+#[derive(Debug)]
 pub(crate) struct RunBuilder {
+    pack_bytes: usize,
     first: RecordId,
     meta: Vec<u8>,
     value: Vec<u8>,
@@ -86,11 +86,18 @@ pub(crate) struct RunBuilder {
 }
 
 impl RunBuilder {
+    /// Packs have at most so many bytes, unless it is one record that has more.
+    pub(crate) fn new(pack_bytes: usize) -> Self {
+        let (meta, value) = (Vec::new(), Vec::new());
+        Self { pack_bytes, first: RecordId::default(), meta, value, metas: 0, values: 0 }
+    }
+
     /// Adds a record; returns the run that it did not fit into.
     pub(crate) fn add(&mut self, stored: &Stored) -> Option<Run> {
         let meta_bytes = HEADER + self.meta.len() + stored.meta.len();
         let value_bytes = HEADER + self.value.len() + stored.value.len();
-        let full = if meta_bytes > PACK_BYTES || value_bytes > PACK_BYTES { self.finish() } else { None };
+        let full =
+            if meta_bytes > self.pack_bytes || value_bytes > self.pack_bytes { self.finish() } else { None };
         if self.metas == 0 {
             self.first = stored.record.id;
         }
@@ -108,7 +115,7 @@ impl RunBuilder {
         if self.metas == 0 {
             return None;
         }
-        let built = std::mem::take(self);
+        let built = std::mem::replace(self, Self::new(self.pack_bytes));
         let meta = seal(PackKind::Meta, built.metas, &built.meta);
         let value =
             if built.values == 0 { Bytes::new() } else { seal(PackKind::Value, built.values, &built.value) };
@@ -119,7 +126,7 @@ impl RunBuilder {
 /// A pack of so many entries.
 pub(crate) fn seal(kind: PackKind, count: u32, body: &[u8]) -> Bytes {
     let len = u32::try_from(body.len())
-        .expect("a pack holds one record of at most some MiB, or little more than 32 KiB");
+        .expect("a pack holds one record of at most some MiB, or many that have 32 KiB at most");
     let mut pack = Vec::with_capacity(HEADER + body.len());
     pack.extend_from_slice(&[VERSION, kind.byte()]);
     pack.extend_from_slice(&count.to_le_bytes());
@@ -223,6 +230,7 @@ mod tests {
     use holdfast_mvcc::types::{PutRecord, Revision};
 
     use super::*;
+    use crate::limits::PACK_BYTES;
 
     fn record(revision: u64, value_bytes: usize) -> Record {
         Record {
@@ -238,7 +246,7 @@ mod tests {
     }
 
     fn runs(records: &[Record]) -> Vec<Run> {
-        let mut builder = RunBuilder::default();
+        let mut builder = RunBuilder::new(PACK_BYTES);
         let mut runs: Vec<Run> =
             records.iter().filter_map(|r| builder.add(&Stored::new(r.clone()))).collect();
         runs.extend(builder.finish());

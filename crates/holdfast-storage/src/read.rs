@@ -12,7 +12,7 @@ use crate::gate::{Gate, Pin};
 use crate::limits::LOCK_KEYS_MAX;
 use crate::pipeline::shared::Shared;
 use crate::retention::Retention;
-use crate::stable::{PageMax, following};
+use crate::stable::following;
 use crate::types::HistoryHash;
 use crate::view::{Cache, ValueReader, View};
 
@@ -166,7 +166,8 @@ fn history(view: &View, at: Revision, each: &mut impl FnMut(Vec<Record>)) -> Res
     let mut waiting = waiting.iter().map(|stored| stored.record.clone()).peekable();
     let mut from = RecordId::default();
     loop {
-        let page = view.generation.stable().runs(from, PageMax::SLICE)?;
+        let stable = view.generation.stable();
+        let page = stable.runs(from, stable.slice())?;
         let Some(last) = page.last() else { break };
         from = following(last.run.first);
         for placed in &page {

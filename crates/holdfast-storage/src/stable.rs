@@ -33,8 +33,8 @@ use crate::engine::{Batch, Engine};
 use crate::error::StoreError;
 use crate::lease;
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_OPS_MAX, COMMIT_LEASES_MAX, LEASE_FRAME_MAX, PACK_BYTES, PIECE_BYTES,
-    RESTORE_RECORDS, SCRUB_PACKS_MAX, SLICE_BYTES, UNPACKED_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, COMMIT_LEASES_MAX, LEASE_FRAME_MAX, PIECE_BYTES, RESTORE_RECORDS,
+    SLICE_BYTES, SLICE_RUNS_MIN, UNPACKED_BYTES_MAX,
 };
 use crate::pack::{PackKind, Run, RunBuilder, metas};
 use crate::record::Stored;
@@ -79,16 +79,8 @@ pub(crate) struct PageMax {
 }
 
 impl PageMax {
-    /// What work that goes through the whole store takes at a time.
-    pub(crate) const SLICE: Self = Self { runs: SCRUB_PACKS_MAX, bytes: SLICE_BYTES };
-
     /// One run.
     pub(crate) const ONE: Self = Self { runs: 1, bytes: 0 };
-
-    /// For so many bytes of records: at least one run.
-    pub(crate) fn about(bytes: usize) -> Self {
-        Self { runs: (bytes / PACK_BYTES).clamp(1, SCRUB_PACKS_MAX), bytes }
-    }
 }
 
 impl PlacedRun {
@@ -249,7 +241,17 @@ impl Stable {
         Ok(placed)
     }
 
-    /// Replaces adjacent runs by others, atomically. At most [`SCRUB_PACKS_MAX`] whole runs, or one in pieces that is
+    /// What work that goes through the whole store takes at a time.
+    pub(crate) fn slice(&self) -> PageMax {
+        PageMax { runs: SLICE_RUNS_MIN.max(SLICE_BYTES / self.pack_bytes()), bytes: SLICE_BYTES }
+    }
+
+    /// A page of about so many bytes of records: at least one run.
+    pub(crate) fn page_of(&self, bytes: usize) -> PageMax {
+        PageMax { runs: (bytes / self.pack_bytes()).clamp(1, self.slice().runs), bytes }
+    }
+
+    /// Replaces adjacent runs by others, atomically. At most a slice of whole runs, or one in pieces that is
     /// replaced by nothing. The pieces go afterwards: a crash in between leaves bytes that nothing refers to.
     pub(crate) fn replace(&self, old: &[PlacedRun], new: &[Run]) -> Result<(), StoreError> {
         let mut batch = Batch::default();
@@ -286,7 +288,7 @@ impl Stable {
         // The run that starts at or below the bound may reach beyond it; all later ones are beyond it whole.
         let mut from = self.run_of(above)?;
         loop {
-            let page = self.runs(from, PageMax::SLICE)?;
+            let page = self.runs(from, self.slice())?;
             let Some(last) = page.last() else { return Ok(()) };
             from = following(last.run.first);
             for placed in page {
@@ -301,10 +303,31 @@ impl Stable {
                 }
                 let kept = records.into_iter().filter(|r| r.id.revision <= revision);
                 // Never one in pieces, which holds one record: that would be above whole.
-                let runs = build_runs(kept.map(Stored::new));
+                let runs = self.build_runs(kept.map(Stored::new));
                 self.replace(&[placed], &runs)?;
             }
         }
+    }
+
+    /// What packs have at most, unless it is one record that has more.
+    pub(crate) fn pack_bytes(&self) -> usize {
+        self.engine.pack_bytes()
+    }
+
+    /// Cuts ascending records into runs.
+    pub(crate) fn build_runs(&self, records: impl Iterator<Item = Stored>) -> Vec<Run> {
+        let mut builder = RunBuilder::new(self.pack_bytes());
+        let mut runs: Vec<Run> = records.filter_map(|stored| builder.add(&stored)).collect();
+        runs.extend(builder.finish());
+        runs
+    }
+
+    /// Cuts a run that was made for another store, unless it fits here as it is.
+    pub(crate) fn cut(&self, run: Run) -> Result<Vec<Run>, StoreError> {
+        if run.meta.len().max(run.value.len()) <= self.pack_bytes() {
+            return Ok(vec![run]);
+        }
+        Ok(self.build_runs(run.records()?.into_iter().map(Stored::new)))
     }
 
     fn load(&self, kind: PackKind, first: RecordId, stored: &Bytes) -> Result<(Bytes, u32), StoreError> {
@@ -395,14 +418,6 @@ impl<'a> Writer<'a> {
         }
         Ok(())
     }
-}
-
-/// Cuts ascending records into runs.
-pub(crate) fn build_runs(records: impl Iterator<Item = Stored>) -> Vec<Run> {
-    let mut builder = RunBuilder::default();
-    let mut runs: Vec<Run> = records.filter_map(|stored| builder.add(&stored)).collect();
-    runs.extend(builder.finish());
-    runs
 }
 
 /// The least id above `id`.

@@ -216,7 +216,7 @@ async fn previous_states_of_neighbours_cost_one_read() {
     assert!(previous.iter().all(|kv| kv.as_ref().is_some_and(|kv| kv.value.starts_with(b"1x"))));
     // A run ends at 8 KiB at the earliest: each is read once, not each value.
     let reads = engine.reads.load(Ordering::SeqCst) - before;
-    assert!(reads <= 50 * 330 / crate::limits::TAIL_BYTES + 2, "{reads}");
+    assert!(reads <= 50 * 330 / (crate::limits::PACK_BYTES / crate::limits::TAIL_FRACTION) + 2, "{reads}");
     member.close().await;
 }
 

@@ -69,6 +69,10 @@ impl Engine for Guarded {
         // A figure: what is wrong is told by the next call that matters.
         self.call(|engine| Ok(engine.disk_bytes())).unwrap_or_default()
     }
+
+    fn pack_bytes(&self) -> usize {
+        self.engine.as_ref().expect("it is taken by the drop alone").pack_bytes()
+    }
 }
 
 impl Drop for Guarded {

@@ -24,7 +24,7 @@ use holdfast_env::Disk;
 
 use crate::config::{EngineKind, StorageConfig};
 use crate::error::StoreError;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, PACK_BYTES};
 
 /// An ordered map of bytes. Calls may block on files.
 pub(crate) trait Engine: Send + Sync + 'static {
@@ -41,6 +41,10 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn flush(&self) -> Result<(), StoreError>;
     /// Bytes on disk (or in memory).
     fn disk_bytes(&self) -> u64;
+    /// What values should have at most, where it is the user's to choose: at most [`PACK_BYTES`].
+    fn pack_bytes(&self) -> usize {
+        PACK_BYTES
+    }
 }
 
 /// A key and its value.

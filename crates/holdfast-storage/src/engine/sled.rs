@@ -19,15 +19,17 @@ use sled::{Config, Db, IVec};
 
 use super::{Batch, Engine, Pair};
 use crate::error::StoreError;
+use crate::limits::SLED_PACK_BYTES;
 
 /// A quarter of it is above the largest leaf that packs of 32 KiB make.
 const SEGMENT_BYTES: usize = 4 << 20;
 
 /// How often a page is asked for when it is read or written once. sled notes accesses for each of the 256 parts of its
-/// cache in blocks of 64, and evicts from a part only when a block is full. Our pages are large (up to 16 packs, half a
-/// MiB) and asked for a few times: all of a store of some GiB would be in memory before the first one goes. With this the
-/// cache is what sled cannot go below, the newest page of each part: 128 MiB at most. A further access takes a third of a
-/// microsecond, the first one of a page that is not in memory some hundred.
+/// cache in blocks of 64, and evicts from a part only when a block is full. Our pages are large (up to 16 packs, or values
+/// of up to 32 KiB) and asked for a few times: all of a store of some GiB would be in memory before the first one goes. With
+/// this the cache is what sled cannot go below, the newest page of each part: 16 MiB of packs, at most 128 MiB where values
+/// have more than 4 KiB. A further access takes a third of a microsecond, the first one of a page that is not in memory some
+/// hundred.
 const ACCESSES: usize = 16;
 
 /// Behind so many bytes of values, a pair is taken for one of another page.
@@ -135,6 +137,10 @@ impl Engine for Sled {
 
     fn disk_bytes(&self) -> u64 {
         self.db.size_on_disk().unwrap_or(0)
+    }
+
+    fn pack_bytes(&self) -> usize {
+        SLED_PACK_BYTES
     }
 }
 

@@ -25,7 +25,7 @@ use crate::figures::PressureLevel;
 use crate::generation::Generation;
 use crate::limits::{
     BATCH_BESIDE_BYTES, CHORE_FLUSH_BYTES, CHORE_REST_FACTOR, CHORE_REST_MIN, COMMIT_BYTES_MAX,
-    COMMIT_LINGER, FLUSH_BYTES, SCRUB_RETRY, TAIL_BYTES,
+    COMMIT_LINGER, FLUSH_BYTES, SCRUB_RETRY, TAIL_FRACTION,
 };
 use crate::pack::{Run, RunBuilder};
 use crate::record::Stored;
@@ -315,7 +315,8 @@ impl Committer {
 
     /// The new runs; the first one repeats the tail of the last commit when that was small.
     fn build_runs(&mut self, slices: &[ReadySlice]) -> Vec<Run> {
-        let mut builder = RunBuilder::default();
+        let pack_bytes = self.generation.stable().pack_bytes();
+        let mut builder = RunBuilder::new(pack_bytes);
         let mut runs = Vec::new();
         let mut open = std::mem::take(&mut self.tail);
         for stored in &open {
@@ -330,7 +331,7 @@ impl Committer {
             open.push(Arc::clone(stored));
         }
         if let Some(run) = builder.finish() {
-            self.tail = if run.bytes() < TAIL_BYTES { open } else { Vec::new() };
+            self.tail = if run.bytes() < pack_bytes / TAIL_FRACTION { open } else { Vec::new() };
             runs.push(run);
         }
         runs

@@ -143,7 +143,7 @@ impl Regeneration {
         let source = generation.stable();
         let again = copy.last.map(|last| source.runs(last, PageMax::ONE)).transpose();
         // Whatever the size of a run: at least one, if there is one.
-        let next = source.runs(copy.last.map_or(RecordId::default(), following), PageMax::SLICE);
+        let next = source.runs(copy.last.map_or(RecordId::default(), following), source.slice());
         let (again, next) = (again.map_err(Failure::Source)?, next.map_err(Failure::Source)?);
         let mut writer = Writer::new(copy.target.stable());
         for placed in again.iter().flatten().chain(&next) {

@@ -8,11 +8,11 @@ use holdfast_mvcc::types::{RecordId, Revision};
 use super::shared::Shared;
 use crate::error::StoreError;
 use crate::generation::Generation;
-use crate::limits::{BATCH_BESIDE_BYTES, LOCK_KEYS_MAX, PACK_BYTES};
+use crate::limits::{BATCH_BESIDE_BYTES, LOCK_KEYS_MAX};
 use crate::pack::Run;
 use crate::record::Stored;
 use crate::retention::Retention;
-use crate::stable::{PageMax, PlacedRun, build_runs, following};
+use crate::stable::{PlacedRun, following};
 use crate::types::DispatcherState;
 
 /// How far the scrub is. One pass removes what one compact revision made unreadable, first from the index, then, in
@@ -109,7 +109,7 @@ fn scrub_store(
     from: RecordId,
 ) -> Result<(Option<Step>, usize), StoreError> {
     let stable = generation.stable();
-    let mut page = stable.runs(from, PageMax::SLICE)?;
+    let mut page = stable.runs(from, stable.slice())?;
     page.retain(|placed| placed.run.first.revision <= compact_revision);
     let Some(last) = page.last() else { return Ok((None, 0)) };
     let next = following(last.run.first);
@@ -138,13 +138,13 @@ fn rewrite(
         return Ok(0);
     }
     let Some((kept, dropped)) = retained(shared, compact_revision, group)? else { return Ok(0) };
-    let small =
-        group.len() > 1 && group.iter().map(|p| p.run.bytes()).sum::<usize>() < group.len() * PACK_BYTES / 4;
+    let bytes: usize = group.iter().map(|placed| placed.run.bytes()).sum();
+    let small = group.len() > 1 && bytes < group.len() * generation.stable().pack_bytes() / 4;
     if dropped == 0 && !small {
         return Ok(0);
     }
     if kept.is_empty() || !group[0].is_in_pieces() {
-        let new: Vec<Run> = build_runs(kept.into_iter());
+        let new: Vec<Run> = generation.stable().build_runs(kept.into_iter());
         generation.stable().replace(group, &new)?;
         return Ok(BATCH_BESIDE_BYTES + new.iter().map(Run::bytes).sum::<usize>());
     }

@@ -9,12 +9,13 @@ use holdfast_mvcc::types::RecordId;
 use super::format::Writer;
 use crate::error::{StorageError, StoreError};
 use crate::generation::Generation;
+use crate::limits::PACK_BYTES;
 use crate::pack::RunBuilder;
 use crate::pipeline::control::CommitPosition;
 use crate::pipeline::shared::Shared;
 use crate::record::Stored;
 use crate::retention::Retention;
-use crate::stable::{PageMax, following};
+use crate::stable::following;
 
 /// Why there is no snapshot.
 pub(crate) enum DumpError {
@@ -57,7 +58,7 @@ impl Pages {
             retention: Retention::new(&shared.view.load_full(), position.head.compact_revision),
             faults: shared.env.faults.clone(),
             writer: None,
-            builder: RunBuilder::default(),
+            builder: RunBuilder::new(PACK_BYTES),
             records: 0,
             from: RecordId::default(),
         }
@@ -76,7 +77,8 @@ impl Pages {
     /// Writes the next runs; true when there are no more.
     pub(crate) fn page(&mut self) -> Result<bool, DumpError> {
         let writer = self.writer.as_mut().expect("the file is begun first");
-        let mut page = self.generation.stable().runs(self.from, PageMax::SLICE)?;
+        let stable = self.generation.stable();
+        let mut page = stable.runs(self.from, stable.slice())?;
         // A pack is above or below as a whole: no commit crosses the position.
         page.retain(|placed| placed.run.first.revision <= self.position.head.revision);
         let Some(last) = page.last() else { return Ok(true) };
@@ -96,7 +98,7 @@ impl Pages {
     /// Ends the file, durably; returns the id of the snapshot.
     pub(crate) fn finish(&mut self) -> Result<String, StorageError> {
         let mut writer = self.writer.take().expect("the file is begun first");
-        if let Some(run) = std::mem::take(&mut self.builder).finish() {
+        if let Some(run) = self.builder.finish() {
             writer.run(&run)?;
         }
         let footer = writer.finish(&self.position.applied, self.records)?;

@@ -162,8 +162,10 @@ fn fill(
                 for meta in metas(&run.meta).map_err(|e| StorageError::snapshot(path, e))? {
                     state.restore(&meta);
                 }
-                writer.put_run(&run).map_err(store)?;
                 unflushed += run.bytes();
+                for run in generation.stable().cut(run).map_err(store)? {
+                    writer.put_run(&run).map_err(store)?;
+                }
                 if unflushed >= BUILD_FLUSH_BYTES {
                     generation.stable().flush().map_err(store)?;
                     unflushed = 0;

@@ -12,6 +12,25 @@ fn stable() -> Stable {
     Stable::new(crate::engine::open(EngineKind::Memory, &disk, std::path::Path::new("unused"), 0).unwrap())
 }
 
+/// Snapshots have the packs of other engines.
+#[test]
+fn a_run_is_cut_to_what_the_engine_wants() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn holdfast_env::Disk> = Arc::new(holdfast_env::RealDisk);
+    let sled = Stable::new(crate::engine::open(EngineKind::Sled, &disk, dir.path(), 1 << 20).unwrap());
+    let records: Vec<Record> = (2..32).map(|revision| put(revision, 0, 1000)).collect();
+    let run = runs_of(&records).remove(0);
+    let small = sled.cut(run.clone()).unwrap();
+    assert!(small.len() > 3 && small.iter().all(|run| run.value.len() <= sled.pack_bytes()));
+    let read: Vec<Record> = small.iter().flat_map(|run| run.records().unwrap()).collect();
+    assert_eq!(read, run.records().unwrap());
+    assert_eq!(sled.cut(small[0].clone()).unwrap(), [small[0].clone()]);
+    assert_eq!(stable().cut(run.clone()).unwrap(), [run]);
+    // One record cannot be cut.
+    let large = runs_of(&[put(2, 0, 30_000)]).remove(0);
+    assert_eq!(sled.cut(large.clone()).unwrap(), [large]);
+}
+
 fn put(revision: u64, sub: u32, value_bytes: usize) -> Record {
     Record {
         id: RecordId::new(Revision::new(revision), sub),
@@ -39,14 +58,14 @@ fn applied(index: u64) -> Applied {
 }
 
 fn runs_of(records: &[Record]) -> Vec<Run> {
-    build_runs(records.iter().cloned().map(Stored::new))
+    stable().build_runs(records.iter().cloned().map(Stored::new))
 }
 
 fn all(stable: &Stable) -> Vec<Record> {
     let mut from = RecordId::default();
     let mut records = Vec::new();
     loop {
-        let page = stable.runs(from, PageMax::SLICE).unwrap();
+        let page = stable.runs(from, stable.slice()).unwrap();
         let Some(last) = page.last() else { return records };
         from = following(last.run.first);
         for placed in &page {
@@ -81,7 +100,7 @@ fn a_large_value_is_cut_into_pieces_and_many_batches() {
     let records = [put(2, 0, 10), put(3, 0, 3 << 20), put(4, 0, 10)];
     stable.commit(&runs_of(&records), &[], &head(4), &applied(1), &Faults::default()).unwrap();
     assert_eq!(all(&stable), records);
-    let mut page = stable.runs(RecordId::new(Revision::new(3), 0), PageMax::SLICE).unwrap();
+    let mut page = stable.runs(RecordId::new(Revision::new(3), 0), stable.slice()).unwrap();
     let large = page.remove(0);
     assert!(large.is_in_pieces());
     stable.replace(&[large], &[]).unwrap();
@@ -107,7 +126,7 @@ fn a_missing_piece_is_damage() {
     let mut batch = Batch::default();
     batch.delete(piece_key(PackKind::Value, RecordId::new(Revision::new(2), 0), 1));
     stable.engine.apply(batch).unwrap();
-    assert!(matches!(stable.runs(RecordId::default(), PageMax::SLICE), Err(StoreError::Damaged(_))));
+    assert!(matches!(stable.runs(RecordId::default(), stable.slice()), Err(StoreError::Damaged(_))));
 }
 
 /// Stops a commit behind its first batch, as a crash would.
