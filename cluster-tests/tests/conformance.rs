@@ -69,7 +69,7 @@ async fn played(program: &Path) -> &'static [Played] {
     let play_all = async || {
         let _turn = ONE_AT_A_TIME.lock().await;
         let mut played = Vec::new();
-        for script in scripts().unwrap() {
+        for script in scripts().expect("the scripts are whole") {
             let etcd_of_three = async {
                 if script.name == "diverging" {
                     None
@@ -80,8 +80,8 @@ async fn played(program: &Path) -> &'static [Played] {
             let (etcd, etcd_of_three, one, three) = tokio::join!(
                 play_fresh(etcd(program), 1, &script),
                 etcd_of_three,
-                play_fresh(System::holdfast(&[]).unwrap(), 1, &script),
-                play_fresh(System::holdfast(&[]).unwrap(), 3, &script),
+                play_fresh(System::holdfast(&[]).expect("holdfast is built"), 1, &script),
+                play_fresh(System::holdfast(&[]).expect("holdfast is built"), 3, &script),
             );
             played.push(Played { script, etcd, etcd_of_three, one, three });
         }

@@ -32,8 +32,8 @@ const SEGMENT_BYTES: usize = 4 << 20;
 /// hundred.
 const ACCESSES: usize = 16;
 
-/// Behind so many bytes of values, a pair is taken for one of another page.
-const PAGE_VALUE_BYTES: usize = 8 << 10;
+/// Behind so many bytes of values, a pair is taken for one of another page: half of what a page of packs can have.
+const PAGE_VALUE_BYTES: usize = 8 * SLED_PACK_BYTES;
 
 /// How often sled's own thread flushes and collects segments.
 const FLUSH_EVERY_MS: u64 = 1000;
