@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 
-PURE = {"holdfast-mvcc", "holdfast-index", "holdfast-watch"}
+PURE = {"holdfast-mvcc", "holdfast-index", "holdfast-watch", "holdfast-bolt"}
 
 # Edges between our own crates. Arrows go down only: edge, consensus, bytes, pure, ground.
 INNER = {
@@ -17,6 +17,7 @@ INNER = {
     "holdfast-proto": set(),
     # pure
     "holdfast-mvcc": set(),
+    "holdfast-bolt": set(),
     "holdfast-index": {"holdfast-mvcc"},
     "holdfast-watch": {"holdfast-mvcc"},
     # bytes
