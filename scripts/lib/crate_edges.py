@@ -32,11 +32,13 @@ INNER = {
         "holdfast-mvcc",
         "holdfast-index",
         "holdfast-watch",
+        "holdfast-bolt",
         "holdfast-storage",
         "holdfast-raft",
     },
     "holdfast-client": {"holdfast-proto"},
-    "holdfast-ctl": {"holdfast-proto", "holdfast-client"},
+    # what a snapshot holds, and how a member's data directory is made, is written once: in the server
+    "holdfast-ctl": {"holdfast-env", "holdfast-proto", "holdfast-client", "holdfast-server"},
     "holdfast-bench": {"holdfast-proto", "holdfast-client"},
     "holdfast-testserver": {"holdfast-proto", "holdfast-server"},
     # beside the house: the simulator runs the real crates, the oracle shares no code with what it judges
