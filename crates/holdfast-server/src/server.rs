@@ -78,11 +78,6 @@ impl Server {
                 terms: watch_terms(config),
             },
         );
-        let snapshots =
-            Room::new(Arc::clone(&env.disk), data_dir.backup_dir(), config.limits.snapshot_streams_max);
-        if let Err(error) = snapshots.clean_up() {
-            tracing::warn!(%error, "what earlier snapshots for clients have left behind stays");
-        }
         let (ready_now, ready) = watch::channel(false);
         let stop = CancellationToken::new();
         let parts = Parts {
@@ -97,7 +92,7 @@ impl Server {
             log,
             metrics,
             watches,
-            snapshots: Arc::new(snapshots),
+            snapshots: room(&env, config, &data_dir),
             clock: Arc::clone(&env.clock),
             rng: Arc::clone(&env.rng),
             ready: ready.clone(),
@@ -369,6 +364,15 @@ fn watch_terms(config: &Config) -> WatchTerms {
         fragment_bytes: config.limits.request_bytes_max + limits::GRPC_OVERHEAD_BYTES,
         election_timeout: config.election_timeout,
     }
+}
+
+/// Where snapshots for clients are written, without what an earlier process has left there.
+fn room(env: &Env, config: &Config, data_dir: &DataDir) -> Arc<Room> {
+    let room = Room::new(Arc::clone(&env.disk), data_dir.backup_dir(), config.limits.snapshot_streams_max);
+    if let Err(error) = room.clean_up() {
+        tracing::warn!(%error, "what earlier snapshots for clients have left behind stays");
+    }
+    Arc::new(room)
 }
 
 /// The founders of a cluster, as consensus knows them.

@@ -5,7 +5,7 @@
 //! has ever written ([`holdfast_raft::founding_position`]). The log itself is empty. So a start finds what a member finds
 //! that has lost its stable store and kept its snapshot: it builds the store, and takes part with a log that begins behind
 //! the snapshot. Every member of the new cluster is restored from the same file with the same `--initial-cluster`, and has
-//! the same snapshot then.
+//! the same snapshot then; when one was restored from an older file, it receives the newer state from the others.
 //!
 //! IDENTITY, which makes a directory one that a member can be started on, is written last: what a restore that was cut off
 //! leaves behind is refused by a start, and by a restore.
@@ -157,7 +157,7 @@ fn found(
     leases: &[(LeaseId, Lease)],
     records: impl FnOnce(&mut Founding) -> Result<(), RestoreError>,
 ) -> Result<(), RestoreError> {
-    let position = founding_position(&initial_members(config));
+    let position = founding_position(&initial_members(config), head.revision);
     let mut founding = Founding::begin(env, &data_dir.store_dir(), head, position)?;
     founding.leases(leases)?;
     records(&mut founding)?;

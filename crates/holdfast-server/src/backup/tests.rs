@@ -210,7 +210,7 @@ async fn a_file_of_etcd_becomes_a_member() {
     assert_eq!(storage.lease_keys(LeaseId(-9)), ["a"]);
     let applied = storage.applied();
     let position = applied.log_id.unwrap();
-    assert_eq!((position.term().get(), position.index().get()), (0, 1), "where no leader has written");
+    assert_eq!((position.term().get(), position.index().get()), (0, 10), "where no leader has written");
     assert!(applied.membership.is_some());
     storage.shutdown().await;
 }
