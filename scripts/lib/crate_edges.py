@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 
-PURE = {"holdfast-mvcc", "holdfast-index", "holdfast-watch"}
+PURE = {"holdfast-mvcc", "holdfast-index", "holdfast-watch", "holdfast-bolt"}
 
 # Edges between our own crates. Arrows go down only: edge, consensus, bytes, pure, ground.
 INNER = {
@@ -17,6 +17,7 @@ INNER = {
     "holdfast-proto": set(),
     # pure
     "holdfast-mvcc": set(),
+    "holdfast-bolt": set(),
     "holdfast-index": {"holdfast-mvcc"},
     "holdfast-watch": {"holdfast-mvcc"},
     # bytes
@@ -31,11 +32,13 @@ INNER = {
         "holdfast-mvcc",
         "holdfast-index",
         "holdfast-watch",
+        "holdfast-bolt",
         "holdfast-storage",
         "holdfast-raft",
     },
     "holdfast-client": {"holdfast-proto"},
-    "holdfast-ctl": {"holdfast-proto", "holdfast-client"},
+    # what a snapshot holds, and how a member's data directory is made, is written once: in the server
+    "holdfast-ctl": {"holdfast-env", "holdfast-proto", "holdfast-client", "holdfast-server"},
     "holdfast-bench": {"holdfast-proto", "holdfast-client"},
     "holdfast-testserver": {"holdfast-proto", "holdfast-server"},
     # beside the house: the simulator runs the real crates, the oracle shares no code with what it judges

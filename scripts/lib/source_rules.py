@@ -7,7 +7,12 @@ import sys
 
 LINES_MAX = 800
 
-PURE = ("crates/holdfast-mvcc/src/", "crates/holdfast-index/src/", "crates/holdfast-watch/src/")
+PURE = (
+    "crates/holdfast-mvcc/src/",
+    "crates/holdfast-index/src/",
+    "crates/holdfast-watch/src/",
+    "crates/holdfast-bolt/src/",
+)
 
 # A pure crate is a function of its input: nothing in it may see the world, or wait for it.
 WORLD = re.compile(r"\bstd::(fs|net|thread|env|process)\b|\basync\b|\.await\b|\b(Instant|SystemTime)::")

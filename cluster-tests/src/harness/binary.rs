@@ -14,9 +14,28 @@ use anyhow::{Context, Result, anyhow, bail};
 /// Without a cargo the newest one is taken.
 pub fn holdfast() -> Result<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| find_holdfast().map_err(|error| format!("{error:#}")));
+    let found = FOUND.get_or_init(|| HOLDFAST.find().map_err(|error| format!("{error:#}")));
     found.clone().map_err(|error| anyhow!(error))
 }
+
+/// The binary `holdfastctl`, found as [`holdfast`] is; `HOLDFASTCTL_BIN` names it.
+pub fn holdfastctl() -> Result<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| HOLDFASTCTL.find().map_err(|error| format!("{error:#}")));
+    found.clone().map_err(|error| anyhow!(error))
+}
+
+/// A program of ours.
+struct Program {
+    name: &'static str,
+    package: &'static str,
+    /// The variable that names it.
+    variable: &'static str,
+}
+
+const HOLDFAST: Program = Program { name: "holdfast", package: "holdfast-server", variable: "HOLDFAST_BIN" };
+const HOLDFASTCTL: Program =
+    Program { name: "holdfastctl", package: "holdfast-ctl", variable: "HOLDFASTCTL_BIN" };
 
 /// Real etcd: `ETCD_BIN`, or what `scripts/fetch-peers` has put down; `None` when there is none.
 pub fn etcd() -> Option<PathBuf> {
@@ -35,44 +54,60 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace's root")
 }
 
-fn find_holdfast() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("HOLDFAST_BIN").map(PathBuf::from) {
-        let path = std::path::absolute(&path).context("HOLDFAST_BIN is no path")?;
-        if !path.is_file() {
-            bail!("HOLDFAST_BIN names {}, which is no file; unset it to have holdfast built", path.display());
+impl Program {
+    fn find(&self) -> Result<PathBuf> {
+        let Self { name, package, variable } = self;
+        if let Some(path) = std::env::var_os(variable).map(PathBuf::from) {
+            let path = std::path::absolute(&path).with_context(|| format!("{variable} is no path"))?;
+            if !path.is_file() {
+                bail!("{variable} names {}, which is no file; unset it to have {name} built", path.display());
+            }
+            return Ok(path);
         }
-        return Ok(path);
+        if let Some(path) = self.up_to_date_neighbour() {
+            return Ok(path);
+        }
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(workspace()).args(["build", "--locked", "--package", package]);
+        command.args(["--bin", name, "--message-format", "json-render-diagnostics"]);
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
+        match command.output() {
+            Ok(output) if output.status.success() => executable(&output.stdout),
+            Ok(output) => bail!("{name} does not build:\n{}", String::from_utf8_lossy(&output.stderr)),
+            Err(_) => self.newest_built(),
+        }
     }
-    if let Some(path) = up_to_date_neighbour() {
-        return Ok(path);
-    }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["build", "--locked", "--package", "holdfast-server"]);
-    command.args(["--bin", "holdfast", "--message-format", "json-render-diagnostics"]);
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
-    match command.output() {
-        Ok(output) if output.status.success() => executable(&output.stdout),
-        Ok(output) => bail!("holdfast does not build:\n{}", String::from_utf8_lossy(&output.stderr)),
-        Err(_) => newest_built(),
-    }
-}
 
-/// The binary in the directory that cargo put this program in, if it is newer than every source. Built by the same
-/// `cargo test --workspace`, it saves a second build of everything with other features.
-fn up_to_date_neighbour() -> Option<PathBuf> {
-    let this = std::env::current_exe().ok()?;
-    let dir = this.parent()?;
-    let dir = if dir.ends_with("deps") { dir.parent()? } else { dir };
-    let path = dir.join("holdfast");
-    let built = path.metadata().ok()?.modified().ok()?;
-    let mut newest = None;
-    for part in ["crates", "proto", "Cargo.lock", "Cargo.toml"] {
-        newest = newest.max(newest_source(&workspace().join(part)));
+    /// The binary in the directory that cargo put this program in, if it is newer than every source. Built by the same
+    /// `cargo test --workspace`, it saves a second build of everything with other features.
+    fn up_to_date_neighbour(&self) -> Option<PathBuf> {
+        let this = std::env::current_exe().ok()?;
+        let dir = this.parent()?;
+        let dir = if dir.ends_with("deps") { dir.parent()? } else { dir };
+        let path = dir.join(self.name);
+        let built = path.metadata().ok()?.modified().ok()?;
+        let mut newest = None;
+        for part in ["crates", "proto", "Cargo.lock", "Cargo.toml"] {
+            newest = newest.max(newest_source(&workspace().join(part)));
+        }
+        newest.is_some_and(|newest| newest < built).then_some(path)
     }
-    newest.is_some_and(|newest| newest < built).then_some(path)
+
+    fn newest_built(&self) -> Result<PathBuf> {
+        let Self { name, variable, .. } = self;
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+        let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
+        let newest =
+            built.into_iter().filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max();
+        let (_, path) = newest.with_context(|| {
+            format!("no cargo to build {name} with, and none in {}; set {variable}", target.display())
+        })?;
+        Ok(path)
+    }
 }
 
 /// When the newest source below `path` was changed; of what cannot be read, now.
@@ -94,19 +129,9 @@ fn executable(messages: &[u8]) -> Result<PathBuf> {
         let message: serde_json::Value = serde_json::from_slice(line).ok()?;
         message.get("executable")?.as_str().map(PathBuf::from)
     });
-    programs.next_back().context("cargo built holdfast and did not say where; set HOLDFAST_BIN")
-}
-
-fn newest_built() -> Result<PathBuf> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    let built = ["release", "debug"].map(|profile| target.join(profile).join("holdfast"));
-    let newest =
-        built.into_iter().filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max();
-    let (_, path) = newest.with_context(|| {
-        format!("no cargo to build holdfast with, and none in {}; set HOLDFAST_BIN", target.display())
-    })?;
-    Ok(path)
+    programs
+        .next_back()
+        .context("cargo built a program and did not say where; set HOLDFAST_BIN or HOLDFASTCTL_BIN")
 }
 
 #[cfg(test)]

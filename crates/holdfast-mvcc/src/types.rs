@@ -76,6 +76,8 @@ impl Revision {
     pub const FRESH: Self = Self(1);
     /// No revision.
     pub const NONE: Self = Self(0);
+    /// Above every revision: the index keeps 48 bits of one.
+    pub const END: Self = Self(1 << 48);
 
     /// The revision with this number.
     pub const fn new(revision: u64) -> Self {

@@ -20,7 +20,7 @@
 //! # Module map
 //! `node` the running member; `config`, `error`, `health` what it is told and tells; `proposals` and
 //! `proposer` writes, `reads` linearizable reads; `lease` deadlines and keep-alives; `log_store` and `state_machine` openraft's storage on ours; `dump` and
-//! `log_size` when to dump and purge; `leadership` who leads; `membership` who takes part; `digest` whether they agree; `peer` connections, `grpc` the real network; `codec`
+//! `log_size` when to dump and purge; `leadership` who leads; `membership` who takes part; `founding` where a restored state stands; `digest` whether they agree; `peer` connections, `grpc` the real network; `codec`
 //! bytes; `types`, `runtime` and `ordered_watch` openraft's parameters; `owner` whose tasks run; `limits` bounds.
 
 mod codec;
@@ -28,6 +28,7 @@ mod config;
 mod digest;
 mod dump;
 mod error;
+mod founding;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -56,6 +57,7 @@ mod types;
 pub use config::{Member, NodeConfig};
 pub use digest::Comparison;
 pub use error::{NodeError, StartError, TimeoutCause};
+pub use founding::founding_position;
 pub use grpc::{GrpcNet, GrpcNetConfig, bind_all};
 pub use health::Health;
 pub use holdfast_log::{Log, LogConfig, LogError, LogStats};

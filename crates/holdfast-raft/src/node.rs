@@ -260,6 +260,11 @@ impl Node {
         membership::members_of(stored.membership())
     }
 
+    /// The ids of those who were members and are not any more, as of the applied state, ascending.
+    pub fn removed_members(&self) -> Vec<MemberId> {
+        self.inner.shared.roster.removed().into_iter().map(MemberId).collect()
+    }
+
     /// Changes who takes part, on any member, and waits until the change is committed; gives the members after it,
     /// ascending by id. At most `budget`; a [`ChangeError::Node`] says whether it may have happened.
     #[tracing::instrument(level = "debug", skip_all)]

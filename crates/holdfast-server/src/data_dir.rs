@@ -6,6 +6,7 @@
 //! <data-dir>/WENT_BACK  empty; there once the log has lost what it had acknowledged: no member may start from it
 //! <data-dir>/log/       the Raft log
 //! <data-dir>/store/     the stable store and the snapshots
+//! <data-dir>/backup/    files on their way to clients that save a snapshot; emptied at a start
 //! ```
 //!
 //! The IDENTITY of a member that was added to a running cluster has format 2 and one more line, `joined`.
@@ -215,6 +216,11 @@ impl DataDir {
     /// Where the stable store and the snapshots are.
     pub fn store_dir(&self) -> PathBuf {
         self.path.join("store")
+    }
+
+    /// Where files for clients are written.
+    pub fn backup_dir(&self) -> PathBuf {
+        self.path.join("backup")
     }
 
     /// True when this start has made it.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
+use crate::backup::room::Room;
 use crate::codec::response::signed;
 use crate::config::RequestLimits;
 use crate::identity::{self, Identity};
@@ -44,6 +45,8 @@ pub struct Frontend {
     pub metrics: Arc<Metrics>,
     /// Watch streams.
     pub watches: Watches,
+    /// Where snapshots for clients are written.
+    pub snapshots: Arc<Room>,
     /// The shortest time to live that a lease is granted, in seconds.
     pub lease_seconds_min: u64,
     /// Randomness.
@@ -82,6 +85,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Watch streams.
     pub watches: Watches,
+    /// Where snapshots for clients are written.
+    pub snapshots: Arc<Room>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -129,6 +134,7 @@ impl Frontend {
             log: parts.log,
             metrics: parts.metrics,
             watches: parts.watches,
+            snapshots: parts.snapshots,
             clock: parts.clock,
             rng: parts.rng,
             budget: parts.budget,
@@ -195,6 +201,28 @@ impl Frontend {
                 self.clock.sleep(deadline.saturating_sub(passed)).await;
             }
             None => std::future::pending().await,
+        }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Monotonic {
+        self.clock.now()
+    }
+
+    /// Waits for this long.
+    pub async fn rest(&self, time: Duration) {
+        self.clock.sleep(time).await;
+    }
+
+    /// Waits for something that must come soon, at most the call's time.
+    pub async fn within_budget<T>(&self, call: Call, work: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            // The timer holds nothing; what is waited for is given up.
+            done = work => Ok(done),
+            () = self.clock.sleep(self.remaining(call)) => {
+                let late = holdfast_raft::NodeError::ApplyTimedOut;
+                Err(within(late, call.client_deadline, self.budget))
+            }
         }
     }
 
@@ -313,6 +341,15 @@ impl Frontend {
         call: Call,
         read: impl FnOnce(&Storage) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Failure> {
+        Ok(self.blocking(call, read).await??)
+    }
+
+    /// Runs something that may wait for the disk, on a thread that may block. Once it runs it is not cancelled.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        call: Call,
+        work: impl FnOnce(&Storage) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
         let permit = Arc::clone(&self.blocking_reads).acquire_owned();
         let permit = tokio::select! {
             // Both arms are cancel-safe: a permit is taken only on completion, a timer holds nothing.
@@ -323,13 +360,13 @@ impl Frontend {
             }
         };
         let storage = self.storage.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            // Held until the read is over, also when nobody waits for it any more.
+        let work = tokio::task::spawn_blocking(move || {
+            // Held until it is over, also when nobody waits for it any more.
             let _permit = permit;
-            read(&storage)
+            work(&storage)
         });
         // The runtime drops blocking work only when it is shut down; a panic ends the process.
-        Ok(read.await.map_err(|_| Failure::Stopped)??)
+        work.await.map_err(|_| Failure::Stopped)
     }
 
     /// Waits until the cluster knows this member's name and URLs, at most the call's time. Only a member that starts

@@ -16,10 +16,11 @@
 //! # Module map
 //! [`config`], [`limits`], [`identity`], [`joining`], [`data_dir`] before the start; [`server`] the order of start and stop;
 //! [`serve`], [`listener`], [`connection`], [`cork`], [`pings`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
-//! [`watch`] the watch streams; [`lines`] what locks and elections wait in; [`digests`] whether the members agree; [`auto_compaction`] history that goes by itself;
+//! [`watch`] the watch streams; [`lines`] what locks and elections wait in; [`digests`] whether the members agree; [`auto_compaction`] history that goes by itself; [`backup`] etcd's database files;
 //! [`codec`], [`status`] the wire; [`metrics`], [`monitoring`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
 pub mod auto_compaction;
+pub mod backup;
 pub mod codec;
 pub mod config;
 pub mod connection;

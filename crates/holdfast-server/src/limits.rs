@@ -104,6 +104,25 @@ pub const RANGE_STREAM_PIECE_BYTES: usize = 256 * 1024;
 /// Keys in one piece of a streamed list: as many as that of the smallest.
 pub const RANGE_STREAM_PIECE_KEYS: u64 = 4096;
 
+/// Snapshots for clients at a time on one member; `--max-snapshot-streams`. Each takes half a core while it is written, and
+/// as much of the disk as the data. etcd has no limit.
+pub const SNAPSHOT_STREAMS_MAX: usize = 2;
+/// The range of `--max-snapshot-streams`.
+pub const SNAPSHOT_STREAMS_BOUNDS: (u64, u64) = (1, 64);
+/// Bytes of records that are put into the file at once: what a client that has gone may still cost.
+pub const SNAPSHOT_PIECE_BYTES: usize = 512 * 1024;
+/// After each piece the writer rests as long as it took, and at most this long: what makes it slow may be over by then.
+pub const SNAPSHOT_REST_MAX: Duration = Duration::from_millis(50);
+/// Bytes in one message of a snapshot. etcd's number.
+pub const SNAPSHOT_BLOB_BYTES: usize = 32 * 1024;
+/// Bytes of a snapshot that are read at once, and held for a client that is slow.
+pub const SNAPSHOT_READ_BYTES: usize = 256 * 1024;
+/// A snapshot is begun only with so many times the retained bytes free: pages are at least half full, whatever the values
+/// are ...
+pub const SNAPSHOT_FREE_FACTOR: u64 = 2;
+/// ... and this beside them, which the log may need meanwhile. With less than half of it left a snapshot ends.
+pub const SNAPSHOT_FREE_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Most serving threads; `--serving-threads`.
 pub const SERVING_THREADS_MAX: usize = 256;
 

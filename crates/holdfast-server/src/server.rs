@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
+use crate::backup::room::Room;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::error::ServerError;
@@ -91,6 +92,7 @@ impl Server {
             log,
             metrics,
             watches,
+            snapshots: room(&env, config, &data_dir),
             clock: Arc::clone(&env.clock),
             rng: Arc::clone(&env.rng),
             ready: ready.clone(),
@@ -365,18 +367,32 @@ fn watch_terms(config: &Config) -> WatchTerms {
     }
 }
 
-fn node_config(config: &Config, identity: &Identity) -> NodeConfig {
+/// Where snapshots for clients are written, without what an earlier process has left there.
+fn room(env: &Env, config: &Config, data_dir: &DataDir) -> Arc<Room> {
+    let room = Room::new(Arc::clone(&env.disk), data_dir.backup_dir(), config.limits.snapshot_streams_max);
+    if let Err(error) = room.clean_up() {
+        tracing::warn!(%error, "what earlier snapshots for clients have left behind stays");
+    }
+    Arc::new(room)
+}
+
+/// The founders of a cluster, as consensus knows them.
+pub fn initial_members(config: &Config) -> Vec<Member> {
     let member = |initial: &crate::config::InitialMember| Member {
         id: identity::member_id(&config.cluster_token, initial),
         peer_urls: initial.peer_urls.iter().map(ToString::to_string).collect(),
         is_learner: false,
     };
+    config.initial_cluster.iter().map(member).collect()
+}
+
+fn node_config(config: &Config, identity: &Identity) -> NodeConfig {
     NodeConfig {
         id: identity.member_id,
         cluster_id: identity.cluster_id,
         listen_peer_urls: config.listen_peer_urls.iter().map(ToString::to_string).collect(),
         initial_members: match identity.origin {
-            Origin::Founder => config.initial_cluster.iter().map(member).collect(),
+            Origin::Founder => initial_members(config),
             Origin::Joined => Vec::new(),
         },
         heartbeat_interval: config.heartbeat_interval,

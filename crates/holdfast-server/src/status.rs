@@ -12,6 +12,7 @@ use holdfast_storage::ReadError;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::backup::room::NoSnapshot;
 use crate::codec::request::DecodeError;
 
 /// Tells whether a failed write may have happened: `none` or `unknown`.
@@ -74,6 +75,8 @@ pub enum Failure {
     ElectedMissing,
     /// As many calls wait for locks and elections as may.
     TooManyWaiting,
+    /// There is no snapshot for a client.
+    Snapshot(NoSnapshot),
     /// Larger than the transport takes.
     MessageTooLarge {
         /// Its size in bytes.
@@ -117,6 +120,12 @@ impl From<NodeError> for Failure {
 impl From<TransferError> for Failure {
     fn from(error: TransferError) -> Self {
         Self::Transfer(error)
+    }
+}
+
+impl From<NoSnapshot> for Failure {
+    fn from(why: NoSnapshot) -> Self {
+        Self::Snapshot(why)
     }
 }
 
@@ -195,6 +204,7 @@ impl From<Failure> for Status {
                 Code::ResourceExhausted,
                 "etcdserver: too many calls wait for locks and elections on this member (--max-waiting-calls)",
             ),
+            Failure::Snapshot(why) => no_snapshot(&why),
             Failure::MessageTooLarge { bytes, bytes_max } => Self::new(
                 Code::ResourceExhausted,
                 format!("grpc: received message larger than max ({bytes} vs. {bytes_max})"),
@@ -209,6 +219,31 @@ fn step(refusal: Failure) -> Status {
     let is_refusal = matches!(refusal, Failure::Invalid(_) | Failure::Refused(_));
     let status = Status::from(refusal);
     if is_refusal { Status::new(Code::Unknown, status.message()) } else { status }
+}
+
+/// etcd needs no room for a snapshot and takes any number of clients, so that it has no texts for these.
+fn no_snapshot(why: &NoSnapshot) -> Status {
+    match why {
+        NoSnapshot::TooMany => Status::new(
+            Code::ResourceExhausted,
+            "etcdserver: too many snapshots at a time on this member (--max-snapshot-streams)",
+        ),
+        NoSnapshot::NoSpace { free_bytes, needed_bytes } => Status::new(
+            Code::ResourceExhausted,
+            format!(
+                "etcdserver: a snapshot needs {needed_bytes} bytes on the disk of this member's data directory, and \
+                 {free_bytes} are free"
+            ),
+        ),
+        NoSnapshot::Disk(error) => Status::new(
+            Code::Internal,
+            format!("etcdserver: the snapshot cannot be written in this member's data directory: {error}"),
+        ),
+        NoSnapshot::Replaced => Status::new(
+            Code::Unavailable,
+            "etcdserver: the state of this member was replaced while the snapshot was written: try again",
+        ),
+    }
 }
 
 fn invalid_text(invalid: Invalid) -> &'static str {
@@ -487,6 +522,32 @@ mod tests {
             let (what, status) = (format!("{failure:?}"), Status::from(failure));
             assert_eq!((i32::from(status.code()), status.message()), (code, text), "{what}");
         }
+    }
+
+    #[test]
+    fn those_of_snapshots_say_what_to_do() {
+        check(vec![
+            (
+                NoSnapshot::TooMany.into(),
+                8,
+                "etcdserver: too many snapshots at a time on this member (--max-snapshot-streams)",
+            ),
+            (
+                NoSnapshot::NoSpace { free_bytes: 5, needed_bytes: 9 }.into(),
+                8,
+                "etcdserver: a snapshot needs 9 bytes on the disk of this member's data directory, and 5 are free",
+            ),
+            (
+                NoSnapshot::Disk(std::io::ErrorKind::StorageFull.into()).into(),
+                13,
+                "etcdserver: the snapshot cannot be written in this member's data directory: no storage space",
+            ),
+            (
+                NoSnapshot::Replaced.into(),
+                14,
+                "etcdserver: the state of this member was replaced while the snapshot was written: try again",
+            ),
+        ]);
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn gather(
 }
 
 /// The next records of the stable store from `next` on, below the revision `before`; empty when there are none.
-fn stored_page(
+pub(crate) fn stored_page(
     stable: &Stable,
     next: RecordId,
     before: Revision,

@@ -18,6 +18,20 @@ pub enum ReadError {
     Store(String),
 }
 
+/// Why an export does not go on. A new one may.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The stable store failed.
+    #[error("stable store: {0}")]
+    Store(String),
+    /// The state was replaced by a snapshot from the leader, and what was being read is gone.
+    #[error("the state was replaced by a snapshot from the leader")]
+    Replaced,
+    /// The storage has been shut down, or applies nothing any more.
+    #[error("the storage has ended")]
+    Closed,
+}
+
 /// Why the storage cannot go on, or could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {

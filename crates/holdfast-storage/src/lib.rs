@@ -33,7 +33,7 @@
 //! # Module map
 //! `storage` the handle; `open` the start; `pipeline` the loops and their states; `read` ranges and hashes; `changes`
 //! and `ring` what watches read; `gate` who may read what; `view`, `memtable` where values are; `stable` records over an `engine`; `pack`, `record`, `codec` the
-//! written forms; `lease` that of leases, and who follows them; `checkpoint` the index's, for a fast start; `generation` the engine's directories; `snapshot` dump, file and install; `retention` what a
+//! written forms; `lease` that of leases, and who follows them; `checkpoint` the index's, for a fast start; `generation` the engine's directories; `snapshot` dump, file, install and founding; `export` all history while writes go on; `retention` what a
 //! compaction leaves.
 
 mod changes;
@@ -42,6 +42,7 @@ mod codec;
 mod config;
 mod engine;
 mod error;
+mod export;
 mod figures;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -71,12 +72,14 @@ mod view;
 extern crate self as holdfast_storage;
 
 pub use config::{EngineKind, StorageConfig};
-pub use error::{ReadError, StorageError};
+pub use error::{ExportError, ReadError, StorageError};
+pub use export::Export;
 pub use figures::{
     CheckpointEnd, CheckpointFigures, CommitFigures, DispatchFigures, DumpEnd, DumpResult, IndexSource,
     OverlayReads, PressureLevel, TIME_BUCKETS, Times, Transition,
 };
 pub use pieces::{PieceRequest, ReadPiece};
+pub use snapshot::founding::Founding;
 pub use snapshot::install::IncomingSnapshot;
 pub use storage::Storage;
 pub use types::{

@@ -15,7 +15,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::changes;
 use crate::config::StorageConfig;
 use crate::engine::{self, EngineFactory};
-use crate::error::{ReadError, StorageError};
+use crate::error::{ExportError, ReadError, StorageError};
+use crate::export::{self, Export};
 use crate::figures::DispatchFigures;
 use crate::limits::{DUMP_FREE_FACTOR, ENTRY_BYTES, LOCK_KEYS_MAX, QUEUE_BYTES_MAX, SHUTDOWN};
 use crate::open::{self, Running};
@@ -216,6 +217,26 @@ impl Storage {
     /// Hashes the history up to `revision` (the newest when `None`). Reads everything: call it where blocking is fine.
     pub fn history_hash(&self, revision: Option<Revision>) -> Result<HistoryHash, ReadError> {
         read::history_hash(self.shared(), revision)
+    }
+
+    /// Begins to read out everything that is kept, as of a moment between this call and its end: also entries that were
+    /// committed and not yet visible when it began. While the export lives, no compaction frees space. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ExportError::Closed`].
+    pub async fn export(&self) -> Result<Export, ExportError> {
+        let export = Export::begin(Arc::clone(&self.inner.shared));
+        let mut visible = self.visible();
+        let mut ended = self.shared().ended.subscribe();
+        // Both arms are cancel-safe: they only watch.
+        tokio::select! {
+            biased;
+            _ = ended.wait_for(|&ended| ended) => return Err(ExportError::Closed),
+            seen = visible.wait_for(|seen| seen.revision >= export::revision(&export)) => {
+                seen.map_err(|_| ExportError::Closed)?;
+            }
+        }
+        Ok(export)
     }
 
     /// A checksum over the index and head as evaluated so far: equal on members that stand at the same log entry.

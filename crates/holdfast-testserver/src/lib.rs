@@ -115,6 +115,11 @@ impl TestCluster {
         Ok(at)
     }
 
+    /// The data directory of a member.
+    pub fn data_dir(&self, member: usize) -> std::path::PathBuf {
+        self.members[member].config.data_dir.clone()
+    }
+
     /// The peer URL of a member.
     pub fn peer_url(&self, member: usize) -> String {
         self.members[member].config.listen_peer_urls[0].to_string()

@@ -20,7 +20,7 @@
 use crate::types::{RecordId, Revision};
 
 /// The first revision that the index cannot hold. At 100,000 revisions a second it is 89 years away.
-pub(crate) const REVISION_END: u64 = 1 << 48;
+pub(crate) const REVISION_END: u64 = Revision::END.get();
 
 const RECORDS: usize = 0;
 const STARTS: usize = 2;

@@ -87,6 +87,11 @@ impl Roster {
         }
     }
 
+    /// Who was removed.
+    pub(crate) fn removed(&self) -> BTreeSet<u64> {
+        self.removed.lock().clone()
+    }
+
     /// Waits until somebody was removed.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;

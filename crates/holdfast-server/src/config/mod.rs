@@ -105,6 +105,8 @@ pub struct RequestLimits {
     pub concurrent_streams_max: u32,
     /// Most calls that wait for locks and elections.
     pub waiting_calls_max: usize,
+    /// Most snapshots for clients at a time.
+    pub snapshot_streams_max: usize,
     /// The quota in bytes; reported only.
     pub quota_backend_bytes: u64,
 }
@@ -365,6 +367,11 @@ fn request_limits(flags: &ServerFlags) -> Result<RequestLimits, ConfigError> {
             "max-waiting-calls",
             flags.max_waiting_calls,
             limits::WAITING_CALLS_BOUNDS,
+        )?,
+        snapshot_streams_max: bounded(
+            "max-snapshot-streams",
+            flags.max_snapshot_streams,
+            limits::SNAPSHOT_STREAMS_BOUNDS,
         )?,
         concurrent_streams_max: u32::try_from(flags.max_concurrent_streams)
             .ok()

@@ -217,6 +217,7 @@ fn what_cannot_work_is_refused_with_the_next_step() {
         (&["--election-timeout=400"], &["--election-timeout", "5 times --heartbeat-interval (100 ms)"]),
         (&["--election-timeout=60000"], &["--election-timeout", "50000"]),
         (&["--max-txn-ops=0"], &["--max-txn-ops", "from 1 to"]),
+        (&["--max-snapshot-streams=0"], &["--max-snapshot-streams", "from 1 to 64"]),
         (&["--max-waiting-calls=0"], &["--max-waiting-calls", "from 1 to 1000000"]),
         (&["--max-request-bytes=0"], &["--max-request-bytes", "from 4096 to"]),
         (&["--max-request-bytes=4095"], &["--max-request-bytes", "from 4096 to"]),
@@ -262,6 +263,7 @@ fn the_defaults_of_the_table_are_those_of_limits() {
     let config = config(&[]).unwrap();
     assert_eq!(config.limits.request_bytes_max, limits::REQUEST_BYTES_MAX);
     assert_eq!(config.limits.txn_ops_max, limits::TXN_OPS_MAX);
+    assert_eq!(config.limits.snapshot_streams_max, limits::SNAPSHOT_STREAMS_MAX);
     assert_eq!(config.limits.concurrent_streams_max, limits::CONCURRENT_STREAMS_MAX);
     assert_eq!(config.heartbeat_interval, limits::HEARTBEAT_INTERVAL);
     assert_eq!(config.election_timeout, limits::ELECTION_TIMEOUT);

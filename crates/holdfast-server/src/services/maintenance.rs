@@ -1,4 +1,4 @@
-//! The Maintenance service. Snapshot and Downgrade come later.
+//! The Maintenance service. Downgrade comes later.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use holdfast_storage::HistoryHash;
 use pb::alarm_request::AlarmAction;
 use tonic::{Request, Response, Status};
 
-use super::NoStream;
+use super::snapshot::{self, Blobs};
 use crate::codec::response::{compact_revision, signed};
 use crate::frontend::{Call, Frontend, Service};
 use crate::status::Failure;
@@ -116,7 +116,7 @@ fn worded(alarm: &Alarm) -> String {
 
 #[tonic::async_trait]
 impl pb::maintenance_server::Maintenance for MaintenanceService {
-    type SnapshotStream = NoStream<pb::SnapshotResponse>;
+    type SnapshotStream = Blobs;
 
     async fn status(
         &self,
@@ -167,9 +167,10 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
 
     async fn snapshot(
         &self,
-        _: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(Failure::Unimplemented("Snapshot").into())
+        let call = self.frontend.admit(request.metadata(), Service::Everyone)?;
+        Ok(Response::new(snapshot::open(&self.frontend, call)?))
     }
 
     async fn move_leader(

@@ -4,7 +4,7 @@
 //! through the generated traits, so that reflection already lists it.
 //!
 //! Module map: [`kv`], [`lease`], [`lock`], [`election`], [`cluster`], [`maintenance`], [`watch`] serve; [`range_stream`] is
-//! long lists; `later` holds what does not yet.
+//! long lists, [`snapshot`] the state as a file; `later` holds what does not yet.
 
 pub mod cluster;
 pub mod election;
@@ -14,6 +14,7 @@ pub mod lease;
 pub mod lock;
 pub mod maintenance;
 pub mod range_stream;
+pub mod snapshot;
 pub mod watch;
 
 use tonic::Status;

@@ -13,6 +13,7 @@ mod metadata;
 mod pings;
 mod range_stream;
 mod single;
+mod snapshot;
 mod starting;
 mod three;
 mod watch_cluster;

@@ -6,5 +6,6 @@
 
 pub(crate) mod dump;
 pub(crate) mod format;
+pub(crate) mod founding;
 pub(crate) mod install;
 pub(crate) mod store;

@@ -76,6 +76,9 @@ pub(super) const LIMITS: Section = Section {
         flag("max-waiting-calls", Count, "10000").ours().serves(
             "Most calls that may wait for locks and elections on this member; the next is refused",
         ),
+        flag("max-snapshot-streams", Count, "2").ours().serves(
+            "Most snapshots that may be on their way to clients of this member; the next is refused",
+        ),
         flag("max-concurrent-streams", Count, "4294967295").serves("Most streams per client connection"),
         flag("quota-backend-bytes", Number, "0")
             .serves("Quota on the data in bytes; 0 for the default, 2 GiB. Reported, not enforced yet"),

@@ -1,0 +1,79 @@
+//! How figures are written, in etcdctl's shapes.
+
+/// A table with one row, all to the right, names in the middle.
+pub(crate) fn table(names: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = (0..names.len())
+        .map(|column| {
+            rows.iter().map(|row| row[column].len()).chain([names[column].len()]).max().unwrap_or(0)
+        })
+        .collect();
+    let line = || {
+        let dashes: Vec<String> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
+        format!("+{}+\n", dashes.join("+"))
+    };
+    let cells = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let centred = names.iter().zip(&widths).map(|(name, width)| format!("{name:^width$}"));
+    let mut text = line();
+    text.push_str(&cells(centred.collect()));
+    text.push_str(&line());
+    for row in rows {
+        let row = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+        text.push_str(&cells(row.collect()));
+    }
+    text.push_str(&line());
+    text
+}
+
+/// Bytes for people, as etcdctl rounds them: in thousands, one digit behind the point below ten.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let (mut unit, mut size) = (0, 1_u64);
+    while bytes / size >= 1000 && unit + 1 < UNITS.len() {
+        size *= 1000;
+        unit += 1;
+    }
+    // Rounded to tenths.
+    let tenths = (u128::from(bytes) * 10 + u128::from(size) / 2) / u128::from(size);
+    if tenths < 100 {
+        format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    } else {
+        // And once more to whole ones; halves to the even one.
+        let (whole, rest) = (tenths / 10, tenths % 10);
+        let is_up = rest > 5 || (rest == 5 && whole % 2 == 1);
+        format!("{} {}", whole + u128::from(is_up), UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What etcdctl 3.5.1 prints.
+    #[test]
+    fn sizes_and_tables_are_etcdctls() {
+        for (size, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (20_480, "20 kB"),
+            (20_549, "20 kB"),
+            (21_500, "22 kB"),
+            (1_540_096, "1.5 MB"),
+            (98_304, "98 kB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
+        let row = ["ce0163be", "7", "16", "20 kB"].map(str::to_owned).to_vec();
+        let expected = "\
++----------+----------+------------+------------+
+|   HASH   | REVISION | TOTAL KEYS | TOTAL SIZE |
++----------+----------+------------+------------+
+| ce0163be |        7 |         16 |      20 kB |
++----------+----------+------------+------------+
+";
+        assert_eq!(table(&["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"], &[row]), expected);
+    }
+}

@@ -1,0 +1,303 @@
+//! Files as etcd writes them, and as nobody should, restored.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_bolt::Writer;
+use holdfast_env::{Env, NoNet};
+use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal, SortOrder, SortTarget};
+use holdfast_mvcc::types::{KeyRange, LeaseId, RangeEnd, Record, Revision};
+use holdfast_proto::mvccpb;
+use holdfast_storage::{EngineKind, EventSink, ReadError, Storage, StorageConfig};
+use prost::Message;
+use tempfile::TempDir;
+
+use super::file::{Checksum, FileError};
+use super::history::Bump;
+use super::restore::{Auth, Request, RestoreError, Restored, restore};
+use super::schema::{self, RecordKey, bucket, name};
+use crate::config::{Config, flags};
+
+/// What a file of a test holds.
+#[derive(Default)]
+struct File {
+    records: Vec<(Vec<u8>, Vec<u8>)>,
+    leases: Vec<(i64, i64)>,
+    finished: Option<u64>,
+    scheduled: Option<u64>,
+    auth_enabled: bool,
+}
+
+fn key(revision: u64, sub: u32, is_delete: bool) -> Vec<u8> {
+    let id = holdfast_mvcc::types::RecordId::new(Revision::new(revision), sub);
+    RecordKey { id, is_delete }.encode()
+}
+
+fn put(revision: u64, key_: &str, create: i64, version: i64, lease: i64) -> (Vec<u8>, Vec<u8>) {
+    let kv = mvccpb::KeyValue {
+        key: key_.to_owned().into(),
+        create_revision: create,
+        mod_revision: i64::try_from(revision).unwrap(),
+        version,
+        value: format!("{key_}@{revision}").into(),
+        lease,
+    };
+    (key(revision, 0, false), kv.encode_to_vec())
+}
+
+fn delete(revision: u64, key_: &str) -> (Vec<u8>, Vec<u8>) {
+    let kv = mvccpb::KeyValue { key: key_.to_owned().into(), ..Default::default() };
+    (key(revision, 0, true), kv.encode_to_vec())
+}
+
+impl File {
+    /// Without a checksum, as in a data directory.
+    fn write(&self, dir: &TempDir) -> PathBuf {
+        let mut writer = Writer::new();
+        writer.bucket(bucket::AUTH).unwrap();
+        writer.put(name::AUTH_ENABLED, &[u8::from(self.auth_enabled)]).unwrap();
+        writer.bucket(bucket::KEY).unwrap();
+        for (key, value) in &self.records {
+            writer.put(key, value).unwrap();
+        }
+        writer.bucket(bucket::LEASE).unwrap();
+        for (id, seconds) in &self.leases {
+            let lease = holdfast_mvcc::types::Lease {
+                granted_at: holdfast_mvcc::types::LogIndex(1),
+                granted_seconds: u64::try_from(*seconds).unwrap(),
+                remaining_seconds: None,
+            };
+            let (key, value) = schema::lease(LeaseId(*id), &lease);
+            writer.put(&key, &value).unwrap();
+        }
+        writer.bucket(bucket::META).unwrap();
+        for (key, revision) in
+            [(name::FINISHED_COMPACTION, self.finished), (name::SCHEDULED_COMPACTION, self.scheduled)]
+        {
+            if let Some(revision) = revision {
+                writer.put(key, &schema::revision(Revision::new(revision))).unwrap();
+            }
+        }
+        let finished = writer.finish().unwrap();
+        let path = dir.path().join("file.db");
+        std::fs::write(&path, finished.rest).unwrap();
+        path
+    }
+}
+
+struct Silent;
+
+impl EventSink for Silent {
+    fn publish(&self, _: Vec<Record>, _: Revision) {}
+    fn replaced(&self, _: Revision) {}
+}
+
+fn env() -> Env {
+    Env::real(tokio::runtime::Handle::current(), Arc::new(NoNet))
+}
+
+fn config(dir: &Path) -> Config {
+    let args = ["holdfast", "--name=n", "--initial-cluster=n=http://127.0.0.1:1,m=http://127.0.0.1:2"];
+    let args = args.into_iter().map(Into::into).chain([format!("--data-dir={}", dir.display()).into()]);
+    Config::from_flags(&flags::parse(args, &|_| None).unwrap().server).unwrap()
+}
+
+struct Scene {
+    dir: TempDir,
+    config: Config,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let config = config(&dir.path().join("data"));
+        Self { dir, config }
+    }
+
+    fn restore(&self, file: &File, change: impl FnOnce(&mut Request<'_>)) -> Result<Restored, RestoreError> {
+        let path = file.write(&self.dir);
+        let mut request =
+            Request { snapshot: &path, checksum: Checksum::IfThere, bump: None, auth: Auth::Refused };
+        change(&mut request);
+        restore(&env(), &self.config, &request)
+    }
+
+    /// What a member finds when it starts.
+    async fn open(&self) -> Storage {
+        let config = StorageConfig {
+            dir: self.config.data_dir.join("store"),
+            engine: EngineKind::Memory,
+            workers: 1,
+            memory_bytes: 16 << 20,
+            checkpoint_revisions: 1 << 20,
+        };
+        Storage::open(&env(), config, Arc::new(Silent)).await.unwrap()
+    }
+}
+
+fn all(storage: &Storage, at: ReadAt) -> Result<(RangeResponse, Revision), ReadError> {
+    storage.range(&Range {
+        range: KeyRange { start: "\0".into(), end: RangeEnd::Unbounded },
+        limit: None,
+        at,
+        order: SortOrder::None,
+        target: SortTarget::Key,
+        keys_only: false,
+        count_only: false,
+        min_mod_revision: Revision::NONE,
+        max_mod_revision: Revision::NONE,
+        min_create_revision: Revision::NONE,
+        max_create_revision: Revision::NONE,
+    })
+}
+
+/// Key, mod revision, create revision, version and lease.
+type Row = (String, u64, u64, u64, i64);
+
+fn rows(storage: &Storage, at: ReadAt) -> Vec<Row> {
+    let (answer, _) = all(storage, at).unwrap();
+    let row = |kv: holdfast_mvcc::types::KeyValue| {
+        let key = String::from_utf8(kv.key.to_vec()).unwrap();
+        assert_eq!(kv.value, format!("{key}@{}", kv.mod_revision.get()));
+        let lease = kv.lease.map_or(0, |lease| lease.0);
+        (key, kv.mod_revision.get(), kv.create_revision.get(), kv.version, lease)
+    };
+    answer.kvs.into_iter().map(row).collect()
+}
+
+fn at(revision: u64) -> ReadAt {
+    ReadAt::Revision(Revision::new(revision))
+}
+
+/// A compaction at 5 was on its way: some of what it frees is still there. `orphan` has lost its lease.
+fn some() -> File {
+    File {
+        records: vec![
+            put(2, "a", 2, 1, 0),
+            put(3, "a", 2, 2, 0),
+            put(4, "b", 4, 1, 0),
+            delete(5, "b"),
+            put(6, "a", 2, 3, -9),
+            put(7, "b", 7, 1, 8),
+            delete(8, "a"),
+            put(9, "a", 9, 1, -9),
+            put(10, "orphan", 10, 1, 99),
+        ],
+        leases: vec![(8, 60), (-9, 90)],
+        finished: Some(3),
+        scheduled: Some(5),
+        auth_enabled: false,
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_etcd_becomes_a_member() {
+    let scene = Scene::new();
+    let restored = scene.restore(&some(), |_| {}).unwrap();
+    // Revision 2 was replaced below the compaction, and b was dead there: its delete at 5 is kept, its put is not.
+    assert_eq!((restored.revision, restored.records, restored.leases, restored.orphans), (10, 7, 2, 1));
+    let storage = scene.open().await;
+    let row =
+        |key: &str, modified, created, version, lease| (key.to_owned(), modified, created, version, lease);
+    let newest = [row("a", 9, 9, 1, -9), row("b", 7, 7, 1, 8), row("orphan", 10, 10, 1, 0)];
+    assert_eq!(rows(&storage, ReadAt::Latest), newest);
+    assert_eq!(rows(&storage, at(7)), [row("a", 6, 2, 3, -9), row("b", 7, 7, 1, 8)]);
+    assert_eq!(rows(&storage, at(5)), [row("a", 3, 2, 2, 0)]);
+    let refused = all(&storage, at(4)).unwrap_err();
+    assert!(matches!(refused, ReadError::Refused(Refusal::Compacted { .. })), "{refused:?}");
+    assert_eq!(storage.lease_ids(), [LeaseId(-9), LeaseId(8)]);
+    assert_eq!(storage.lease(LeaseId(-9)).unwrap().granted_seconds, 90);
+    assert_eq!(storage.lease_keys(LeaseId(-9)), ["a"]);
+    let applied = storage.applied();
+    let position = applied.log_id.unwrap();
+    assert_eq!((position.term().get(), position.index().get()), (0, 10), "where no leader has written");
+    assert!(applied.membership.is_some());
+    storage.shutdown().await;
+}
+
+#[tokio::test]
+async fn every_member_gets_the_same_snapshot() {
+    let ids = [Scene::new(), Scene::new()].map(|scene| {
+        scene.restore(&some(), |_| {}).unwrap();
+        let snapshots = std::fs::read_dir(scene.config.data_dir.join("store/snapshots")).unwrap();
+        let names: Vec<_> = snapshots.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        names
+    });
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn a_raised_revision_compacts_all_before_it() {
+    let scene = Scene::new();
+    let restored = scene.restore(&some(), |request| request.bump = Some(Bump { by: 1000 })).unwrap();
+    assert_eq!((restored.revision, restored.records), (1010, 3), "what is alive, and no history");
+    let storage = scene.open().await;
+    assert_eq!(rows(&storage, at(1010)).len(), 3);
+    assert!(matches!(all(&storage, at(1009)), Err(ReadError::Refused(Refusal::Compacted { .. }))));
+    storage.shutdown().await;
+
+    let scene = Scene::new();
+    let too_high = scene.restore(&some(), |request| request.bump = Some(Bump { by: u64::MAX - 5 }));
+    assert!(matches!(too_high, Err(RestoreError::File(FileError::Impossible { .. }))), "{too_high:?}");
+}
+
+#[tokio::test]
+async fn an_empty_file_is_a_fresh_store() {
+    let scene = Scene::new();
+    let restored = scene.restore(&File::default(), |_| {}).unwrap();
+    assert_eq!((restored.revision, restored.records), (1, 0));
+    // A compaction may have taken everything.
+    let scene = Scene::new();
+    let file = File { finished: Some(44), scheduled: Some(44), ..File::default() };
+    assert_eq!(scene.restore(&file, |_| {}).unwrap().revision, 44);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_and_the_directory_stays_usable() {
+    let wrong: [(&str, File); 8] = [
+        ("follow", File { records: vec![put(2, "a", 2, 1, 0), put(3, "a", 2, 3, 0)], ..File::default() }),
+        ("follow", File { records: vec![put(2, "a", 2, 1, 0), put(3, "a", 3, 2, 0)], ..File::default() }),
+        ("impossible", File { records: vec![put(2, "a", 3, 1, 0)], ..File::default() }),
+        ("impossible", File { records: vec![put(2, "a", 2, 0, 0)], ..File::default() }),
+        ("below zero", File { records: vec![put(2, "a", 2, -1, 0)], ..File::default() }),
+        (
+            "deleted again",
+            File { records: vec![put(2, "a", 2, 1, 0), delete(3, "a"), delete(4, "a")], ..File::default() },
+        ),
+        (
+            "create",
+            File {
+                records: vec![put(2, "a", 2, 1, 0), delete(3, "a"), put(4, "a", 2, 2, 0)],
+                ..File::default()
+            },
+        ),
+        (
+            "another revision",
+            File { records: vec![(key(9, 0, false), put(2, "a", 2, 1, 0).1)], ..File::default() },
+        ),
+    ];
+    let scene = Scene::new();
+    for (what, file) in wrong {
+        let refused = scene.restore(&file, |_| {}).unwrap_err().to_string();
+        assert!(refused.contains(what), "{refused}");
+    }
+    let no_revision = File { records: vec![(b"x".to_vec(), Vec::new())], ..File::default() };
+    assert!(scene.restore(&no_revision, |_| {}).is_err());
+    let no_message = File { records: vec![(key(2, 0, false), vec![0xff; 9])], ..File::default() };
+    assert!(scene.restore(&no_message, |_| {}).is_err());
+    // A checksum is wanted unless it is said that it is not.
+    let bare = scene.restore(&some(), |request| request.checksum = Checksum::Required);
+    assert!(matches!(bare, Err(RestoreError::File(FileError::NoChecksum { .. }))), "{bare:?}");
+    scene.restore(&some(), |_| {}).unwrap();
+    let again = scene.restore(&some(), |_| {});
+    assert!(matches!(again, Err(RestoreError::Taken { .. })), "{again:?}");
+}
+
+#[tokio::test]
+async fn users_that_count_are_not_left_out_silently() {
+    let scene = Scene::new();
+    let file = File { auth_enabled: true, ..some() };
+    assert!(matches!(scene.restore(&file, |_| {}), Err(RestoreError::HasAuth { .. })));
+    scene.restore(&file, |request| request.auth = Auth::LeftOut).unwrap();
+}
