@@ -10,6 +10,7 @@ use holdfast_mvcc::types::{Lease, LeaseId, Record, RecordId};
 use super::format::{Writer, id};
 use super::store::SnapshotStore;
 use crate::error::StorageError;
+use crate::limits::PACK_BYTES;
 use crate::pack::RunBuilder;
 use crate::record::Stored;
 use crate::types::{Applied, Snapshot};
@@ -47,7 +48,7 @@ impl Founding {
         let (file, path) = snapshots.create_tmp("founding")?;
         let mut writer = Writer::new(file, path.clone(), env.faults.clone())?;
         writer.preface(&head, &applied)?;
-        let builder = RunBuilder::default();
+        let builder = RunBuilder::new(PACK_BYTES);
         Ok(Self { snapshots, writer, builder, path, head, applied, records: 0, last: None })
     }
 
