@@ -39,6 +39,7 @@ impl Client {
         let nobody = Self::nobody(url);
         let request = pb::AuthenticateRequest { name: user.into(), password: password.into() };
         let answer = nobody.auth().authenticate(request).await?.into_inner();
+        assert!(answer.header.is_some());
         Ok(Self { token: Some(answer.token), ..nobody })
     }
 
@@ -148,7 +149,8 @@ async fn guarded(url: &str) -> (Client, Client) {
     nobody.permit("some", Type::Readwrite, "b", "c").await;
     nobody.permit("some", Type::Read, "r", "s").await;
     nobody.grant_role("bob", "some").await;
-    nobody.auth().auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+    let enabled = nobody.auth().auth_enable(pb::AuthEnableRequest {}).await.unwrap().into_inner();
+    assert!(enabled.header.is_some());
     (Client::login(url, "root", "pw").await.unwrap(), Client::login(url, "bob", "b").await.unwrap())
 }
 
@@ -287,6 +289,10 @@ async fn watches_are_judged_when_they_are_created() {
     cluster.stop().await;
 }
 
+// covers: Auth.AuthEnable AuthEnableResponse.header
+// covers: Auth.Authenticate AuthenticateRequest.name AuthenticateRequest.password
+// covers: Auth.Authenticate AuthenticateResponse.header AuthenticateResponse.token
+// covers: Auth.AuthStatus AuthStatusResponse.enabled AuthStatusResponse.authRevision
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_end_with_the_password_and_with_auth() {
     let cluster = TestCluster::start(1, &[CHEAP]).await.unwrap();
