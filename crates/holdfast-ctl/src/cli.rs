@@ -91,7 +91,7 @@ pub(crate) struct RestoreFlags {
     /// Mark all revisions before the raised one as compacted, so that watches and caches begin anew
     #[arg(long, requires = "bump_revision")]
     pub(crate) mark_compacted: bool,
-    /// Leave users and roles out of a file in which authentication is enabled
+    /// Leave users and roles out: everybody may read and write everything then
     #[arg(long)]
     pub(crate) without_auth: bool,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use holdfast_env::{Env, NoNet};
 use holdfast_server::backup::file::Checksum;
 use holdfast_server::backup::history::Bump;
-use holdfast_server::backup::restore::{self, Auth, Request, Restored};
+use holdfast_server::backup::restore::{self, Request, Restored, Rights};
 use holdfast_server::config::{Config, flags};
 
 use crate::cli::RestoreFlags;
@@ -20,7 +20,7 @@ pub(crate) fn restore(flags: &RestoreFlags) -> anyhow::Result<String> {
         snapshot: &flags.file,
         checksum: if flags.skip_hash_check { Checksum::Ignored } else { Checksum::Required },
         bump: flags.bump_revision.map(|by| Bump { by }),
-        auth: if flags.without_auth { Auth::LeftOut } else { Auth::Refused },
+        rights: if flags.without_auth { Rights::LeftOut } else { Rights::Kept },
     };
     Ok(told(&restore::restore(&env, &config, &request)?, config.initial_cluster.len()))
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::auth::{AuthChange, AuthRefusal};
 use crate::types::{KeyRange, KeyValue, LeaseChange, LeaseId, LeaseRef, MemberId, Record, Revision, Term};
 
 /// A replicated command. The closed set of what can change the state.
@@ -29,6 +30,8 @@ pub enum Command {
     LeaseExpire(LeaseExpire),
     /// Notes how much time leases have left.
     LeaseCheckpoint(LeaseCheckpoint),
+    /// Changes users, roles and permissions.
+    Auth(AuthChange),
 }
 
 /// Creates or replaces one key.
@@ -292,6 +295,8 @@ pub enum Response {
     Alarm(Option<Alarm>),
     /// To [`Command::LeaseGrant`], [`Command::LeaseRevoke`], [`Command::LeaseExpire`] and [`Command::LeaseCheckpoint`].
     Lease,
+    /// To [`Command::Auth`].
+    Auth,
 }
 
 /// What a put answers.
@@ -381,6 +386,9 @@ pub enum Refusal {
     /// A member's data has reached the quota.
     #[error("the alarm for missing space is active")]
     NoSpace,
+    /// Users, roles and permissions forbid it.
+    #[error("auth: {0}")]
+    Auth(AuthRefusal),
     /// A member's data differs from the others'.
     #[error("the alarm for differing data is active")]
     Corrupt,

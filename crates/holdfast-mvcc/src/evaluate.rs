@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use crate::auth::Caller;
 use crate::command::{
     AlarmKind, Command, Compact, DeleteRange, DeleteRangeResponse, LEASES_MAX, LeaseCheckpoint, LeaseExpire,
     LeaseGrant, Op, OpResponse, OpResult, Outcome, Put, PutResponse, Range, RangeResponse, ReadAt, Refusal,
@@ -20,15 +21,28 @@ use crate::types::{
 };
 
 impl State {
-    /// Evaluates a command and changes the state. All the randomness, time and I/O it may depend on is in the command
-    /// and in `values`; `entry` is the log entry it came in. The command has passed [`validate`](crate::validate::validate()).
+    /// As [`State::evaluate_for`], for the members themselves.
     pub fn evaluate<V: Values>(
         &mut self,
         entry: EntryId,
         command: &Command,
         values: &mut V,
     ) -> Result<Outcome, V::Error> {
-        if let Some(refusal) = self.alarmed(command) {
+        self.evaluate_for(&Caller::Server, entry, command, values)
+    }
+
+    /// Evaluates a command and changes the state. All the randomness, time and I/O it may depend on is in the command
+    /// and in `values`; `entry` is the log entry it came in, and `caller` who wants it. The command has passed
+    /// [`validate`](crate::validate::validate()).
+    pub fn evaluate_for<V: Values>(
+        &mut self,
+        caller: &Caller,
+        entry: EntryId,
+        command: &Command,
+        values: &mut V,
+    ) -> Result<Outcome, V::Error> {
+        let permitted = self.permits(caller, command).map_err(Refusal::Auth);
+        if let Some(refusal) = permitted.err().or_else(|| self.alarmed(command)) {
             return Ok(Outcome {
                 response: Err(refusal),
                 records: Vec::new(),
@@ -58,6 +72,9 @@ impl State {
             Command::LeaseRevoke(lease) => execution.revoke(*lease),
             Command::LeaseExpire(expire) => execution.expire(expire, entry.term),
             Command::LeaseCheckpoint(checkpoint) => execution.checkpoint(checkpoint, entry.term),
+            Command::Auth(change) => {
+                execution.state.change_auth(change).map(|()| Response::Auth).map_err(Refusal::Auth)
+            }
         };
         let Execution { records, leases, .. } = execution;
         assert!(response.is_ok() || (records.is_empty() && leases.is_empty()), "a refusal changes nothing");
@@ -80,7 +97,8 @@ impl State {
             Command::PublishMember(_)
             | Command::RaiseAlarm(_)
             | Command::ClearAlarm(_)
-            | Command::LeaseCheckpoint(_) => (false, false),
+            | Command::LeaseCheckpoint(_)
+            | Command::Auth(_) => (false, false),
         };
         if changes_data && self.is_alarmed(AlarmKind::Corrupt) {
             return Some(Refusal::Corrupt);

@@ -7,8 +7,8 @@
 //! records share that revision and are numbered by `sub` in the order of execution. Old records stay readable down to
 //! the *compact revision*.
 //!
-//! [`State`] holds the key index (which records exist, not their values), the revision, the compact revision and the
-//! members' attributes. Values live outside: the caller stores the records that [`State::evaluate`] returns, and hands
+//! [`State`] holds the key index (which records exist, not their values), the revision, the compact revision, the
+//! members' attributes, and users with what they may touch ([`auth`]). Values live outside: the caller stores the records that [`State::evaluate`] returns, and hands
 //! them back through [`Values`] when a command or a range needs them.
 //!
 //! # What it is not
@@ -24,10 +24,11 @@
 //! # Module map
 //! [`types`] the vocabulary; [`command`] what clients propose and what they get; [`validate`] the checks before
 //! replication; `index` the many-version key index; `state` the state; `evaluate` how commands change it; [`checkpoint`]
-//! its written form; `lease` the leases; `txn` compares, checks, read-only transactions; `range` reads; `piece` long lists in
+//! its written form; `lease` the leases; [`auth`] users, roles and who may do what; `txn` compares, checks, read-only transactions; `range` reads; `piece` long lists in
 //! pieces; `prefetch` which values a command will
 //! need; `size` logical bytes; `hash` checksums; `varint` numbers in bytes.
 
+pub mod auth;
 pub mod checkpoint;
 pub mod command;
 mod evaluate;

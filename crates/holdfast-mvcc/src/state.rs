@@ -1,7 +1,10 @@
 //! The state that commands change: head, key index, logical size. How commands change it is in `evaluate`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use crate::auth::{Auth, AuthChange, AuthRefusal};
 use crate::command::{Alarm, AlarmKind, MemberAttributes, ReadAt, Refusal};
 use crate::hash::Mixer;
 use crate::index::{EntryPut, KeyIndex};
@@ -38,6 +41,8 @@ pub struct Head {
     pub members: Vec<MemberAttributes>,
     /// The active alarms, ascending.
     pub alarms: Vec<Alarm>,
+    /// Users, roles and permissions. The same allocation as long as nothing of them changes.
+    pub auth: Arc<Auth>,
 }
 
 /// A record without its value, from which the index is rebuilt at start.
@@ -129,6 +134,7 @@ impl State {
             compact_revision: None,
             members: Vec::new(),
             alarms: Vec::new(),
+            auth: Arc::default(),
         })
     }
 
@@ -296,7 +302,7 @@ impl State {
         next.map(Bytes::from)
     }
 
-    /// A checksum over head, leases and retained index, equal on members that applied the same commands, however far each
+    /// A checksum over head, leases, users and retained index, equal on members that applied the same commands, however far each
     /// has cleaned up. Reads the whole index.
     pub fn digest(&self) -> u64 {
         let mut mixer = Mixer::default();
@@ -313,6 +319,7 @@ impl State {
             mixer.number(alarm.kind as u64 + 1);
         }
         mixer.number(self.logical_bytes());
+        self.head.auth.digest(&mut mixer);
         self.leases.digest(&mut mixer);
         self.index.digest(self.head.compact_revision, &mut mixer);
         mixer.finish()
@@ -401,6 +408,19 @@ impl State {
     pub(crate) fn clear(&mut self, alarm: Alarm) -> bool {
         let place = self.head.alarms.binary_search(&alarm);
         place.map(|place| self.head.alarms.remove(place)).is_ok()
+    }
+
+    /// Changes users, roles and permissions.
+    pub(crate) fn change_auth(&mut self, change: &AuthChange) -> Result<(), AuthRefusal> {
+        if let AuthChange::Authenticate(authenticate) = change {
+            return self.head.auth.authenticate(authenticate);
+        }
+        let mut auth = Auth::clone(&self.head.auth);
+        auth.apply(change)?;
+        if auth != *self.head.auth {
+            self.head.auth = Arc::new(auth);
+        }
+        Ok(())
     }
 
     /// Replaces what is known of a member.

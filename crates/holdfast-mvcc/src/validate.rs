@@ -30,7 +30,8 @@ pub fn validate(command: &Command, txn_ops_max: usize) -> Result<(), Invalid> {
         | Command::LeaseGrant(_)
         | Command::LeaseRevoke(_)
         | Command::LeaseExpire(_)
-        | Command::LeaseCheckpoint(_) => Ok(()),
+        | Command::LeaseCheckpoint(_)
+        | Command::Auth(_) => Ok(()),
     }
 }
 

@@ -7,6 +7,8 @@
 
 use std::io::Write;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use holdfast_mvcc::types::{RecordId, Revision};
 use holdfast_mvcc::{Head, PutMeta, RecordMeta, State};
@@ -49,6 +51,7 @@ fn grow(growth: &Growth) -> State {
         compact_revision: None,
         members: Vec::new(),
         alarms: Vec::new(),
+        auth: Arc::default(),
     };
     let mut state = State::with_head(head);
     let mut revision = 1;

@@ -70,12 +70,10 @@ pub fn log_entry(input: &[u8]) {
         }
         // Such a one is never proposed.
         Ok(EntryBody::Proposal(Proposal { command, .. })) if is_too_deep(&command) => {}
-        Ok(EntryBody::Proposal(Proposal { origin, sequence, command })) => {
-            let again = codec::encode_proposal(origin, sequence, command.clone());
+        Ok(EntryBody::Proposal(proposal)) => {
+            let again = codec::encode_proposal(proposal.clone());
             match codec::decode_body(again) {
-                Ok(EntryBody::Proposal(again)) => {
-                    assert_eq!((again.origin, again.sequence, again.command), (origin, sequence, command));
-                }
+                Ok(EntryBody::Proposal(again)) => assert_eq!(again, proposal),
                 other => panic!("a proposal is {other:?} when it is read again"),
             }
         }

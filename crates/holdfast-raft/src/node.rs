@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use holdfast_env::{BoxFuture, Env, Incoming, LogId, LogIndex, TaskHandle, Term};
 use holdfast_log::Log;
+use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::Command;
 use holdfast_mvcc::types::{LeaseId, MemberId};
 use holdfast_mvcc::validate::{TXN_DEPTH_MAX, is_too_deep};
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::codec;
+use crate::codec::{self, Proposal};
 use crate::config::{Member, NodeConfig, openraft_config};
 use crate::digest::{self, Comparison};
 use crate::dump;
@@ -112,9 +113,20 @@ impl Node {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Proposes a command on any member and waits until its effects are visible here, at most `budget`.
-    #[tracing::instrument(level = "debug", skip_all)]
+    /// As [`Node::propose_for`], for the members themselves.
     pub async fn propose(&self, command: Command, budget: Duration) -> Result<Answer, NodeError> {
+        self.propose_for(Caller::Server, command, budget).await
+    }
+
+    /// Proposes a command on any member and waits until its effects are visible here, at most `budget`. Whether the
+    /// caller may have it carried out is judged when it is evaluated.
+    #[tracing::instrument(level = "debug", skip_all)]
+    pub async fn propose_for(
+        &self,
+        caller: Caller,
+        command: Command,
+        budget: Duration,
+    ) -> Result<Answer, NodeError> {
         let shared = &self.inner.shared;
         // Such an entry would be committed unread, and then stop every member that applies it, at each start again.
         if is_too_deep(&command) {
@@ -130,7 +142,8 @@ impl Node {
         let changes_before = shared.leader_changes();
         let bytes_max = shared.config.request_bytes_max;
         let (ticket, answered) = shared.proposals.submit(|sequence| {
-            let payload = codec::encode_proposal(shared.config.id.0, sequence, command);
+            let origin = shared.config.id.0;
+            let payload = codec::encode_proposal(Proposal { origin, sequence, command, caller });
             let bytes = payload.len();
             if bytes > bytes_max { Err(NodeError::TooLarge { bytes, bytes_max }) } else { Ok(payload) }
         })?;

@@ -15,7 +15,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 
-use crate::codec::{self, CodecError, EntryBody};
+use crate::codec::{self, CodecError, EntryBody, Proposal};
 use crate::limits::FRAME_PAYLOAD_BYTES;
 use crate::peer::roster::Departure;
 use crate::shared::{SealedDump, Shared};
@@ -107,7 +107,8 @@ impl StateMachine {
                         let ours = proposal.origin == self.shared.config.id.0;
                         let respond =
                             if ours { self.shared.proposals.claim(proposal.sequence) } else { None };
-                        (DispatchBody::Command { command: proposal.command, respond }, len)
+                        let Proposal { command, caller, .. } = proposal;
+                        (DispatchBody::Command { command, caller, respond }, len)
                     }
                     other => return Err(malformed(format!("expected a proposal, found {other:?}"))),
                 }

@@ -3,10 +3,13 @@
 //! It checks what every call is checked for (leader wanted, learner, deadline), sends commands to consensus, and
 //! answers reads from local state after the confirmation they need. Services translate; this decides.
 
+mod guard;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_env::{Clock, Monotonic, Rng};
+use holdfast_mvcc::auth::{AuthRefusal, Caller};
 use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, ReadAt, Refusal};
 use holdfast_mvcc::types::{LeaseId, MemberId, RangeEnd, Revision};
 use holdfast_proto::etcdserverpb as pb;
@@ -17,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
+use crate::auth::tokens::Tokens;
+use crate::auth::{AuthConfig, Who};
 use crate::backup::room::Room;
 use crate::codec::response::signed;
 use crate::config::RequestLimits;
@@ -56,6 +61,11 @@ pub struct Frontend {
     clock: Arc<dyn Clock>,
     budget: Duration,
     blocking_reads: Arc<Semaphore>,
+    /// The tokens that are good here.
+    tokens: Tokens,
+    bcrypt_cost: u32,
+    /// Passwords that are hashed at a time: each takes a processor for a while.
+    hashing: Arc<Semaphore>,
     ready: watch::Receiver<bool>,
     /// True from the first confirmation by a leader on; sent by the greeting.
     caught_up: watch::Sender<bool>,
@@ -91,6 +101,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub rng: Arc<dyn Rng>,
+    /// How callers are checked.
+    pub auth: AuthConfig,
     /// True once the member has caught up after its start.
     pub ready: watch::Receiver<bool>,
 }
@@ -120,6 +132,7 @@ pub struct Call {
     /// How long the client waits, less what our answer needs to be there before.
     client_deadline: Option<Duration>,
     budget: Duration,
+    who: Who,
 }
 
 impl Frontend {
@@ -141,13 +154,15 @@ impl Frontend {
             lease_seconds_min: parts.lease_seconds_min,
             stop: parts.stop,
             blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
+            tokens: Tokens::new(parts.auth.token_ttl),
+            bcrypt_cost: parts.auth.bcrypt_cost,
+            hashing: Arc::new(Semaphore::new(limits::HASHING_MAX)),
             ready: parts.ready,
             caught_up: watch::Sender::new(false),
         }
     }
 
-    /// Admits a call, or says why not.
-    pub fn admit(&self, metadata: &MetadataMap, service: Service) -> Result<Call, Failure> {
+    fn admit_anybody(&self, metadata: &MetadataMap, service: Service) -> Result<Call, Failure> {
         if metadata.get("client-api-version").is_some_and(|v| std::str::from_utf8(v.as_bytes()).is_err()) {
             return Err(Failure::ClientApiVersion);
         }
@@ -165,13 +180,7 @@ impl Frontend {
             metadata.get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(grpc_timeout);
         let client_deadline = client_deadline.map(answered_before);
         let budget = client_deadline.map_or(self.budget, |deadline| deadline.min(self.budget));
-        Ok(Call { began: self.clock.now(), client_deadline, budget })
-    }
-
-    /// Admits a call that reads or changes data: not on a member whose data is known to differ from the others'.
-    pub fn admit_data(&self, metadata: &MetadataMap, service: Service) -> Result<Call, Failure> {
-        let call = self.admit(metadata, service)?;
-        if self.is_corrupt() { Err(Failure::Refused(Refusal::Corrupt)) } else { Ok(call) }
+        Ok(Call { began: self.clock.now(), client_deadline, budget, who: Who::Nobody })
     }
 
     /// True when the alarm for differing data is active for this member.
@@ -190,7 +199,12 @@ impl Frontend {
 
     /// A call of the server itself, with the whole budget.
     pub fn internal_call(&self) -> Call {
-        Call { began: self.clock.now(), client_deadline: None, budget: self.budget }
+        Call { began: self.clock.now(), client_deadline: None, budget: self.budget, who: Who::Server }
+    }
+
+    /// The next step of a call that takes longer than one has time for: by who has made it, with the whole budget.
+    pub fn prolonged(&self, call: Call) -> Call {
+        Call { who: call.who, ..self.internal_call() }
     }
 
     /// Completes at the client's own deadline; never, if it has none. Cancel-safe.
@@ -233,11 +247,10 @@ impl Frontend {
         self.clock.sleep(least + more).await;
     }
 
-    /// Proposes a command and waits until its effects are visible here.
-    #[tracing::instrument(level = "debug", skip_all)]
-    pub async fn propose(&self, command: Command, call: Call) -> Result<Answer, Failure> {
+    #[tracing::instrument(name = "propose", level = "debug", skip_all)]
+    async fn propose_for(&self, caller: Caller, command: Command, call: Call) -> Result<Answer, Failure> {
         tracing::debug!(since_arrival = ?self.clock.now().since(call.began), "checked, to be proposed");
-        let proposed = self.node.propose(command, self.remaining(call)).await;
+        let proposed = self.node.propose_for(caller, command, self.remaining(call)).await;
         let since_arrival = self.clock.now().since(call.began);
         match &proposed {
             Ok(answer) => {
@@ -328,6 +341,20 @@ impl Frontend {
     ) -> Result<(RangeResponse, Revision), Failure> {
         self.make_consistent(consistency, call).await?;
         self.metrics.ranges.inc();
+        for _ in 0..limits::AUTH_TRIES {
+            let pass = self.pass(call, |granted| granted.read(&range.range))?;
+            if pass.is_open() {
+                return self.read_unchecked(range, call).await;
+            }
+            let answer = self.read_unchecked(range.clone(), call).await?;
+            if self.is_still(&pass) {
+                return Ok(answer);
+            }
+        }
+        Err(Refusal::Auth(AuthRefusal::OldRevision).into())
+    }
+
+    async fn read_unchecked(&self, range: Range, call: Call) -> Result<(RangeResponse, Revision), Failure> {
         let single = matches!(range.range.end, RangeEnd::Single) && range.at == ReadAt::Latest;
         if single && let Some(answer) = self.storage.range_if_hot(&range) {
             return Ok(answer?);

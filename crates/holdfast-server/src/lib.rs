@@ -19,6 +19,7 @@
 //! [`watch`] the watch streams; [`lines`] what locks and elections wait in; [`digests`] whether the members agree; [`auto_compaction`] history that goes by itself; [`backup`] etcd's database files;
 //! [`codec`], [`status`] the wire; [`metrics`], [`monitoring`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
+pub mod auth;
 pub mod auto_compaction;
 pub mod backup;
 pub mod codec;

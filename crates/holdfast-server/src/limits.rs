@@ -38,6 +38,22 @@ pub const WATCH_STREAM_BYTES_BOUNDS: (u64, u64) = (64 * 1024, 1024 * 1024 * 1024
 /// client opens one stream per watch, and each costs its client as much as us.
 pub const CONCURRENT_STREAMS_MAX: u32 = u32::MAX;
 
+/// A token ends when it was not used for so long; `--auth-token-ttl`. etcd's default.
+pub const AUTH_TOKEN_TTL: Duration = Duration::from_secs(300);
+
+/// How costly a password is to compare; `--bcrypt-cost`. etcd's default: some 60 ms of a processor.
+pub const BCRYPT_COST: u32 = 10;
+
+/// Tokens that a member knows at most. Each takes about 200 bytes.
+pub const TOKENS_MAX: usize = 100_000;
+
+/// Passwords that are hashed or compared at a time: they must not take all processors from the rest.
+pub const HASHING_MAX: usize = 2;
+
+/// How often a call is judged anew because users, roles or permissions changed while it was carried out. Who changes
+/// them all the time keeps calls out for that long.
+pub const AUTH_TRIES: usize = 5;
+
 /// Heartbeats; `--heartbeat-interval`. etcd's default.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 

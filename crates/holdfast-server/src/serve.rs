@@ -29,10 +29,10 @@ use crate::lines::Lines;
 use crate::listener::Connections;
 use crate::metrics::rpc::{RpcLayer, RpcMetrics};
 use crate::pings::{PingRule, PingWatch};
+use crate::services::auth::AuthService;
 use crate::services::cluster::ClusterService;
 use crate::services::election::ElectionService;
 use crate::services::kv::KvService;
-use crate::services::later;
 use crate::services::lease::LeaseService;
 use crate::services::lock::LockService;
 use crate::services::maintenance::MaintenanceService;
@@ -72,7 +72,7 @@ pub fn routes<H: Health>(
         ))
         .add_service(WatchService::new(Arc::clone(frontend), bytes_max))
         .add_service(sized!(pb::lease_server::LeaseServer<_>, LeaseService::new(Arc::clone(frontend))))
-        .add_service(sized!(pb::auth_server::AuthServer<_>, later::AuthLater))
+        .add_service(sized!(pb::auth_server::AuthServer<_>, AuthService::new(Arc::clone(frontend))))
         .add_service(sized!(
             v3lockpb::lock_server::LockServer<_>,
             LockService::new(Arc::clone(frontend), Arc::clone(lines))

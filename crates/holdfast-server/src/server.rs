@@ -83,6 +83,7 @@ impl Server {
         let parts = Parts {
             identity,
             limits: config.limits,
+            auth: config.auth,
             change_rules: config.change_rules,
             budget: config.request_budget(),
             lease_seconds_min: limits::lease_seconds_min(config.election_timeout),

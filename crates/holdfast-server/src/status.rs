@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use holdfast_mvcc::auth::AuthRefusal;
 use holdfast_mvcc::command::{Invalid, Refusal};
 use holdfast_raft::{ChangeError, NodeError, TimeoutCause, TransferError};
 use holdfast_storage::ReadError;
@@ -21,6 +22,11 @@ const OUTCOME: &str = "holdfast-outcome";
 const COMPACT_REVISION: &str = "holdfast-compact-revision";
 /// The newest revision, with "future revision".
 const CURRENT_REVISION: &str = "holdfast-current-revision";
+
+const INVALID_TOKEN: &str = "etcdserver: invalid auth token";
+const USER_NAME_EMPTY: &str = "etcdserver: user name is empty";
+const PERMISSION_DENIED: &str = "etcdserver: permission denied";
+const OLD_REVISION: &str = "etcdserver: revision of auth store is old";
 
 /// Why a client gets no answer. The closed set.
 #[derive(Debug)]
@@ -43,6 +49,12 @@ pub enum Failure {
     ClientDeadline,
     /// A time to live above the bound.
     LeaseTooLong,
+    /// A token that is not known here, has ended, or does not hold any more.
+    InvalidToken,
+    /// A permission to grant that says nothing.
+    PermissionNotGiven,
+    /// Somebody without a password has given one.
+    NoPasswordUser,
     /// The client asked for a leader and none is known.
     LeaderRequired,
     /// The version that the client names is no text.
@@ -170,6 +182,15 @@ impl From<Failure> for Status {
                 "unknown",
             ),
             Failure::LeaseTooLong => Self::new(Code::OutOfRange, "etcdserver: too large lease TTL"),
+            Failure::InvalidToken => Self::new(Code::Unauthenticated, INVALID_TOKEN),
+            Failure::PermissionNotGiven => {
+                Self::new(Code::InvalidArgument, "etcdserver: permission not given")
+            }
+            // Not in etcd's table: the code is what it makes of what is not.
+            Failure::NoPasswordUser => Self::new(
+                Code::Unknown,
+                "auth: authentication failed, password was given for no password user",
+            ),
             Failure::LeaderRequired => Self::new(Code::Unavailable, "etcdserver: no leader"),
             Failure::ClientApiVersion => {
                 Self::new(Code::InvalidArgument, "etcdserver: invalid client api version")
@@ -263,6 +284,10 @@ fn invalid_text(invalid: Invalid) -> &'static str {
 
 fn refused(refusal: Refusal) -> Status {
     match refusal {
+        Refusal::Auth(refusal) => {
+            let (code, text) = auth(refusal);
+            Status::new(code, text)
+        }
         Refusal::NoSpace => Status::new(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
         Refusal::Corrupt => Status::new(Code::DataLoss, "etcdserver: corrupt cluster"),
         Refusal::KeyNotFound => Status::new(Code::InvalidArgument, "etcdserver: key not found"),
@@ -282,6 +307,39 @@ fn refused(refusal: Refusal) -> Status {
             CURRENT_REVISION,
             &current.get().to_string(),
         ),
+    }
+}
+
+fn auth(refusal: AuthRefusal) -> (Code, &'static str) {
+    match refusal {
+        AuthRefusal::RootUserMissing => (Code::FailedPrecondition, "etcdserver: root user does not exist"),
+        AuthRefusal::RootRoleMissing => {
+            (Code::FailedPrecondition, "etcdserver: root user does not have root role")
+        }
+        AuthRefusal::UserExists => (Code::FailedPrecondition, "etcdserver: user name already exists"),
+        AuthRefusal::UserNameEmpty => (Code::InvalidArgument, USER_NAME_EMPTY),
+        AuthRefusal::UserNotFound => (Code::FailedPrecondition, "etcdserver: user name not found"),
+        AuthRefusal::RoleExists => (Code::FailedPrecondition, "etcdserver: role name already exists"),
+        AuthRefusal::RoleNotFound => (Code::FailedPrecondition, "etcdserver: role name not found"),
+        AuthRefusal::RoleNameEmpty => (Code::InvalidArgument, "etcdserver: role name is empty"),
+        AuthRefusal::AuthenticationFailed => {
+            (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password")
+        }
+        AuthRefusal::PermissionDenied => (Code::PermissionDenied, PERMISSION_DENIED),
+        AuthRefusal::RoleNotGranted => {
+            (Code::FailedPrecondition, "etcdserver: role is not granted to the user")
+        }
+        AuthRefusal::PermissionNotGranted => {
+            (Code::FailedPrecondition, "etcdserver: permission is not granted to the role")
+        }
+        AuthRefusal::NotEnabled => (Code::FailedPrecondition, "etcdserver: authentication is not enabled"),
+        // etcd 3.5.1 has no code for it and says Unknown; later releases, whose clients act on it, say this.
+        AuthRefusal::OldRevision => (Code::InvalidArgument, OLD_REVISION),
+        AuthRefusal::InvalidManagement => (Code::InvalidArgument, "etcdserver: invalid auth management"),
+        // etcd has no such limit, and so no text.
+        AuthRefusal::TooMuch => {
+            (Code::ResourceExhausted, "etcdserver: users and roles take too much space: delete some of them")
+        }
     }
 }
 
@@ -370,6 +428,22 @@ pub fn refused_watch(why: RefusedWatch) -> &'static str {
         RefusedWatch::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
         // etcd has no such limit, and so no text.
         RefusedWatch::TooMany => "etcdserver: too many watchers on this watch stream: open another stream",
+    }
+}
+
+/// The cancel reason in the answer to a create that its client may not have: clients know it by the text of the whole
+/// error, as Go's gRPC prints it.
+pub fn denied_watch(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::InvalidToken => "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token",
+        Failure::Refused(Refusal::Auth(AuthRefusal::UserNameEmpty)) => {
+            "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"
+        }
+        Failure::Refused(Refusal::Auth(AuthRefusal::OldRevision)) => {
+            "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old"
+        }
+        // Nothing else comes out of a look at what somebody may read.
+        _ => "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
     }
 }
 

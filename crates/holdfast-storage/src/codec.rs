@@ -7,6 +7,8 @@
 //! above [`BYTES_MAX`]. What is hot or large (records, packs, blocks) has a layout of its own in `pack` and
 //! `snapshot::format`.
 
+use std::sync::Arc;
+
 use bincode::Options;
 use bytes::Bytes;
 use holdfast_env::{LogId, LogIndex, Term};
@@ -40,6 +42,10 @@ pub(crate) enum CodecKind {
     Footer = 4,
     /// How far the scrub has come.
     Scrubbed = 5,
+    /// Users and roles.
+    Auth = 6,
+    /// Which content of users and roles counts.
+    AuthAt = 7,
 }
 
 /// A structure with a written form.
@@ -81,7 +87,7 @@ fn options() -> impl Options {
     bincode::DefaultOptions::new().with_limit(BYTES_MAX).with_varint_encoding().reject_trailing_bytes()
 }
 
-/// [`Head`] as stored. Version 2 added the alarms, at the end.
+/// [`Head`] as stored, without users and roles, which have a place of their own. Version 2 added the alarms, at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredHead {
     base: StoredBase,
@@ -214,7 +220,7 @@ impl From<&Head> for StoredHead {
 impl TryFrom<StoredHead> for Head {
     type Error = StoreError;
 
-    /// What no state is like is damage: it can be decoded, and nothing can be built on it.
+    /// Without users and roles. What no state is like is damage: it can be decoded, and nothing can be built on it.
     fn try_from(head: StoredHead) -> Result<Self, StoreError> {
         let StoredHead { base, alarms } = head;
         let alarm = |alarm: StoredAlarm| Alarm {
@@ -234,6 +240,7 @@ impl TryFrom<StoredHead> for Head {
             compact_revision: base.compact_revision.map(Revision::new),
             members: base.members.into_iter().map(member).collect(),
             alarms: alarms.into_iter().map(alarm).collect(),
+            auth: Arc::default(),
         };
         let ascends = head.members.is_sorted_by_key(|member| member.id) && head.alarms.is_sorted();
         if ascends && head.compact_revision <= Some(head.revision) {
@@ -281,6 +288,7 @@ mod tests {
             compact_revision: Some(Revision::new(4)),
             members: vec![member],
             alarms: vec![Alarm { member: MemberId(7), kind: AlarmKind::Corrupt }],
+            auth: Arc::default(),
         }
     }
 

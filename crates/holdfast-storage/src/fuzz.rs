@@ -12,6 +12,7 @@ use holdfast_mvcc::types::{RecordId, Revision};
 use holdfast_mvcc::{Head, State};
 use parking_lot::Mutex;
 
+use crate::auth::{self, StoredAuth, StoredAuthAt};
 use crate::checkpoint::format as checkpoint_file;
 use crate::codec::{self, Cold, Footer, Preface, StoredApplied, StoredHead, StoredScrubbed};
 use crate::lease;
@@ -90,7 +91,13 @@ fn open(file: &File) -> Result<snapshot_file::Reader, crate::StorageError> {
 /// and then it is written again as one that gives the same state; or it is refused.
 pub fn checkpoint(input: &[u8]) {
     let Some((&form, input)) = input.split_first() else { return };
-    let head = |revision| Head { revision, compact_revision: None, members: Vec::new(), alarms: Vec::new() };
+    let head = |revision| Head {
+        revision,
+        compact_revision: None,
+        members: Vec::new(),
+        alarms: Vec::new(),
+        auth: Arc::default(),
+    };
     let file = if form % 2 == 0 { File::holding(input) } else { pieces(input) };
     let Ok(mut reader) = checkpoint_file::Reader::new(Box::new(file)) else { return };
     let saved = reader.saved();
@@ -167,7 +174,14 @@ pub fn stored(input: &[u8]) {
         2 => run(&bytes),
         3 => again::<StoredHead>(input),
         4 => again::<StoredApplied>(input),
-        5 => again::<StoredScrubbed>(input),
+        5 => {
+            again::<StoredScrubbed>(input);
+            again::<StoredAuth>(input);
+            again::<StoredAuthAt>(input);
+            if let Ok(found) = auth::decode(input) {
+                assert_eq!(auth::decode(&auth::encode(&found)).ok(), Some(found));
+            }
+        }
         6 => {
             again::<Preface>(input);
             again::<Footer>(input);

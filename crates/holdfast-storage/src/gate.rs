@@ -153,6 +153,7 @@ mod tests {
             compact_revision: compact.map(Revision::new),
             members: Vec::new(),
             alarms: Vec::new(),
+            auth: Arc::default(),
         }
     }
 

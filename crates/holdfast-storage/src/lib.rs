@@ -33,9 +33,12 @@
 //! # Module map
 //! `storage` the handle; `open` the start; `pipeline` the loops and their states; `read` ranges and hashes; `changes`
 //! and `ring` what watches read; `gate` who may read what; `view`, `memtable` where values are; `stable` records over an `engine`; `pack`, `record`, `codec` the
-//! written forms; `lease` that of leases, and who follows them; `checkpoint` the index's, for a fast start; `generation` the engine's directories; `snapshot` dump, file, install and founding; `export` all history while writes go on; `retention` what a
+//! written forms; `lease` that of leases, and who follows them; `auth` that of users and roles, and who sees them; `checkpoint`
+//! the index's, for a fast start; `generation` the engine's directories; `snapshot` dump, file, install and founding; `export`
+//! all history while writes go on; `retention` what a
 //! compaction leaves.
 
+mod auth;
 mod changes;
 mod checkpoint;
 mod codec;
@@ -71,6 +74,7 @@ mod view;
 #[cfg(test)]
 extern crate self as holdfast_storage;
 
+pub use auth::IssuedToken;
 pub use config::{EngineKind, StorageConfig};
 pub use error::{ExportError, ReadError, StorageError};
 pub use export::Export;

@@ -105,6 +105,10 @@ pub(crate) const LEASE_FEED_MAX: usize = 1 << 18;
 /// Leases of one frame of a snapshot.
 pub(crate) const LEASE_FRAME_MAX: usize = 4096;
 
+/// Tokens that wait until somebody asks for them; later ones replace the oldest. At a hundred bytes each, and far more
+/// than clients log in between two calls with a token.
+pub(crate) const TOKENS_WAITING_MAX: usize = 16 << 10;
+
 /// What an entry costs in memory beside its records, for accounting.
 pub(crate) const ENTRY_BYTES: usize = 128;
 
@@ -179,7 +183,7 @@ pub(crate) const CHECK_AFTER: Duration = Duration::from_secs(30);
 /// How long after a failed attempt, mostly for want of space, the next one waits.
 pub(crate) const REGENERATE_RETRY: Duration = Duration::from_secs(60);
 
-const _: () = assert!(COMMIT_LEASES_MAX + 2 <= BATCH_OPS_MAX);
+const _: () = assert!(COMMIT_LEASES_MAX + 3 <= BATCH_OPS_MAX);
 const _: () = assert!(SLICE_LEASES_MAX <= COMMIT_LEASES_MAX);
 const _: () = assert!(holdfast_mvcc::command::LEASES_MAX <= SLICE_LEASES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX + PACK_BYTES * 4 <= BATCH_BYTES_MAX);

@@ -21,6 +21,7 @@ use holdfast_mvcc::{Head, State};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::auth::AuthView;
 use crate::checkpoint::{self, Found};
 use crate::config::StorageConfig;
 use crate::engine::EngineFactory;
@@ -228,6 +229,7 @@ fn load_index(env: &Env, generation: &Generation) -> Result<Index, StoreError> {
     }
     // Last, because it is the first thing that writes.
     stable.trim(revision)?;
+    stable.trim_auth()?;
     checkpoint::discard(disk, &checkpoint::tmp_path(generation.path()));
     if source == IndexSource::RecordsDespiteCheckpoint {
         checkpoint::discard(disk, &checkpoint::path(generation.path()));
@@ -318,6 +320,7 @@ pub(crate) fn start(
         env: env.clone(),
         cache: Cache::new(config.cache_bytes()),
         leases: LeaseFeed::default(),
+        auth: AuthView::default(),
         config,
         events,
         view: ArcSwap::from_pointee(view),
@@ -342,6 +345,7 @@ pub(crate) fn start(
         generations,
     });
     shared.figures.opened(source);
+    shared.auth.show(&head.auth);
     spawn(&shared, workers, CommitPosition { head, applied }, checkpointing)
 }
 

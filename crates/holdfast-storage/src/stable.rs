@@ -7,6 +7,8 @@
 //! 'a' "applied"                                  position in the log and membership (codec)
 //! 'a' "head"                                     the state beside the records (codec)
 //! 'a' "scrubbed"                                 how far the scrub has come (codec)
+//! 'a' "auth"                                     which content of users and roles counts (codec); none: there are none
+//! 'u' number u64 BE, piece u32 BE                a piece of such a content (`auth`)
 //! 'm' revision u64 BE, sub u32 BE                meta pack of the run that starts with this record
 //! 'v' revision u64 BE, sub u32 BE                its value pack
 //! 'l' lease id u64 BE, the sign bit turned        a lease (`lease`)
@@ -19,15 +21,19 @@
 //! The content is exactly the log up to `applied`. A large commit takes several engine batches, of which the last one
 //! carries `applied` and head; after a crash between them, records above the head's revision are there. They are
 //! removed at open ([`Stable::trim`]), before anything reads them. Leases have no revision to tell by: all that a commit
-//! changes of them is in its last batch.
+//! changes of them is in its last batch. Of users and roles the last batch names the content that counts; others are
+//! removed afterwards, and at open ([`Stable::trim_auth`]).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_env::{Failpoint, Fault, Faults};
+use holdfast_mvcc::auth::Auth;
 use holdfast_mvcc::types::{Lease, LeaseChange, LeaseId, RecordId, Revision};
 use holdfast_mvcc::{Head, RecordMeta};
+use parking_lot::Mutex;
 
+use crate::auth::{self, StoredAuthAt};
 use crate::codec::{self, StoredApplied, StoredHead, StoredScrubbed};
 use crate::engine::{Batch, Engine};
 use crate::error::StoreError;
@@ -43,6 +49,8 @@ use crate::types::Applied;
 const APPLIED: &[u8] = b"aapplied";
 const HEAD: &[u8] = b"ahead";
 const SCRUBBED: &[u8] = b"ascrubbed";
+const AUTH: &[u8] = b"aauth";
+const AUTH_PIECE: u8 = b'u';
 const PIECE: u8 = b'p';
 const LEASE: u8 = b'l';
 const WHOLE: u8 = 0;
@@ -52,6 +60,9 @@ const PACKED: u8 = 2;
 /// Bytes of a lease's key and row.
 const LEASE_BYTES_MAX: usize = 32;
 
+/// Bytes of the key and the row that name the users and roles that count.
+const AUTH_AT_BYTES_MAX: usize = 32;
+
 /// Bytes of packs read in one page of a scan.
 const PAGE_BYTES: usize = 512 << 10;
 
@@ -59,6 +70,16 @@ const PAGE_BYTES: usize = 512 << 10;
 #[derive(Clone)]
 pub(crate) struct Stable {
     engine: Arc<dyn Engine>,
+    /// Written by whoever reads or commits a position.
+    auth: Arc<Mutex<WrittenAuth>>,
+}
+
+/// The users and roles that are in the engine.
+#[derive(Debug, Default)]
+struct WrittenAuth {
+    auth: Arc<Auth>,
+    /// 0 when there are none.
+    number: u64,
 }
 
 /// A run together with how it lies in the engine.
@@ -93,7 +114,7 @@ impl PlacedRun {
 impl Stable {
     /// Over this engine.
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine }
+        Self { engine, auth: Arc::default() }
     }
 
     /// Makes all commits durable.
@@ -111,10 +132,48 @@ impl Stable {
         match (self.engine.get(HEAD)?, self.engine.get(APPLIED)?) {
             (None, None) => Ok(None),
             (Some(head), Some(applied)) => {
-                let head: Head = codec::decode::<StoredHead>(&head)?.try_into()?;
+                let mut head: Head = codec::decode::<StoredHead>(&head)?.try_into()?;
+                head.auth = self.read_auth()?;
                 Ok(Some((head, codec::decode::<StoredApplied>(&applied)?.into())))
             }
             _ => Err(StoreError::damaged("head and applied position are not both there")),
+        }
+    }
+
+    fn read_auth(&self) -> Result<Arc<Auth>, StoreError> {
+        let mut written = self.auth.lock();
+        let Some(at) = self.engine.get(AUTH)? else { return Ok(Arc::clone(&written.auth)) };
+        let StoredAuthAt { number, pieces } = codec::decode(&at)?;
+        let mut content = Vec::new();
+        for piece in 0..pieces {
+            let found = self.engine.get(&auth_key(number, piece))?;
+            content.extend_from_slice(
+                &found.ok_or_else(|| StoreError::damaged("a piece of users and roles is missing"))?,
+            );
+        }
+        *written = WrittenAuth { auth: auth::decode(&content)?, number };
+        Ok(Arc::clone(&written.auth))
+    }
+
+    /// Removes contents of users and roles that do not count.
+    pub(crate) fn trim_auth(&self) -> Result<(), StoreError> {
+        self.trim_auth_but(self.auth.lock().number)
+    }
+
+    fn trim_auth_but(&self, number: u64) -> Result<(), StoreError> {
+        let mut from = vec![AUTH_PIECE];
+        loop {
+            let page = self.engine.scan(&from, BATCH_OPS_MAX, PAGE_BYTES)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from = [last, &[0][..]].concat();
+            let mut batch = Batch::default();
+            let counts = auth_key(number, 0);
+            for (key, _) in page.iter().filter(|(key, _)| key.get(..9) != counts.get(..9)) {
+                batch.delete(key.to_vec());
+            }
+            if batch.ops() > 0 {
+                self.engine.apply(batch)?;
+            }
         }
     }
 
@@ -389,11 +448,15 @@ impl<'a> Writer<'a> {
         head: &Head,
         applied: &Applied,
     ) -> Result<(), StoreError> {
+        let stable = self.stable;
+        let mut written = stable.auth.lock();
+        let auth_at = self.put_auth(&mut written, &head.auth)?;
         let head = codec::encode(&StoredHead::from(head));
         let applied = codec::encode(&StoredApplied::from(applied));
         let bytes = head.len() + applied.len() + HEAD.len() + APPLIED.len();
         assert!(leases.len() <= COMMIT_LEASES_MAX, "a commit changes {} leases", leases.len());
-        self.make_room(2 + leases.len(), bytes + leases.len() * LEASE_BYTES_MAX)?;
+        // One more for users and roles.
+        self.make_room(3 + leases.len(), bytes + AUTH_AT_BYTES_MAX + leases.len() * LEASE_BYTES_MAX)?;
         for change in leases {
             match change.lease {
                 Some(lease) => self.batch.put(lease_key(change.id), lease::row(lease)),
@@ -402,7 +465,34 @@ impl<'a> Writer<'a> {
         }
         self.batch.put(HEAD.to_vec(), head);
         self.batch.put(APPLIED.to_vec(), applied);
-        self.stable.engine.apply(self.batch)
+        let Some(at) = auth_at else { return stable.engine.apply(self.batch) };
+        self.batch.put(AUTH.to_vec(), codec::encode(&at));
+        stable.engine.apply(self.batch)?;
+        written.number = at.number;
+        stable.trim_auth_but(at.number)
+    }
+
+    /// Adds users and roles, if they have changed; answers what names them then.
+    fn put_auth(
+        &mut self,
+        written: &mut WrittenAuth,
+        auth: &Arc<Auth>,
+    ) -> Result<Option<StoredAuthAt>, StoreError> {
+        if Arc::ptr_eq(&written.auth, auth) {
+            return Ok(None);
+        }
+        let is_same = written.auth == *auth;
+        written.auth = Arc::clone(auth);
+        if is_same {
+            return Ok(None);
+        }
+        let number = written.number + 1;
+        let mut pieces = 0;
+        for piece in auth::encode(auth).chunks(PIECE_BYTES) {
+            self.put(auth_key(number, pieces), piece.to_vec())?;
+            pieces += 1;
+        }
+        Ok(Some(StoredAuthAt { number, pieces }))
     }
 
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
@@ -495,6 +585,13 @@ fn pack_key(kind: PackKind, id: RecordId) -> Vec<u8> {
 fn piece_key(kind: PackKind, first: RecordId, piece: u32) -> Vec<u8> {
     let mut key = vec![PIECE];
     key.extend_from_slice(&pack_key(kind, first));
+    key.extend_from_slice(&piece.to_be_bytes());
+    key
+}
+
+fn auth_key(number: u64, piece: u32) -> Vec<u8> {
+    let mut key = vec![AUTH_PIECE];
+    key.extend_from_slice(&number.to_be_bytes());
     key.extend_from_slice(&piece.to_be_bytes());
     key
 }

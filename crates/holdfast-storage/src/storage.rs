@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use holdfast_env::{BoxFuture, Env, TaskHandle};
+use holdfast_mvcc::auth::Auth;
 use holdfast_mvcc::command::{Alarm, Command, MemberAttributes, Op, Range, RangeResponse, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyValue, Lease, LeaseChange, LeaseId, Record, Revision};
 use holdfast_mvcc::{Piece, PieceMax, State};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::auth::IssuedToken;
 use crate::changes;
 use crate::config::StorageConfig;
 use crate::engine::{self, EngineFactory};
@@ -253,6 +255,22 @@ impl Storage {
     /// The alarms that are active as of the visible state.
     pub fn alarms(&self) -> Arc<[Alarm]> {
         self.shared().view.load().gate.alarms()
+    }
+
+    /// True when permissions are checked, as of the visible state. One relaxed load.
+    pub fn is_auth_enabled(&self) -> bool {
+        self.shared().auth.is_enabled()
+    }
+
+    /// Users and roles as of the visible state.
+    pub fn auth(&self) -> Arc<Auth> {
+        self.shared().auth.current()
+    }
+
+    /// The tokens that commands have brought since the last call, in order; also those that are not visible yet. The oldest
+    /// are missing when there were very many.
+    pub fn take_tokens(&self) -> VecDeque<IssuedToken> {
+        self.shared().auth.take_tokens()
     }
 
     /// A lease as of what is evaluated, which is committed and may be a little ahead of what is visible.
@@ -582,6 +600,8 @@ fn command_cost(command: &Command) -> usize {
         | Command::LeaseRevoke(_) => 256,
         Command::LeaseExpire(expire) => 256 + 16 * expire.leases.len(),
         Command::LeaseCheckpoint(checkpoint) => 256 + 32 * checkpoint.remaining.len(),
+        // Names, a hash or a range: what they may be is bounded by the size of a request, and most are short.
+        Command::Auth(_) => 1024,
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use common::*;
+use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::types::Revision;
 use parking_lot::Mutex;
 
@@ -119,7 +120,11 @@ async fn a_read_that_fails_is_an_error_and_not_an_answer() {
     assert!(matches!(member.get_at("k0", holdfast_mvcc::command::ReadAt::Latest), Err(ReadError::Store(_))));
     // Evaluation that needs the value cannot go on either.
     let (respond, answer) = tokio::sync::oneshot::channel();
-    let body = DispatchBody::Command { command: swap("k0", "y", "z"), respond: Some(respond) };
+    let body = DispatchBody::Command {
+        command: swap("k0", "y", "z"),
+        caller: Caller::Server,
+        respond: Some(respond),
+    };
     let dispatched = member.storage.dispatch(vec![DispatchItem { log_id: log_id(member.next), body }]).await;
     assert!(matches!(dispatched, Ok(()) | Err(StorageError::Poisoned { .. })), "{dispatched:?}");
     assert!(within(answer).await.is_err());

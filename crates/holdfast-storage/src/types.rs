@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_env::{DiskFile, LogId};
+use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::{Command, Outcome};
 use holdfast_mvcc::types::{Record, Revision};
 use tokio::sync::oneshot;
@@ -30,6 +31,8 @@ pub enum DispatchBody {
     Command {
         /// What to evaluate.
         command: Command,
+        /// Who wants it.
+        caller: Caller,
         /// Answered once the effects are visible on this member.
         respond: Option<oneshot::Sender<Answer>>,
     },

@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::*;
+use holdfast_mvcc::auth::{Access, AuthChange, Permission};
 use holdfast_mvcc::command::*;
 use holdfast_mvcc::types::{KeyRange, LeaseId, LeaseRef, LogIndex, RangeEnd, Term};
 use holdfast_storage::*;
@@ -51,6 +52,28 @@ fn command() -> impl Strategy<Value = Command> {
         1 => expire,
         1 => checkpoint,
         1 => (0..200_u64).prop_map(compact),
+        2 => auth_change().prop_map(Command::Auth),
+    ]
+}
+
+/// A change over few users and roles, so that many are not refused.
+fn auth_change() -> impl Strategy<Value = AuthChange> {
+    let name = || prop_oneof![Just("root".to_owned()), Just("some".to_owned())];
+    let hash = proptest::option::of(Just("hash".to_owned()));
+    let permission = (name(), "[a-c]").prop_map(|(role, key)| {
+        let range = KeyRange { start: key.into(), end: RangeEnd::Unbounded };
+        let permission = Permission { access: Access::ReadWrite, range };
+        AuthChange::RoleGrantPermission { role, permission }
+    });
+    prop_oneof![
+        1 => Just(AuthChange::Enable),
+        1 => Just(AuthChange::Disable),
+        3 => (name(), hash).prop_map(|(name, password_hash)| AuthChange::UserAdd { name, password_hash }),
+        1 => name().prop_map(|name| AuthChange::UserDelete { name }),
+        3 => (name(), name()).prop_map(|(user, role)| AuthChange::UserGrantRole { user, role }),
+        2 => name().prop_map(|name| AuthChange::RoleAdd { name }),
+        1 => name().prop_map(|name| AuthChange::RoleDelete { name }),
+        2 => permission,
     ]
 }
 

@@ -7,7 +7,7 @@ use holdfast_mvcc::command::{
 use holdfast_mvcc::types::{KeyRange, LeaseId, LeaseRef, LogIndex, MemberId, RangeEnd, Revision, Term};
 use holdfast_proto::internal as pb;
 
-use super::CodecError;
+use super::{CodecError, auth};
 
 pub(super) fn to_proto(command: Command) -> pb::Command {
     use pb::command::Kind;
@@ -32,6 +32,7 @@ pub(super) fn to_proto(command: Command) -> pb::Command {
             leases: expire.leases.into_iter().map(lease_ref_to_proto).collect(),
         }),
         Command::LeaseCheckpoint(checkpoint) => Kind::LeaseCheckpoint(checkpoint_to_proto(checkpoint)),
+        Command::Auth(change) => Kind::Auth(auth::to_proto(change)),
     };
     pb::Command { kind: Some(kind) }
 }
@@ -59,6 +60,7 @@ pub(super) fn from_proto(proto: pb::Command) -> Result<Command, CodecError> {
             leases: expire.leases.into_iter().map(lease_ref_from_proto).collect(),
         }),
         Kind::LeaseCheckpoint(checkpoint) => Command::LeaseCheckpoint(checkpoint_from_proto(checkpoint)?),
+        Kind::Auth(change) => Command::Auth(auth::from_proto(change)?),
     })
 }
 
@@ -105,7 +107,7 @@ fn alarm_from_proto(proto: pb::Alarm) -> Result<Alarm, CodecError> {
     Ok(Alarm { member: MemberId(proto.member), kind })
 }
 
-fn range_to_proto(range: KeyRange) -> pb::KeyRange {
+pub(super) fn range_to_proto(range: KeyRange) -> pb::KeyRange {
     use pb::key_range::End;
     let end = match range.end {
         RangeEnd::Single => None,
@@ -115,7 +117,7 @@ fn range_to_proto(range: KeyRange) -> pb::KeyRange {
     pb::KeyRange { start: range.start, end }
 }
 
-fn range_from_proto(proto: Option<pb::KeyRange>) -> Result<KeyRange, CodecError> {
+pub(super) fn range_from_proto(proto: Option<pb::KeyRange>) -> Result<KeyRange, CodecError> {
     use pb::key_range::End;
     let proto = proto.ok_or(CodecError::Missing("key range"))?;
     let end = match proto.end {

@@ -3,12 +3,14 @@
 //! Every stored value starts with one format byte. A log entry's payload is that byte and an encoded
 //! `holdfast.internal.v1.Entry`; the same bytes are on disk, on the wire and before the dispatcher.
 
+mod auth;
 mod command;
 pub(crate) mod rpc;
 
 use std::collections::BTreeSet;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::Command;
 use holdfast_proto::internal as pb;
 use openraft::EntryPayload;
@@ -52,7 +54,7 @@ pub(crate) enum EntryBody {
 }
 
 /// A command with its return address.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proposal {
     /// The member where the request arrived.
     pub(crate) origin: u64,
@@ -60,6 +62,15 @@ pub(crate) struct Proposal {
     pub(crate) sequence: u64,
     /// What was asked for.
     pub(crate) command: Command,
+    /// Who wants it.
+    pub(crate) caller: Caller,
+}
+
+impl Proposal {
+    /// By this member itself.
+    pub(crate) fn of_server(origin: u64, sequence: u64, command: Command) -> Self {
+        Self { origin, sequence, command, caller: Caller::Server }
+    }
 }
 
 fn encode(message: &impl Message) -> Bytes {
@@ -84,9 +95,11 @@ fn encode_body(body: pb::entry::Body) -> Bytes {
 }
 
 /// A proposal's log bytes. The command is not too deep ([`holdfast_mvcc::validate::is_too_deep`]): they can be decoded.
-pub(crate) fn encode_proposal(origin: u64, sequence: u64, command: Command) -> Bytes {
+pub(crate) fn encode_proposal(proposal: Proposal) -> Bytes {
+    let Proposal { origin, sequence, command, caller } = proposal;
     let command = Some(command::to_proto(command));
-    encode_body(pb::entry::Body::Proposal(pb::Proposal { origin, sequence, command }))
+    let caller = auth::caller_to_proto(caller);
+    encode_body(pb::entry::Body::Proposal(pb::Proposal { origin, sequence, command, caller }))
 }
 
 /// A membership's log bytes.
@@ -132,6 +145,7 @@ pub(crate) fn decode_body(bytes: Bytes) -> Result<EntryBody, CodecError> {
                 origin: proposal.origin,
                 sequence: proposal.sequence,
                 command,
+                caller: auth::caller_from_proto(proposal.caller)?,
             }))
         }
     }

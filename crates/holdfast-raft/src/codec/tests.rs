@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use holdfast_mvcc::auth::{Access, AuthChange, AuthRevision, Authenticate, Checked, Permission, TokenDigest};
 use holdfast_mvcc::command::{
     Alarm, AlarmKind, Command, Compact, Compare, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
     LeaseRemaining, MemberAttributes, Op, Operand, Put, Range, ReadAt, Relation, SortOrder, SortTarget, Txn,
@@ -84,6 +85,46 @@ fn every_command() -> Vec<Command> {
             ],
         }),
     ]
+    .into_iter()
+    .chain(every_auth_change().map(Command::Auth))
+    .collect()
+}
+
+fn every_auth_change() -> impl Iterator<Item = AuthChange> {
+    let (name, role) = (|| "user".to_owned(), || "role".to_owned());
+    let permissions = [
+        (Access::Read, RangeEnd::Single),
+        (Access::Write, RangeEnd::Unbounded),
+        (Access::ReadWrite, RangeEnd::Before(Bytes::from_static(b"x"))),
+    ];
+    let grants = permissions.map(|(access, end)| AuthChange::RoleGrantPermission {
+        role: role(),
+        permission: Permission { access, range: range(end) },
+    });
+    let others = [
+        AuthChange::Enable,
+        AuthChange::Disable,
+        AuthChange::UserAdd { name: name(), password_hash: None },
+        AuthChange::UserAdd { name: name(), password_hash: Some(String::new()) },
+        AuthChange::UserDelete { name: name() },
+        AuthChange::UserChangePassword { name: name(), password_hash: "hash".to_owned() },
+        AuthChange::UserGrantRole { user: name(), role: role() },
+        AuthChange::UserRevokeRole { user: name(), role: role() },
+        AuthChange::RoleAdd { name: role() },
+        AuthChange::RoleDelete { name: role() },
+        AuthChange::RoleRevokePermission { role: role(), range: range(RangeEnd::Unbounded) },
+        AuthChange::Authenticate(Authenticate {
+            user: name(),
+            at: AuthRevision::new(u64::MAX),
+            token: TokenDigest([7; 32]),
+        }),
+    ];
+    others.into_iter().chain(grants)
+}
+
+/// For who is nobody: the shortest.
+fn proposal(origin: u64, sequence: u64, command: Command) -> Proposal {
+    Proposal { origin, sequence, command, caller: Caller::Nobody }
 }
 
 fn lease_ref(id: i64, granted_at: u64) -> LeaseRef {
@@ -93,12 +134,25 @@ fn lease_ref(id: i64, granted_at: u64) -> LeaseRef {
 #[test]
 fn every_command_comes_back() {
     for command in every_command() {
-        let bytes = encode_proposal(1, u64::MAX, command.clone());
+        let bytes = encode_proposal(proposal(1, u64::MAX, command.clone()));
         match decode_body(bytes).unwrap() {
             EntryBody::Proposal(proposal) => {
                 assert_eq!((proposal.origin, proposal.sequence), (1, u64::MAX));
                 assert_eq!(proposal.command, command);
             }
+            other => panic!("not a proposal: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_caller_comes_back() {
+    let user = Caller::User(Checked { user: "bob".into(), at: AuthRevision::new(3) });
+    for caller in [Caller::Server, Caller::Nobody, user] {
+        let command = Command::Compact(Compact { revision: 1 });
+        let proposed = Proposal { caller: caller.clone(), ..proposal(1, 2, command) };
+        match decode_body(encode_proposal(proposed)).unwrap() {
+            EntryBody::Proposal(proposal) => assert_eq!(proposal.caller, caller),
             other => panic!("not a proposal: {other:?}"),
         }
     }
@@ -126,7 +180,7 @@ fn the_deepest_valid_transaction_comes_back() {
         });
         let command = Command::Txn(txn);
         assert_eq!(validate(&command, usize::MAX), Ok(()));
-        match decode_body(encode_proposal(u64::MAX, u64::MAX, command.clone())).unwrap() {
+        match decode_body(encode_proposal(proposal(u64::MAX, u64::MAX, command.clone()))).unwrap() {
             EntryBody::Proposal(proposal) => assert_eq!(proposal.command, command),
             other => panic!("not a proposal: {other:?}"),
         }
@@ -137,7 +191,7 @@ fn the_deepest_valid_transaction_comes_back() {
 fn proposals_are_recognised_without_decoding() {
     let id = log_id_from_proto(pb::LogId { term: 3, index: 4 });
     for command in every_command() {
-        let bytes = encode_proposal(0, 0, command);
+        let bytes = encode_proposal(proposal(0, 0, command));
         let entry = decode_entry(id, bytes.clone()).unwrap();
         assert!(matches!(entry.payload, EntryPayload::Normal(Payload(same)) if same == bytes));
     }
@@ -169,7 +223,7 @@ fn stored_bytes_stay_as_they_are() {
         ignore_value: false,
         ignore_lease: false,
     };
-    let bytes = encode_proposal(1, 2, Command::Put(put));
+    let bytes = encode_proposal(proposal(1, 2, Command::Put(put)));
     let origin_and_sequence = [9, 1, 0, 0, 0, 0, 0, 0, 0, 17, 2, 0, 0, 0, 0, 0, 0, 0];
     let command = [26, 8, 10, 6, 10, 1, b'k', 18, 1, b'v'];
     let mut golden = vec![1, 26, 28];

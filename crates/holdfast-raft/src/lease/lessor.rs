@@ -12,7 +12,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 
 use super::deadlines::Deadlines;
 use super::{Leases, Reign};
-use crate::codec;
+use crate::codec::{self, Proposal};
 use crate::limits::{EXPIRE_BATCH_MAX, EXPIRE_RETRY, LESSOR_PERIOD, within};
 use crate::proposer::{ServerMetrics, append_local};
 use crate::shared::Shared;
@@ -118,7 +118,7 @@ impl Lessor {
 
     fn payload(&self, end: Command) -> Bytes {
         let sequence = self.shared.proposals.skip();
-        codec::encode_proposal(self.shared.config.id.0, sequence, end)
+        codec::encode_proposal(Proposal::of_server(self.shared.config.id.0, sequence, end))
     }
 
     /// How long nothing happens by itself.
@@ -135,7 +135,8 @@ impl Lessor {
 /// What [`Fault::LeaseExpiryUnfenced`] does: the ends wait for whoever leads next.
 async fn propose_anywhere(shared: Arc<Shared>, ends: Vec<Command>) {
     let limit = 4 * shared.config.election_timeout;
-    let encode = |sequence, end| Ok(codec::encode_proposal(shared.config.id.0, sequence, end));
+    let origin = shared.config.id.0;
+    let encode = |sequence, end| Ok(codec::encode_proposal(Proposal::of_server(origin, sequence, end)));
     let submitted: Vec<_> = ends
         .into_iter()
         .filter_map(|end| shared.proposals.submit(|sequence| encode(sequence, end)).ok())

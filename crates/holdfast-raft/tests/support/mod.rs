@@ -14,6 +14,7 @@ use holdfast_env::{
     BoxFuture, Duplex, Env, Faults, Incoming, Lane, LogId, Net, NetError, RealSpawn, Spawn, TaskHandle,
 };
 use holdfast_log::{Log, LogConfig};
+use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::{Command, Op, Put, Range, ReadAt, SortOrder, SortTarget, Txn};
 use holdfast_mvcc::types::{KeyRange, MemberId, RangeEnd, Record, Revision};
 use holdfast_raft::{GrpcNet, GrpcNetConfig, Member, Node, NodeConfig, NodeError};
@@ -345,7 +346,8 @@ impl Cluster {
         assert!(self.members[place].is_none(), "only a member that is down can be doctored");
         let env = Env::real(tokio::runtime::Handle::current(), Arc::new(CutNet::new()));
         let (log, storage) = open_stores(&env, &self.path(place)).await;
-        let body = DispatchBody::Command { command: put_command(key, value), respond: None };
+        let body =
+            DispatchBody::Command { command: put_command(key, value), caller: Caller::Server, respond: None };
         storage.dispatch(vec![DispatchItem { log_id: at, body }]).await.unwrap();
         storage.shutdown().await;
         log.shutdown().await;

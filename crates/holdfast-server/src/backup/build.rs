@@ -6,6 +6,7 @@ use holdfast_mvcc::types::{LeaseId, MemberId, Revision};
 use holdfast_raft::Member;
 use holdfast_storage::{Export, ExportError};
 
+use super::rights;
 use super::room::{NoSnapshot, Room, TemporaryFile};
 use super::schema::{self, ConfState, StoredMember, bucket, name};
 use crate::limits;
@@ -103,12 +104,7 @@ impl Build {
         let mut alarms: Vec<_> = self.export.head().alarms.iter().map(schema::alarm).collect();
         alarms.sort_unstable();
         alarms.iter().try_for_each(|alarm| writer.put(alarm, b""))?;
-        // Users and roles are not served yet: off, and at the first revision.
-        writer.bucket(bucket::AUTH)?;
-        writer.put(name::AUTH_ENABLED, &[0])?;
-        writer.put(name::AUTH_REVISION, &1_u64.to_be_bytes())?;
-        writer.bucket(bucket::AUTH_ROLES)?;
-        writer.bucket(bucket::AUTH_USERS)?;
+        rights::write(writer, &self.export.head().auth)?;
         writer.bucket(bucket::CLUSTER)?;
         writer.put(name::CLUSTER_VERSION, schema::VERSION.as_bytes())?;
         writer.bucket(bucket::KEY)

@@ -12,6 +12,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use holdfast_env::Env;
 use holdfast_mvcc::Head;
@@ -22,19 +23,19 @@ use holdfast_storage::{Founding, StorageError};
 
 use super::file::{Checksum, Database, FileError};
 use super::history::{Bump, History};
-use super::look;
 use super::schema::{self, bucket};
+use super::{look, rights};
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::identity::Identity;
 use crate::server::initial_members;
 
-/// What becomes of users and roles, which this version does not serve.
+/// What becomes of users and roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Auth {
-    /// A file in which they count is refused.
-    Refused,
-    /// They are left out, and everybody may do everything.
+pub enum Rights {
+    /// They are as they were, and count when they did.
+    Kept,
+    /// There are none, and everybody may do everything.
     LeftOut,
 }
 
@@ -48,7 +49,7 @@ pub struct Request<'a> {
     /// Higher revisions, with all that came before compacted.
     pub bump: Option<Bump>,
     /// What becomes of users and roles.
-    pub auth: Auth,
+    pub rights: Rights,
 }
 
 /// What was restored.
@@ -88,16 +89,6 @@ pub enum RestoreError {
         /// The directory.
         path: PathBuf,
     },
-    /// Users count in the file.
-    #[error(
-        "{}: authentication is enabled in it, and this version of holdfast does not serve users and roles: with \
-         --without-auth they are left out, and everybody who reaches the members may read and write everything",
-        path.display()
-    )]
-    HasAuth {
-        /// The file.
-        path: PathBuf,
-    },
     /// The snapshot could not be written.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -112,9 +103,10 @@ pub fn restore(env: &Env, config: &Config, request: &Request<'_>) -> Result<Rest
         return Err(RestoreError::Taken { path: config.data_dir.clone() });
     }
     let database = Database::open(&env.disk, request.snapshot, request.checksum)?;
-    if request.auth == Auth::Refused && look::is_auth_enabled(&database)? {
-        return Err(RestoreError::HasAuth { path: database.path });
-    }
+    let auth = match request.rights {
+        Rights::Kept => Arc::new(rights::read(&database)?),
+        Rights::LeftOut => Arc::default(),
+    };
     let leases = leases(&database)?;
     let ids: HashSet<LeaseId> = leases.iter().map(|(id, _)| *id).collect();
     let history = History::judge(&database, look::compact_revision(&database)?, &ids, request.bump)?;
@@ -124,6 +116,7 @@ pub fn restore(env: &Env, config: &Config, request: &Request<'_>) -> Result<Rest
         // They tell their names when they start.
         members: Vec::new(),
         alarms: alarms(&database)?,
+        auth,
     };
     let identity = Identity::of(config);
     let data_dir = DataDir::lock(env, &config.data_dir, &identity)?;

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use holdfast_bolt::Writer;
 use holdfast_env::{Env, NoNet};
+use holdfast_mvcc::auth::{Access, Auth, AuthRevision, AuthSwitch, Permission, Role, User};
 use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal, SortOrder, SortTarget};
 use holdfast_mvcc::types::{KeyRange, LeaseId, RangeEnd, Record, Revision};
-use holdfast_proto::mvccpb;
+use holdfast_proto::{authpb, mvccpb};
 use holdfast_storage::{EngineKind, EventSink, ReadError, Storage, StorageConfig};
 use prost::Message;
 use tempfile::TempDir;
 
-use super::file::{Checksum, FileError};
+use super::file::{Checksum, Database, FileError};
 use super::history::Bump;
-use super::restore::{Auth, Request, RestoreError, Restored, restore};
+use super::restore::{Request, RestoreError, Restored, Rights, restore};
+use super::rights;
 use super::schema::{self, RecordKey, bucket, name};
 use crate::config::{Config, flags};
 
@@ -25,7 +27,7 @@ struct File {
     leases: Vec<(i64, i64)>,
     finished: Option<u64>,
     scheduled: Option<u64>,
-    auth_enabled: bool,
+    auth: Auth,
 }
 
 fn key(revision: u64, sub: u32, is_delete: bool) -> Vec<u8> {
@@ -54,8 +56,7 @@ impl File {
     /// Without a checksum, as in a data directory.
     fn write(&self, dir: &TempDir) -> PathBuf {
         let mut writer = Writer::new();
-        writer.bucket(bucket::AUTH).unwrap();
-        writer.put(name::AUTH_ENABLED, &[u8::from(self.auth_enabled)]).unwrap();
+        rights::write(&mut writer, &self.auth).unwrap();
         writer.bucket(bucket::KEY).unwrap();
         for (key, value) in &self.records {
             writer.put(key, value).unwrap();
@@ -117,7 +118,7 @@ impl Scene {
     fn restore(&self, file: &File, change: impl FnOnce(&mut Request<'_>)) -> Result<Restored, RestoreError> {
         let path = file.write(&self.dir);
         let mut request =
-            Request { snapshot: &path, checksum: Checksum::IfThere, bump: None, auth: Auth::Refused };
+            Request { snapshot: &path, checksum: Checksum::IfThere, bump: None, rights: Rights::Kept };
         change(&mut request);
         restore(&env(), &self.config, &request)
     }
@@ -294,10 +295,87 @@ async fn what_cannot_be_is_refused_and_the_directory_stays_usable() {
     assert!(matches!(again, Err(RestoreError::Taken { .. })), "{again:?}");
 }
 
+/// Auth that is on, with a user of each kind.
+fn some_auth() -> Auth {
+    let since = AuthRevision::new(7);
+    let user = |password_hash: Option<&str>, roles: &[&str]| User {
+        password_hash: password_hash.map(str::to_owned),
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        since,
+    };
+    let permission = |access, start: &'static str, end| Permission {
+        access,
+        range: KeyRange { start: start.into(), end },
+    };
+    let permissions = vec![
+        permission(Access::Write, "a", RangeEnd::Single),
+        permission(Access::Read, "b", RangeEnd::Before("c".into())),
+        permission(Access::ReadWrite, "x", RangeEnd::Unbounded),
+    ];
+    let users = [
+        ("root", user(Some("$2b$04$hash"), &["root"])),
+        ("app", user(Some("$2b$04$other"), &["r", "s"])),
+        ("cert", user(None, &[])),
+    ];
+    let roles = [("r", Role { permissions }), ("s", Role::default())];
+    let owned = |name: &str| name.to_owned();
+    Auth::restore(
+        AuthSwitch::On(since),
+        since,
+        users.map(|(name, user)| (owned(name), user)),
+        roles.map(|(name, role)| (owned(name), role)),
+    )
+    .unwrap()
+}
+
 #[tokio::test]
-async fn users_that_count_are_not_left_out_silently() {
+async fn users_and_roles_come_along_unless_they_are_left_out() {
     let scene = Scene::new();
-    let file = File { auth_enabled: true, ..some() };
-    assert!(matches!(scene.restore(&file, |_| {}), Err(RestoreError::HasAuth { .. })));
-    scene.restore(&file, |request| request.auth = Auth::LeftOut).unwrap();
+    let file = File { auth: some_auth(), ..some() };
+    scene.restore(&file, |_| {}).unwrap();
+    assert_eq!(*scene.open().await.auth(), file.auth);
+    let scene = Scene::new();
+    scene.restore(&file, |request| request.rights = Rights::LeftOut).unwrap();
+    assert_eq!(*scene.open().await.auth(), Auth::default());
+}
+
+/// etcd 3.5.1 takes permissions on ranges that hold no key; they permit nothing there, and nothing here.
+#[tokio::test]
+async fn what_permits_nothing_is_left_out_and_what_cannot_be_is_refused() {
+    let write = |enabled: u8, roles: Vec<authpb::Role>, users: Vec<authpb::User>| {
+        let dir = TempDir::new().unwrap();
+        let mut writer = Writer::new();
+        writer.bucket(bucket::AUTH).unwrap();
+        writer.put(name::AUTH_ENABLED, &[enabled]).unwrap();
+        writer.put(name::AUTH_REVISION, &9_u64.to_be_bytes()).unwrap();
+        writer.bucket(bucket::AUTH_ROLES).unwrap();
+        roles.iter().for_each(|role| writer.put(&role.name, &role.encode_to_vec()).unwrap());
+        writer.bucket(bucket::AUTH_USERS).unwrap();
+        users.iter().for_each(|user| writer.put(&user.name, &user.encode_to_vec()).unwrap());
+        let path = dir.path().join("file.db");
+        std::fs::write(&path, writer.finish().unwrap().rest).unwrap();
+        rights::read(&Database::open(&env().disk, &path, Checksum::IfThere).unwrap())
+    };
+    let permission = |key: &'static str, range_end: &'static str| authpb::Permission {
+        perm_type: authpb::permission::Type::Read.into(),
+        key: key.into(),
+        range_end: range_end.into(),
+    };
+    let role = |key_permission| authpb::Role { name: "r".into(), key_permission };
+    let user = |name: &'static str, roles: &[&str]| authpb::User {
+        name: name.into(),
+        password: "hash".into(),
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        options: None,
+    };
+    let odd = role(vec![permission("z", "a"), permission("", ""), permission("", "\0"), permission("k", "")]);
+    let auth = write(0, vec![odd], vec![user("u", &["r", "gone"])]).unwrap();
+    let permissions = &auth.role("r").unwrap().permissions;
+    assert_eq!(permissions.iter().map(|one| &one.range.start[..]).collect::<Vec<_>>(), [&b"\0"[..], b"k"]);
+    assert_eq!((auth.user("u").unwrap().roles.as_slice(), auth.revision().get()), (&["r".to_owned()][..], 9));
+    // On, and nobody could switch it off.
+    assert!(matches!(write(1, vec![], vec![user("u", &[])]), Err(FileError::Impossible { .. })));
+    assert!(write(1, vec![], vec![user("root", &["root"])]).unwrap().is_enabled());
+    let kind = authpb::Permission { perm_type: 77, ..permission("k", "") };
+    assert!(matches!(write(0, vec![role(vec![kind])], vec![]), Err(FileError::Impossible { .. })));
 }

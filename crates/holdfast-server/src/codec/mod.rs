@@ -5,9 +5,10 @@
 //!   not match their compare's target. Checks of meaning belong to `holdfast_mvcc::validate`.
 //! - A decoded command holds no receive buffer alive that is much larger than the command itself.
 //!
-//! Module map: [`request`] from the wire, [`response`] to the wire; [`watch`] both ways for watch streams, which are
+//! Module map: [`request`] from the wire, [`response`] to the wire; [`auth`] permissions, both ways; [`watch`] both ways for watch streams, which are
 //! encoded by hand so that a change is encoded once for all its watchers.
 
+pub mod auth;
 pub mod request;
 pub mod response;
 #[cfg(test)]

@@ -23,6 +23,7 @@ use holdfast_env::sabotage::{self, KillAt, Planted, Sabotage};
 use holdfast_raft::ChangeRules;
 use holdfast_storage::EngineKind;
 
+use crate::auth::{AuthConfig, password};
 use crate::limits;
 use address::parse_urls;
 use flags::{ClusterStateFlag, EngineFlag, ServerFlags};
@@ -60,6 +61,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// What is refused.
     pub limits: RequestLimits,
+    /// How callers are checked, when auth is on.
+    pub auth: AuthConfig,
     /// Sizes and engine of log and storage.
     pub engine: EngineConfig,
     /// How watches are served.
@@ -190,6 +193,7 @@ impl Config {
             heartbeat_interval: flags.heartbeat_interval,
             election_timeout: flags.election_timeout,
             limits: request_limits(flags)?,
+            auth: auth(flags)?,
             engine: engine(flags)?,
             watch: watch(flags)?,
             keepalive_interval: Some(flags.grpc_keepalive_interval).filter(|interval| !interval.is_zero()),
@@ -385,6 +389,19 @@ fn request_limits(flags: &ServerFlags) -> Result<RequestLimits, ConfigError> {
             _ => limits::QUOTA_BACKEND_BYTES,
         },
     })
+}
+
+/// etcd takes its default for a time to live that is none, and for a cost that bcrypt does not know; we refuse both.
+fn auth(flags: &ServerFlags) -> Result<AuthConfig, ConfigError> {
+    let seconds = u64::try_from(flags.auth_token_ttl).ok().filter(|seconds| *seconds > 0);
+    let seconds =
+        seconds.ok_or_else(|| value("auth-token-ttl", flags.auth_token_ttl, "it must be at least 1"))?;
+    let cost = u32::try_from(flags.bcrypt_cost).ok().filter(|cost| password::COSTS.contains(cost));
+    let bcrypt_cost = cost.ok_or_else(|| {
+        let rule = format!("it must be from {} to {}", password::COSTS.start(), password::COSTS.end());
+        value("bcrypt-cost", flags.bcrypt_cost, rule)
+    })?;
+    Ok(AuthConfig { token_ttl: Duration::from_secs(seconds), bcrypt_cost })
 }
 
 /// How many threads serve clients and the other members: half the CPUs unless the flag says it.

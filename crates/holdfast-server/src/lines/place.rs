@@ -198,11 +198,10 @@ impl Standing {
     }
 
     async fn look(&self, place: &Place) -> Result<Look, Failure> {
-        let call = self.frontend.internal_call();
+        let call = self.frontend.prolonged(self.call);
         self.frontend.linearize(call).await?;
         let look = requests::look(place.line.clone(), place.key.clone(), place.created);
-        let read = self.frontend.read_blocking(call, move |storage| storage.read_txn(&look));
-        let (mut response, revision) = read.await?;
+        let (mut response, revision) = self.frontend.read_txn(look, call).await?;
         let own = requests::first_read(&mut response, 0);
         if own.is_none_or(|own| own.create_revision != place.created) {
             return Ok(Look::Lost);
@@ -230,6 +229,7 @@ impl Standing {
     /// Both commands that come here may be carried out twice. A refusal means that there is nothing left to do.
     async fn insist(&self, command: &Command) {
         loop {
+            // Not for the call: a key must go also when its user lost the right to it meanwhile.
             let call = self.frontend.internal_call();
             match self.frontend.propose(command.clone(), call).await {
                 Ok(_) => return,

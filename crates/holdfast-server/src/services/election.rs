@@ -16,6 +16,7 @@ use holdfast_storage::Answer;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 
+use crate::auth::rules;
 use crate::codec::response::{key_value, signed};
 use crate::frontend::{Call, Consistency, Frontend, Service};
 use crate::limits;
@@ -77,7 +78,8 @@ impl ElectionService {
         };
         if result.is_err() && leader.lease == 0 {
             // If that fails, too, it ends by itself: nobody keeps it alive.
-            if let Err(failure) = self.frontend.propose(Command::LeaseRevoke(lease), call).await {
+            let cleaning = self.frontend.internal_call();
+            if let Err(failure) = self.frontend.propose(Command::LeaseRevoke(lease), cleaning).await {
                 tracing::debug!(?failure, "a lease for a value that was not proclaimed is left");
             }
         }
@@ -127,6 +129,8 @@ async fn elected(
 struct Observation {
     frontend: Arc<Frontend>,
     name: Bytes,
+    /// Who observes.
+    call: Call,
     leader: LeaderWanted,
     /// The elected one, while there is one.
     following: Option<(Following, VecDeque<mvccpb::Event>)>,
@@ -173,7 +177,7 @@ impl Observation {
 
     /// None: look again.
     async fn find(&self) -> Result<Option<(mvccpb::KeyValue, Revision)>, Failure> {
-        let call = self.frontend.internal_call();
+        let call = self.frontend.prolonged(self.call);
         let (kv, revision) = elected(&self.frontend, &self.name, call).await?;
         if let Some(kv) = kv {
             return Ok(Some((kv, revision)));
@@ -224,7 +228,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::CampaignRequest>,
     ) -> Result<Response<pb::CampaignResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), rules::CAMPAIGN, Service::Voters).await?;
         Ok(Response::new(self.do_campaign(request.into_inner(), call).await?))
     }
 
@@ -233,7 +237,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::ProclaimRequest>,
     ) -> Result<Response<pb::ProclaimResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), rules::PROCLAIM, Service::Voters).await?;
         Ok(Response::new(self.do_proclaim(request.into_inner(), call).await?))
     }
 
@@ -242,7 +246,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<pb::LeaderResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), rules::LEADER, Service::Voters).await?;
         let (kv, revision) = elected(&self.frontend, &request.into_inner().name, call).await?;
         let kv = Some(kv.ok_or(Failure::NoneElected)?);
         Ok(Response::new(pb::LeaderResponse { header: Some(self.frontend.header(revision)), kv }))
@@ -252,11 +256,12 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        self.frontend.admit_data(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), rules::OBSERVE, Service::Voters).await?;
         let observation = Observation {
             frontend: Arc::clone(&self.frontend),
             leader: Frontend::leader_wanted(request.metadata()),
             name: request.into_inner().name,
+            call,
             following: None,
             _place: self.lines.take_place()?,
         };
@@ -268,7 +273,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::ResignRequest>,
     ) -> Result<Response<pb::ResignResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), rules::RESIGN, Service::Voters).await?;
         Ok(Response::new(self.do_resign(request.into_inner(), call).await?))
     }
 }

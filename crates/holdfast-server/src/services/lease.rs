@@ -12,6 +12,7 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::Answer;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::auth::rules;
 use crate::codec::response::signed;
 use crate::frontend::{Call, Frontend, Service};
 use crate::limits;
@@ -69,11 +70,13 @@ impl LeaseService {
     ) -> Result<pb::LeaseTimeToLiveResponse, Failure> {
         let id = LeaseId(inner.id);
         let left = self.frontend.lease_left(id, call).await?;
+        // Behind the confirmation: the keys are known here then.
+        let keys = if inner.keys { aside(|| self.frontend.storage.lease_keys(id)) } else { Vec::new() };
+        self.frontend.pass(call, |granted| keys.iter().try_for_each(|key| granted.read_key(key)))?;
         let header = Some(self.frontend.header(self.frontend.current_revision()));
         let Some(left) = left else {
             return Ok(pb::LeaseTimeToLiveResponse { header, id: inner.id, ttl: -1, ..Default::default() });
         };
-        let keys = if inner.keys { aside(|| self.frontend.storage.lease_keys(id)) } else { Vec::new() };
         Ok(pb::LeaseTimeToLiveResponse {
             header,
             id: inner.id,
@@ -86,10 +89,14 @@ impl LeaseService {
     async fn do_leases(&self, call: Call) -> Result<pb::LeaseLeasesResponse, Failure> {
         self.frontend.linearize(call).await?;
         let header = self.frontend.header(self.frontend.current_revision());
-        let leases = aside(|| {
-            let ids = self.frontend.storage.lease_ids().into_iter();
-            ids.map(|id| pb::LeaseStatus { id: id.0 }).collect()
-        });
+        let ids = aside(|| self.frontend.storage.lease_ids());
+        self.frontend.pass(call, |granted| {
+            let storage = &self.frontend.storage;
+            let mut keys =
+                ids.iter().take_while(|_| !granted.is_all()).flat_map(|id| storage.lease_keys(*id));
+            aside(|| keys.try_for_each(|key| granted.read_key(&key)))
+        })?;
+        let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.0 }).collect();
         Ok(pb::LeaseLeasesResponse { header: Some(header), leases })
     }
 }
@@ -127,6 +134,7 @@ pub(crate) async fn grant(
 /// Answers the keep-alives that have arrived, in their order. The header is of before. A failure is the last answer.
 async fn keep_alive(
     frontend: Arc<Frontend>,
+    call: Call,
     requests: Vec<Result<pb::LeaseKeepAliveRequest, Status>>,
 ) -> Vec<Result<pb::LeaseKeepAliveResponse, Status>> {
     let mut broken = None;
@@ -135,7 +143,9 @@ async fn keep_alive(
         .map_while(|request| request.map(|request| LeaseId(request.id)).map_err(|e| broken = Some(e)).ok())
         .collect();
     let header = Some(frontend.header(frontend.current_revision()));
-    let mut answers = match frontend.keep_alive(&ids, frontend.internal_call()).await {
+    let (kept, refused) = may_renew(&frontend, call, &ids);
+    let ids = &ids[..kept];
+    let mut answers = match frontend.keep_alive(ids, frontend.prolonged(call)).await {
         Ok(kept) => {
             let answer = |(id, kept): (&LeaseId, Option<u64>)| {
                 Ok(pb::LeaseKeepAliveResponse { header, id: id.0, ttl: kept.map_or(0, signed) })
@@ -144,8 +154,27 @@ async fn keep_alive(
         }
         Err(failure) => vec![Err(failure.into())],
     };
-    answers.extend(broken.map(Err));
+    match refused {
+        Some(failure) if !matches!(answers.last(), Some(Err(_))) => answers.push(Err(failure.into())),
+        Some(_) => {}
+        None => answers.extend(broken.map(Err)),
+    }
     answers
+}
+
+/// How many of these leases, from the first one on, a call may renew, and why no more.
+fn may_renew(frontend: &Frontend, call: Call, ids: &[LeaseId]) -> (usize, Option<Failure>) {
+    let may = |id: &LeaseId| {
+        frontend.pass(call, |granted| {
+            if granted.is_all() {
+                return Ok(());
+            }
+            let keys = aside(|| frontend.storage.lease_keys(*id));
+            keys.iter().try_for_each(|key| granted.write_key(key))
+        })
+    };
+    let refused = ids.iter().enumerate().find_map(|(at, id)| may(id).err().map(|failure| (at, failure)));
+    refused.map_or((ids.len(), None), |(at, failure)| (at, Some(failure)))
 }
 
 /// Why a stream of keep-alives ends that its client has not ended: the member stops, or has been without a leader for too
@@ -168,7 +197,7 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), rules::LEASE_GRANT, Service::Voters).await?;
         let result = self.do_grant(request.into_inner(), call).await;
         self.frontend.answer(RequestKind::LeaseGrant, call, result)
     }
@@ -178,7 +207,7 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit_data(request.metadata(), rules::LEASE_REVOKE, Service::Voters).await?;
         let result = self.do_revoke(request.into_inner(), call).await;
         self.frontend.answer(RequestKind::LeaseRevoke, call, result)
     }
@@ -190,13 +219,14 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeptAlive>, Status> {
-        self.frontend.admit(request.metadata(), Service::Voters)?;
+        let rpc = rules::LEASE_KEEP_ALIVE;
+        let call = self.frontend.admit(request.metadata(), rpc, Service::Voters).await?;
         let ends = ends(Arc::clone(&self.frontend), Frontend::leader_wanted(request.metadata()));
         let frontend = Arc::clone(&self.frontend);
         let answers = request
             .into_inner()
             .ready_chunks(limits::KEEP_ALIVES_AT_ONCE)
-            .then(move |requests| keep_alive(Arc::clone(&frontend), requests))
+            .then(move |requests| keep_alive(Arc::clone(&frontend), call, requests))
             .flat_map(futures::stream::iter);
         let (mut answers, mut ends) = (Box::pin(answers), Box::pin(ends));
         let mut is_over = false;
@@ -219,7 +249,8 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let call =
+            self.frontend.admit(request.metadata(), rules::LEASE_TIME_TO_LIVE, Service::Voters).await?;
         let answered = self.do_time_to_live(request.into_inner(), call).await?;
         Ok(Response::new(answered))
     }
@@ -229,7 +260,7 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), Service::Voters)?;
+        let call = self.frontend.admit(request.metadata(), rules::LEASE_LEASES, Service::Voters).await?;
         Ok(Response::new(self.do_leases(call).await?))
     }
 }

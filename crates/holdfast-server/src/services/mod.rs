@@ -1,15 +1,15 @@
 //! The gRPC services: translation only.
 //!
-//! Each checks the call, decodes, asks the [`crate::frontend`], encodes. What later work fills answers Unimplemented
-//! through the generated traits, so that reflection already lists it.
+//! Each checks the call, decodes, asks the [`crate::frontend`], encodes. What later work fills answers Unimplemented,
+//! so that reflection already lists it.
 //!
-//! Module map: [`kv`], [`lease`], [`lock`], [`election`], [`cluster`], [`maintenance`], [`watch`] serve; [`range_stream`] is
-//! long lists, [`snapshot`] the state as a file; `later` holds what does not yet.
+//! Module map: [`kv`], [`lease`], [`lock`], [`election`], [`cluster`], [`maintenance`], [`watch`], [`auth`] serve;
+//! [`range_stream`] is long lists, [`snapshot`] the state as a file.
 
+pub mod auth;
 pub mod cluster;
 pub mod election;
 pub mod kv;
-pub mod later;
 pub mod lease;
 pub mod lock;
 pub mod maintenance;

@@ -9,12 +9,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::stream::{self, Stream};
-use holdfast_mvcc::command::{Invalid, Range, ReadAt, SortTarget};
+use holdfast_mvcc::auth::AuthRefusal;
+use holdfast_mvcc::command::{Invalid, Range, ReadAt, Refusal, SortTarget};
 use holdfast_mvcc::types::{KeyValue, Revision};
 use holdfast_mvcc::validate::validate_range;
 use holdfast_mvcc::{Piece, PieceMax};
 use holdfast_proto::etcdserverpb as pb;
-use holdfast_storage::{PieceRequest, ReadPiece};
+use holdfast_storage::{PieceRequest, ReadError, ReadPiece, Storage};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -65,6 +66,8 @@ pub async fn open(
 struct List {
     frontend: Arc<Frontend>,
     request: PieceRequest,
+    /// The call that has opened it; each piece is read for who made it.
+    call: Call,
     keys_only: bool,
     /// So many keys may still be given; `None` for all.
     left: Option<u64>,
@@ -96,6 +99,7 @@ impl List {
         let mut list = Self {
             frontend,
             request: PieceRequest { range: range.range, at: range.at, after: None },
+            call,
             keys_only: range.keys_only,
             left: limit,
             given: 0,
@@ -115,7 +119,7 @@ impl List {
             match next {
                 Next::Give(list, piece) => list.give(piece).await.map(Some),
                 Next::Read(list) => {
-                    let call = list.frontend.internal_call();
+                    let call = list.frontend.prolonged(list.call);
                     let piece = list.read(call).await?.found;
                     list.give(piece).await.map(Some)
                 }
@@ -140,13 +144,28 @@ impl List {
             bytes: limits::RANGE_STREAM_PIECE_BYTES.min(self.frontend.limits.request_bytes_max),
             keys_only: self.keys_only,
         };
-        let request = self.request.clone();
-        self.frontend.read_blocking(call, move |storage| storage.range_piece(&request, &max)).await
+        self.permitted(call, move |storage, request| storage.range_piece(request, &max)).await
     }
 
     async fn count(&self, call: Call) -> Result<ReadPiece<u64>, Failure> {
-        let request = self.request.clone();
-        self.frontend.read_blocking(call, move |storage| storage.range_count(&request)).await
+        self.permitted(call, Storage::range_count).await
+    }
+
+    /// Reads what the caller may read when it has been read.
+    async fn permitted<T: Send + 'static>(
+        &self,
+        call: Call,
+        read: impl Fn(&Storage, &PieceRequest) -> Result<T, ReadError> + Clone + Send + 'static,
+    ) -> Result<T, Failure> {
+        for _ in 0..limits::AUTH_TRIES {
+            let pass = self.frontend.pass(call, |granted| granted.read(&self.request.range))?;
+            let (request, read) = (self.request.clone(), read.clone());
+            let found = self.frontend.read_blocking(call, move |storage| read(storage, &request)).await?;
+            if self.frontend.is_still(&pass) {
+                return Ok(found);
+            }
+        }
+        Err(Refusal::Auth(AuthRefusal::OldRevision).into())
     }
 
     async fn give(mut self, piece: Piece) -> Result<(pb::RangeStreamResponse, Next), Failure> {
@@ -159,7 +178,7 @@ impl List {
             return Ok((self.answer(piece.kvs, None), Next::Read(self)));
         }
         let behind = match &self.request.after {
-            Some(_) => self.count(self.frontend.internal_call()).await?.found,
+            Some(_) => self.count(self.frontend.prolonged(self.call)).await?.found,
             None => 0,
         };
         let totals = Totals { count: self.given + behind, more: behind > 0 };

@@ -7,15 +7,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::{BoxFuture, FutureExt, Ready, ready};
+use futures::future::{BoxFuture, FutureExt, ready};
+use holdfast_mvcc::types::KeyRange;
 use holdfast_proto::etcdserverpb as pb;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::auth::rules;
 use crate::codec::watch::WatchCodec;
 use crate::frontend::{Frontend, Service};
-use crate::status::Failure;
+use crate::status::{Failure, denied_watch};
 use crate::watch::Responses;
 
 /// Serves `etcdserverpb.Watch`.
@@ -63,14 +65,21 @@ struct Watch(Arc<Frontend>);
 impl StreamingService<pb::WatchRequest> for Watch {
     type Response = crate::codec::watch::Response;
     type ResponseStream = Responses;
-    type Future = Ready<Result<Response<Responses>, Status>>;
+    type Future = BoxFuture<'static, Result<Response<Responses>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<pb::WatchRequest>>) -> Self::Future {
-        let admitted = self.0.admit_data(request.metadata(), Service::Voters);
-        let leader = Frontend::leader_wanted(request.metadata());
-        ready(match admitted {
-            Ok(_) => Ok(Response::new(self.0.watches.open(request.into_inner(), leader))),
-            Err(failure) => Err(failure.into()),
-        })
+        let frontend = Arc::clone(&self.0);
+        async move {
+            let call = frontend.admit_data(request.metadata(), rules::WATCH, Service::Voters).await?;
+            let leader = Frontend::leader_wanted(request.metadata());
+            let judge = Arc::clone(&frontend);
+            // Judged when a watcher is created, and not again: as in etcd, what is revoked later does not end it.
+            let permit = move |range: &KeyRange| {
+                let permitted = judge.pass(call, |granted| granted.read(range));
+                permitted.map(drop).map_err(|failure| denied_watch(&failure))
+            };
+            Ok(Response::new(frontend.watches.open(request.into_inner(), leader, Arc::new(permit))))
+        }
+        .boxed()
     }
 }

@@ -33,6 +33,8 @@ pub(super) enum Request {
     Open(Arc<Outbound>),
     /// A new watcher.
     Create(Create),
+    /// A new watcher that its client may not have, and why.
+    Deny(&'static str),
     /// The end of the watcher with this id.
     Cancel(i64),
     /// How far the whole stream has seen.
@@ -294,6 +296,10 @@ impl Dispatch {
                 self.table.streams.insert(stream, Stream::new(outbound));
             }
             Request::Create(create) => self.create(stream, create),
+            Request::Deny(why) => {
+                let (revision, content) = (self.visible.borrow().revision, Content::Refused(why));
+                self.table.push(stream, Response { watch_id: NO_WATCH, revision, content });
+            }
             Request::Cancel(watch_id) => self.cancel(stream, watch_id),
             Request::Progress => {
                 let visible = self.visible.borrow().revision;

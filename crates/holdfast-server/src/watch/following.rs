@@ -46,7 +46,11 @@ impl Watches {
             .collect();
         // A client that has asked for all and stays.
         let client = stream::iter(requests).chain(stream::pending());
-        Following { responses: self.open(client, leader), header: self.header(), stop: self.stop.clone() }
+        Following {
+            responses: self.open(client, leader, Arc::new(|_| Ok(()))),
+            header: self.header(),
+            stop: self.stop.clone(),
+        }
     }
 }
 

@@ -49,7 +49,7 @@ use std::time::Duration;
 use futures::Stream;
 use holdfast_env::{Env, Monotonic, TaskHandle};
 use holdfast_mvcc::command::{Alarm, AlarmKind};
-use holdfast_mvcc::types::MemberId;
+use holdfast_mvcc::types::{KeyRange, MemberId};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::Node;
 use holdfast_storage::{Storage, Visible};
@@ -122,6 +122,9 @@ pub struct WatchTerms {
     /// Silence of a leader before a campaign.
     pub election_timeout: Duration,
 }
+
+/// Whether the client of a stream may watch a range, and why not.
+pub type Permit = Arc<dyn Fn(&KeyRange) -> Result<(), &'static str> + Send + Sync>;
 
 /// Whether a stream ends when the leader is lost for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,6 +236,7 @@ impl Watches {
         &self,
         client: impl Stream<Item = Result<pb::WatchRequest, Status>> + Send + Sync + Unpin + 'static,
         leader: LeaderWanted,
+        permit: Permit,
     ) -> Responses {
         let stream = StreamId::new(self.next_stream.fetch_add(1, Ordering::Relaxed));
         let outbound = Arc::new(Outbound::new(
@@ -248,6 +252,7 @@ impl Watches {
             stream,
             outbound: Arc::clone(&outbound),
             client,
+            permit,
             dispatch: self.dispatch.clone(),
             leader_lost,
             unfit: self.monitors.unfit.clone(),

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::Permit;
 use super::dispatch::Request;
 use super::outbound::Outbound;
 use crate::codec;
@@ -20,6 +21,8 @@ pub(super) struct Session<C> {
     pub(super) stream: StreamId,
     pub(super) outbound: Arc<Outbound>,
     pub(super) client: C,
+    /// Says why its client may not watch a range.
+    pub(super) permit: Permit,
     pub(super) dispatch: mpsc::Sender<(StreamId, Request)>,
     /// Changes when the leader has been lost for too long; none when the client does not care.
     pub(super) leader_lost: Option<watch::Receiver<u64>>,
@@ -135,7 +138,9 @@ impl<C: Stream<Item = Result<pb::WatchRequest, Status>> + Unpin> Session<C> {
     async fn asked(&self, request: pb::WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
-                self.ask(Request::Create(codec::watch::create(&create))).await;
+                let create = codec::watch::create(&create);
+                let permitted = (self.permit)(&create.range);
+                self.ask(permitted.map_or_else(Request::Deny, |()| Request::Create(create))).await;
             }
             Some(RequestUnion::CancelRequest(cancel)) => self.ask(Request::Cancel(cancel.watch_id)).await,
             Some(RequestUnion::ProgressRequest(_)) => self.ask(Request::Progress).await,

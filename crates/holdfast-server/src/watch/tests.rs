@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::StreamExt;
 use holdfast_env::{Faults, LogId, LogIndex, Term};
+use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::{Command, Put};
 use holdfast_mvcc::types::Revision;
 use holdfast_raft::{GrpcNet, GrpcNetConfig};
@@ -99,7 +100,8 @@ fn put(index: u64) -> DispatchItem {
         ignore_lease: false,
     };
     let log_id = LogId::new(Term::new(1), LogIndex::new(index));
-    DispatchItem { log_id, body: DispatchBody::Command { command: Command::Put(put), respond: None } }
+    let body = DispatchBody::Command { command: Command::Put(put), caller: Caller::Server, respond: None };
+    DispatchItem { log_id, body }
 }
 
 fn watcher() -> codec::watch::Create {

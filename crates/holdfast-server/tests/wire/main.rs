@@ -1,6 +1,7 @@
 //! End to end: real members of the test server, driven over their client ports.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+mod auth;
 mod auto_compaction;
 mod common;
 mod elections;

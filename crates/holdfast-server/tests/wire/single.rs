@@ -291,10 +291,9 @@ async fn what_is_not_there_answers_unimplemented() {
         assert_eq!(status.code(), Code::Unimplemented, "{path}: {status:?}");
     }
     call(&url, "/etcdserverpb.Maintenance/Status").await.expect("what is there is served");
-    let mut auth = pb::auth_client::AuthClient::new(channel(&url));
-    let asked = auth.auth_status(pb::AuthStatusRequest {}).await;
-    assert_eq!(asked.map(drop).unwrap_err().code(), Code::Unimplemented);
     let mut maintenance = MaintenanceClient::new(channel(&url));
+    let asked = maintenance.downgrade(pb::DowngradeRequest::default()).await;
+    assert_eq!(asked.map(drop).unwrap_err().code(), Code::Unimplemented);
     let alarms = maintenance.alarm(pb::AlarmRequest::default()).await.unwrap().into_inner();
     assert!(alarms.alarms.is_empty() && alarms.header.is_some());
     // covers: Maintenance.Defragment DefragmentResponse.header

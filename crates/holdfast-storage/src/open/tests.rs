@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use holdfast_env::Fault;
+use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::ReadAt;
 use parking_lot::Mutex;
 
@@ -191,7 +192,7 @@ async fn a_newer_snapshot_is_refused_and_left_as_it_is() {
         let name = std::fs::read_dir(dir.path().join("snapshots")).unwrap().map(|e| e.unwrap().path());
         let path = name.into_iter().find(|p| p.extension().unwrap() == "snap").unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
-        bytes[8] = 3;
+        bytes[8] = 4;
         std::fs::write(&path, &bytes).unwrap();
         refused_as_newer(dir.path(), kind, "a snapshot").await;
     }
@@ -211,7 +212,11 @@ fn damage_a_value(dir: &Path, kind: EngineKind) {
 
 async fn run_into_the_damage(member: &mut Member) -> String {
     let (respond, answer) = tokio::sync::oneshot::channel();
-    let body = DispatchBody::Command { command: swap("k0", "y", "z"), respond: Some(respond) };
+    let body = DispatchBody::Command {
+        command: swap("k0", "y", "z"),
+        caller: Caller::Server,
+        respond: Some(respond),
+    };
     let dispatched = member.storage.dispatch(vec![DispatchItem { log_id: log_id(member.next), body }]).await;
     // It may be poisoned before the dispatch returns.
     assert!(matches!(dispatched, Ok(()) | Err(StorageError::Poisoned { .. })), "{dispatched:?}");

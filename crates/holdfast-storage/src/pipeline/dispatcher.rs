@@ -507,6 +507,7 @@ impl Dispatcher {
         let Prepared { generation, state, applied, snapshot } = prepared;
         tracing::info!(snapshot = snapshot.id, "install: the state is replaced");
         let visible = Visible { log_id: applied.log_id, revision: state.head().revision };
+        self.shared.auth.show(&state.head().auth);
         let gate = crate::gate::Gate::new(state.head());
         let ring = Ring::behind(state.head().revision, self.shared.config.ring_bytes());
         let compact_revision = state.head().compact_revision;
@@ -558,7 +559,8 @@ fn lease_changes(item: &DispatchItem) -> usize {
         | Command::Compact(_)
         | Command::PublishMember(_)
         | Command::RaiseAlarm(_)
-        | Command::ClearAlarm(_) => 0,
+        | Command::ClearAlarm(_)
+        | Command::Auth(_) => 0,
     }
 }
 

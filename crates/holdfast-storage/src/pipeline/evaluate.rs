@@ -5,15 +5,17 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use holdfast_env::{Fault, LogId};
-use holdfast_mvcc::Values;
-use holdfast_mvcc::command::Command;
+use holdfast_mvcc::auth::AuthChange;
+use holdfast_mvcc::command::{Command, Outcome};
 use holdfast_mvcc::types::{
     Change, EntryId, LeaseChange, LogIndex, PutRecord, Record, RecordId, Revision, Term,
 };
+use holdfast_mvcc::{State, Values};
 use tokio::sync::oneshot;
 
 use super::control::CommitPosition;
 use super::shared::Shared;
+use crate::auth::IssuedToken;
 use crate::error::StoreError;
 use crate::limits::{ENTRY_BYTES, PREFETCH_BYTES_MAX, PREFETCH_RECORDS_MAX};
 use crate::types::{Answer, Applied, DispatchBody, DispatchItem};
@@ -82,16 +84,17 @@ pub(super) fn evaluate(
         match item.body {
             DispatchBody::Blank => {}
             DispatchBody::Membership(content) => applied.membership = Some((item.log_id, content)),
-            DispatchBody::Command { command, respond } => {
+            DispatchBody::Command { command, caller, respond } => {
                 let before = state.head().revision;
                 let entry = entry_id(shared, item.log_id, &command);
-                let mut outcome = state.evaluate(entry, &command, &mut values)?;
+                let mut outcome = state.evaluate_for(&caller, entry, &command, &mut values)?;
                 check(before, outcome.revision, &outcome.records);
                 values.recent.add(&outcome.records);
                 bytes += outcome.records.iter().map(cost).sum::<usize>();
                 records.append(&mut outcome.records);
                 bytes += outcome.leases.len() * LEASE_CHANGE_BYTES;
                 count_leases(shared, &command, &outcome.leases);
+                note_token(shared, &state, item.log_id, (&command, &outcome));
                 leases.append(&mut outcome.leases);
                 if let Some(respond) = respond {
                     answers.push((respond, Answer { log_id: item.log_id, outcome }));
@@ -103,6 +106,17 @@ pub(super) fn evaluate(
     shared.leases.push(&leases);
     let position = CommitPosition { head: state.head().clone(), applied: applied.clone() };
     Ok(Evaluated { records, leases, answers, position, bytes })
+}
+
+/// Hands a token on that a command has brought.
+fn note_token(shared: &Shared, state: &State, log_id: LogId, (command, outcome): (&Command, &Outcome)) {
+    let Command::Auth(AuthChange::Authenticate(authenticate)) = command else { return };
+    if outcome.response.is_ok()
+        && let Some(session) = state.head().auth.session(&authenticate.user)
+    {
+        let at = shared.env.clock.now();
+        shared.auth.issued(IssuedToken { digest: authenticate.token, index: log_id.index(), session, at });
+    }
 }
 
 fn entry_id(shared: &Shared, log_id: LogId, command: &Command) -> EntryId {
@@ -203,7 +217,8 @@ fn may_need_values(command: &Command) -> bool {
         | Command::LeaseGrant(_)
         | Command::LeaseRevoke(_)
         | Command::LeaseExpire(_)
-        | Command::LeaseCheckpoint(_) => false,
+        | Command::LeaseCheckpoint(_)
+        | Command::Auth(_) => false,
     }
 }
 

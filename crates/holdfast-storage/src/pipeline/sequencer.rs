@@ -63,6 +63,7 @@ pub(crate) fn make_visible(shared: &Shared, slice: Slice, records: Vec<Arc<Store
         // In this order: who is let in finds in the ring all that it may see and the stable store may lack.
         view.ring.push(&records);
         view.gate.advance(&slice.commit.head);
+        shared.auth.show(&slice.commit.head.auth);
     }
     shared.visible.send_replace(slice.visible);
     for (respond, answer) in slice.answers {

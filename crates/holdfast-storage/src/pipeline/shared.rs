@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::backlog::Backlog;
 use super::dump_control::DumpControl;
+use crate::auth::AuthView;
 use crate::config::StorageConfig;
 use crate::error::StoreError;
 use crate::figures::Collector;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) view: ArcSwap<View>,
     /// What happens to leases, for who keeps their deadlines.
     pub(crate) leases: LeaseFeed,
+    /// Users and roles, and tokens.
+    pub(crate) auth: AuthView,
     /// Values from the stable store, and those that went there last.
     pub(crate) cache: Cache,
     /// How far readers see; sent by the sequencer, and by the dispatcher in an install.

@@ -1,7 +1,7 @@
 //! The layout of a snapshot file.
 //!
 //! ```text
-//! file     "HOLDSNAP" (8) | version 2 (1) | zeros (7) | block … | footer | trailer
+//! file     "HOLDSNAP" (8) | version 3 (1) | zeros (7) | block … | footer | trailer
 //! block    raw length u32 LE, not 0 | stored length u32 LE | CRC-32C u32 LE | stored bytes
 //! footer   0 u32 | length u32 LE | CRC-32C u32 LE | codec Footer
 //! trailer  offset of the footer u64 LE
@@ -12,6 +12,7 @@
 //!
 //! ```text
 //! frame    'P' | length u32 LE | codec Preface            once, first
+//!          'U' | length u32 LE | a piece of users and roles (`auth`)   directly behind it; none: there are none; since version 3
 //!          'L' | length u32 LE | leases (`lease`)      ascending by id, before all records; since version 2
 //!          'R' | meta length u32 LE | value length u32 LE | meta pack | value pack
 //!          'E'                                            once, last
@@ -25,9 +26,11 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use holdfast_env::{DiskFile, Failpoint, Faults};
 use holdfast_mvcc::Head;
+use holdfast_mvcc::auth::{AUTH_BYTES_MAX, Auth};
 use holdfast_mvcc::types::{Lease, LeaseId, RecordId};
 use sha2::{Digest, Sha256};
 
+use crate::auth;
 use crate::codec::{self, Footer, Preface};
 use crate::error::{StorageError, StoreError};
 use crate::lease;
@@ -35,15 +38,21 @@ use crate::limits::{BLOCK_BYTES, LEASE_FRAME_MAX, SNAPSHOT_SYNC_BYTES};
 use crate::pack::Run;
 use crate::types::Applied;
 
-const MAGIC: &[u8; 16] = b"HOLDSNAP\x02\0\0\0\0\0\0\0";
+const MAGIC: &[u8; 16] = b"HOLDSNAP\x03\0\0\0\0\0\0\0";
 const NAME: &[u8] = b"HOLDSNAP";
 const VERSION: u8 = MAGIC[NAME.len()];
 const BLOCK_HEADER: usize = 12;
 
+/// Bytes of users and roles in one frame.
+const AUTH_FRAME_BYTES: usize = 256 << 10;
+
+/// Twice what the state lets them have, for what their form costs.
+const AUTH_CONTENT_BYTES_MAX: usize = 2 * AUTH_BYTES_MAX;
+
 /// A frame of the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
-    /// The state beside the records, and the position.
+    /// The state beside the records, with users and roles, and the position.
     Preface(Head, Applied),
     /// Some leases.
     Leases(Vec<(LeaseId, Lease)>),
@@ -86,12 +95,21 @@ impl Writer {
         Ok(writer)
     }
 
-    /// The first frame.
+    /// The first frames.
     pub(crate) fn preface(&mut self, head: &Head, applied: &Applied) -> Result<(), StorageError> {
         let preface = codec::encode(&Preface::new(head, applied));
         self.content(b"P")?;
         self.content(&length(preface.len()))?;
-        self.content(&preface)
+        self.content(&preface)?;
+        if *head.auth == Auth::default() {
+            return Ok(());
+        }
+        for piece in auth::encode(&head.auth).chunks(AUTH_FRAME_BYTES) {
+            self.content(b"U")?;
+            self.content(&length(piece.len()))?;
+            self.content(piece)?;
+        }
+        Ok(())
     }
 
     /// Frames with leases, behind the first one.
@@ -210,8 +228,8 @@ impl Reader {
             let newer = StoreError::newer("the snapshot", start[NAME.len()], VERSION);
             return Err(StorageError::snapshot(&path, newer));
         }
-        // Version 1 has no leases, and is the same in all else.
-        let is_old = start[NAME.len()] == 1;
+        // Version 1 has no leases, version 2 has no users and roles; both are the same in all else.
+        let is_old = (1..VERSION).contains(&start[NAME.len()]);
         start[NAME.len()] = if is_old { VERSION } else { start[NAME.len()] };
         if start != MAGIC {
             return Err(bad("not a snapshot"));
@@ -275,7 +293,10 @@ impl Reader {
                 let len = self.take_length()?;
                 let preface = self.take(len)?;
                 let preface: Preface = codec::decode(&preface).map_err(|e| self.unreadable(e))?;
-                let (head, applied) = preface.into_parts().map_err(|e| self.unreadable(e))?;
+                let (mut head, applied) = preface.into_parts().map_err(|e| self.unreadable(e))?;
+                if let Some(auth) = self.take_auth()? {
+                    head.auth = auth;
+                }
                 Ok(Frame::Preface(head, applied))
             }
             b'L' => {
@@ -307,6 +328,25 @@ impl Reader {
             return Err(self.bad("the content does not match its digest"));
         }
         Ok(())
+    }
+
+    /// The frames with users and roles that come next, if any do.
+    fn take_auth(&mut self) -> Result<Option<Arc<Auth>>, StorageError> {
+        let mut content = Vec::new();
+        loop {
+            self.need(1)?;
+            if self.buffer[0] != b'U' {
+                break;
+            }
+            self.take(1)?;
+            let len = self.take_length()?;
+            if content.len() + len > AUTH_CONTENT_BYTES_MAX {
+                return Err(self.bad("users and roles are too long"));
+            }
+            content.extend_from_slice(&self.take(len)?);
+        }
+        let found = (!content.is_empty()).then(|| auth::decode(&content));
+        found.transpose().map_err(|e| self.unreadable(e))
     }
 
     fn take_length(&mut self) -> Result<usize, StorageError> {

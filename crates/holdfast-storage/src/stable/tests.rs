@@ -50,6 +50,7 @@ fn head(revision: u64) -> Head {
         compact_revision: None,
         members: Vec::new(),
         alarms: Vec::new(),
+        auth: Arc::default(),
     }
 }
 
@@ -247,4 +248,67 @@ fn leases_change_with_the_position_alone() {
     assert_eq!(leases(&stable).len(), COMMIT_LEASES_MAX);
     let seen = look.1.lock();
     assert!(seen.len() > 1 && seen.iter().all(|count| *count == 0), "{seen:?}");
+}
+
+/// As [`head`], with users and roles.
+fn with_auth(revision: u64, auth: &Arc<Auth>) -> Head {
+    Head { auth: Arc::clone(auth), ..head(revision) }
+}
+
+/// Many users: more than fits into one batch.
+fn crowd(revision: u64) -> Arc<Auth> {
+    use holdfast_mvcc::auth::{AuthRevision, AuthSwitch, User};
+    let hash = "h".repeat(2_000);
+    let user = |at: u64| {
+        let user = User { password_hash: Some(hash.clone()), roles: vec![], since: AuthRevision::new(1) };
+        (format!("user{at:04}"), user)
+    };
+    let revision = AuthRevision::new(revision);
+    Arc::new(Auth::restore(AuthSwitch::Off, revision, (0..1000).map(user), []).unwrap())
+}
+
+#[test]
+fn users_and_roles_are_there_as_committed() {
+    let stable = stable();
+    let keys = |stable: &Stable| stable.engine.scan(&[AUTH_PIECE], 1000, usize::MAX).unwrap().len();
+    stable.commit(&[], &[], &head(1), &applied(1), &Faults::default()).unwrap();
+    assert_eq!((keys(&stable), stable.engine.get(AUTH).unwrap()), (0, None));
+    let auth = crate::auth::tests::some();
+    stable.commit(&[], &[], &with_auth(1, &auth), &applied(2), &Faults::default()).unwrap();
+    let at = stable.engine.get(AUTH).unwrap();
+    // The same ones, and equal ones, are not written again.
+    let equal = Arc::new(Auth::clone(&auth));
+    for (index, auth) in [(3, &auth), (4, &equal)] {
+        stable.commit(&[], &[], &with_auth(1, auth), &applied(index), &Faults::default()).unwrap();
+        assert_eq!(stable.engine.get(AUTH).unwrap(), at);
+    }
+    let many = crowd(9);
+    stable.commit(&[], &[], &with_auth(1, &many), &applied(5), &Faults::default()).unwrap();
+    let again = Stable::new(Arc::clone(&stable.engine));
+    assert_eq!(again.position().unwrap().unwrap().0.auth, many);
+    assert!(keys(&again) > 60);
+    again.commit(&[], &[], &with_auth(1, &auth), &applied(6), &Faults::default()).unwrap();
+    assert_eq!(again.position().unwrap().unwrap().0.auth, auth);
+    assert_eq!(keys(&again), 1, "those from before are gone");
+}
+
+#[test]
+fn half_a_change_of_users_and_roles_is_none() {
+    let stable = stable();
+    let auth = crate::auth::tests::some();
+    stable.commit(&[], &[], &with_auth(1, &auth), &applied(1), &Faults::default()).unwrap();
+    // A crash behind the first batches of a commit: what they hold is there, and nothing names it.
+    let mut writer = Writer::new(&stable);
+    writer.put_auth(&mut stable.auth.lock(), &crowd(9)).unwrap().unwrap();
+    writer.pause().unwrap();
+    let again = Stable::new(Arc::clone(&stable.engine));
+    assert_eq!(again.position().unwrap().unwrap().0.auth, auth);
+    again.trim_auth().unwrap();
+    assert_eq!(again.engine.scan(&[AUTH_PIECE], 1000, usize::MAX).unwrap().len(), 1);
+    assert_eq!(again.position().unwrap().unwrap().0.auth, auth);
+    let missing = auth_key(1, 0);
+    let mut batch = Batch::default();
+    batch.delete(missing);
+    again.engine.apply(batch).unwrap();
+    assert!(matches!(again.position(), Err(StoreError::Damaged(_))));
 }

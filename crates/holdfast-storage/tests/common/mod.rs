@@ -13,6 +13,7 @@ use holdfast_env::{
     BoxFuture, Disk, DiskFile, DiskLock, Env, Failpoint, Fault, Faults, LogId, LogIndex, NoNet, OpenMode,
     RealDisk, Sabotage, Spawn, TaskHandle, Term,
 };
+use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::*;
 use holdfast_mvcc::types::{KeyRange, RangeEnd, Record, Revision};
 use holdfast_storage::*;
@@ -212,7 +213,7 @@ impl Member {
         let mut items = Vec::new();
         for command in commands {
             let (respond, answer) = oneshot::channel();
-            let body = DispatchBody::Command { command, respond: Some(respond) };
+            let body = DispatchBody::Command { command, caller: Caller::Server, respond: Some(respond) };
             items.push(DispatchItem { log_id: log_id(self.next), body });
             self.next += 1;
             waiting.push(answer);

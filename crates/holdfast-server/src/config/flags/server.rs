@@ -70,6 +70,8 @@ pub struct ServerFlags {
     pub max_snapshot_streams: u64,
     pub max_concurrent_streams: u64,
     pub quota_backend_bytes: i64,
+    pub auth_token_ttl: i64,
+    pub bcrypt_cost: i64,
     pub memory_bytes: u64,
     pub engine: EngineFlag,
     pub serving_threads: Option<u64>,
@@ -128,6 +130,8 @@ impl ServerFlags {
             max_snapshot_streams: count("max-snapshot-streams"),
             max_concurrent_streams: count("max-concurrent-streams"),
             quota_backend_bytes: given.number("quota-backend-bytes"),
+            auth_token_ttl: given.number("auth-token-ttl"),
+            bcrypt_cost: given.number("bcrypt-cost"),
             memory_bytes: count("memory-bytes"),
             engine: match text("engine").as_str() {
                 "redb" => EngineFlag::Redb,

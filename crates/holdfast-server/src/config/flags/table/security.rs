@@ -1,4 +1,4 @@
-//! TLS, the guards of HTTP, and auth: refused as long as they are not there, so that nobody believes to be protected.
+//! TLS and the guards of HTTP: refused as long as they are not there, so that nobody believes to be protected. And auth.
 
 use super::{Here, Refusal, Section, There, flag};
 use crate::config::flags::value::Kind::{Number, Switch, Text};
@@ -64,16 +64,12 @@ pub(super) const AUTH: Section = Section {
     title: "Auth",
     flags: &[
         flag("auth-token", Text, "simple").refused(Refusal {
-            why: "auth is not there yet, and its RPCs answer Unimplemented",
-            next: "leave it out",
+            why: "tokens are random and kept by the members (simple); signed ones (jwt) are not there",
+            next: "leave it out, or write simple",
         }),
-        flag("auth-token-ttl", Number, "300").without_effect(
-            There("says how long a token of auth lives, in seconds"),
-            Here("auth is not there yet, and its RPCs answer Unimplemented"),
-        ),
-        flag("bcrypt-cost", Number, "10").without_effect(
-            There("says how costly a password is to check"),
-            Here("auth is not there yet, and its RPCs answer Unimplemented"),
-        ),
+        flag("auth-token-ttl", Number, "300")
+            .serves("Seconds after which a token that was not used on a member ends there"),
+        flag("bcrypt-cost", Number, "10")
+            .serves("How costly a password is to compare: twice as much for each one more; from 4 to 31"),
     ],
 };

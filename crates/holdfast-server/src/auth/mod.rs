@@ -1,0 +1,70 @@
+//! Who calls, and whether they may: tokens, passwords and the rule of each RPC.
+//!
+//! Users, roles and permissions are replicated, and so is the judgement of a command, which comes when it is evaluated:
+//! see `holdfast_mvcc::auth`. Here is what belongs to one member. A call names a token in its metadata; with auth off
+//! nobody looks at it, and a check costs one relaxed load.
+//!
+//! # Tokens
+//! `<16 random letters>.<log index>`, as etcd's. A login is replicated, so that a token is good on every member, as in
+//! etcd; the log has a digest of the letters only, so that who reads a disk cannot use what is there. The index tells a
+//! member that is behind how long to wait before it says that it does not know the token. Each member lets a token end
+//! when it was not used there for `--auth-token-ttl`. What else ends it (the password, the user, auth) is looked up
+//! with each use, so that nothing has to be told to anyone. After a restart clients log in again.
+//!
+//! # Invariants
+//! - A call is judged by what its member has applied when it is judged, never by what its token once was good for.
+//! - What is read is read again when users, roles or permissions have changed meanwhile.
+//! - A write that is refused because of what this member knows is refused only after a confirmation by the leader: it
+//!   may have been permitted elsewhere a moment ago.
+//!
+//! Module map: [`rules`] the rule of each RPC, [`tokens`] those that are good here, [`password`] hashes.
+
+pub mod password;
+pub mod rules;
+pub mod tokens;
+
+use std::sync::Arc;
+
+use holdfast_mvcc::auth::{Auth, TokenDigest};
+use tonic::metadata::MetadataMap;
+
+use tokens::Token;
+
+/// How members check who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// A token ends when it was not used for so long.
+    pub token_ttl: std::time::Duration,
+    /// How costly a password is to compare: twice as much for each one more.
+    pub bcrypt_cost: u32,
+}
+
+/// Who a call is from, as far as its metadata says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The member itself.
+    Server,
+    /// A client that names no token, or one whose token does not matter.
+    Nobody,
+    /// A client with this token.
+    Token(TokenDigest),
+}
+
+/// The token that a call names, if it names one.
+pub fn named(metadata: &MetadataMap) -> Option<Token> {
+    // The gateway's name for it counts only when the other one is not there.
+    let value = metadata.get("token").or_else(|| metadata.get("authorization"))?;
+    let text = value.to_str().unwrap_or_default();
+    Some(Token::parse(text.strip_prefix("Bearer ").unwrap_or(text)).unwrap_or(Token::UNKNOWN))
+}
+
+/// As of which users, roles and permissions something was found to be permitted.
+#[derive(Debug, Clone)]
+pub struct Pass(pub(crate) Option<Arc<Auth>>);
+
+impl Pass {
+    /// True when nothing was checked, because auth is off.
+    pub fn is_open(&self) -> bool {
+        self.0.is_none()
+    }
+}

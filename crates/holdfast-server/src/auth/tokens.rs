@@ -1,0 +1,192 @@
+//! The tokens that are good on this member.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use holdfast_env::{LogIndex, Monotonic, Rng};
+use holdfast_mvcc::auth::{Session, TokenDigest};
+use holdfast_storage::IssuedToken;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use crate::limits::TOKENS_MAX;
+
+/// etcd's: all letters but none that is hard to type.
+const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+const LETTERS_COUNT: usize = 16;
+
+/// A token as a client names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// Of the letters.
+    pub digest: TokenDigest,
+    /// The log entry that brought it.
+    pub index: LogIndex,
+}
+
+impl Token {
+    /// Stands for what cannot be a token: nothing has this digest.
+    pub const UNKNOWN: Self = Self { digest: TokenDigest([0; 32]), index: LogIndex::new(0) };
+
+    /// `<letters>.<index>`; none for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (letters, index) = text.split_once('.')?;
+        // Digits alone: not the sign that a number may have elsewhere.
+        let is_number = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
+        let index = index.parse().ok().filter(|_| is_number)?;
+        Some(Self { digest: digest(letters), index: LogIndex::new(index) })
+    }
+}
+
+/// The secret part of a new token.
+pub fn letters(rng: &dyn Rng) -> String {
+    let letter = |_| {
+        loop {
+            // Without those above the largest multiple, all letters are as likely.
+            let number = rng.next_u64() % 64;
+            let at = usize::try_from(number).unwrap_or(usize::MAX);
+            if let Some(letter) = LETTERS.get(at) {
+                return char::from(*letter);
+            }
+        }
+    };
+    (0..LETTERS_COUNT).map(letter).collect()
+}
+
+/// What the log knows of a token.
+pub fn digest(letters: &str) -> TokenDigest {
+    TokenDigest(Sha256::digest(letters.as_bytes()).into())
+}
+
+/// What is known of a token.
+#[derive(Debug, Clone)]
+struct Kept {
+    index: LogIndex,
+    session: Session,
+    ends: Monotonic,
+}
+
+/// The tokens of this member.
+#[derive(Debug)]
+pub struct Tokens {
+    ttl: Duration,
+    kept: Mutex<HashMap<TokenDigest, Kept>>,
+}
+
+impl Tokens {
+    /// None yet; each ends when it was not used for so long.
+    pub fn new(ttl: Duration) -> Self {
+        Self { ttl, kept: Mutex::default() }
+    }
+
+    /// Takes tokens in that came by, under the lock: nobody else finds a token missing that is just
+    /// being taken in. Those that have ended go; when there are too many all the same, those go that were
+    /// not used for the longest time.
+    pub fn take_in<I: IntoIterator<Item = IssuedToken>>(&self, take: impl FnOnce() -> I, now: Monotonic) {
+        let mut kept = self.kept.lock();
+        let before = kept.len();
+        for token in take() {
+            let IssuedToken { digest, index, session, at } = token;
+            kept.insert(digest, Kept { index, session, ends: at.after(self.ttl) });
+        }
+        if kept.len() == before {
+            return;
+        }
+        kept.retain(|_, token| token.ends > now);
+        if kept.len() > TOKENS_MAX {
+            let mut ends: Vec<Monotonic> = kept.values().map(|token| token.ends).collect();
+            let surplus = ends.len() - TOKENS_MAX;
+            let (_, last_to_go, _) = ends.select_nth_unstable(surplus - 1);
+            let last_to_go = *last_to_go;
+            kept.retain(|_, token| token.ends > last_to_go);
+        }
+    }
+
+    /// What a token stands for, and gives it all of its time again; none when it is not known or has ended.
+    pub fn renew(&self, token: Token, now: Monotonic) -> Option<Session> {
+        let mut kept = self.kept.lock();
+        let found = kept.get_mut(&token.digest).filter(|found| found.index == token.index)?;
+        if found.ends <= now {
+            kept.remove(&token.digest);
+            return None;
+        }
+        found.ends = now.after(self.ttl);
+        Some(found.session.clone())
+    }
+
+    /// What a token stands for that a call was admitted with, if it has not ended since.
+    pub fn session(&self, digest: TokenDigest, now: Monotonic) -> Option<Session> {
+        let kept = self.kept.lock();
+        kept.get(&digest).filter(|found| found.ends > now).map(|found| found.session.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use holdfast_env::OsRng;
+    use holdfast_mvcc::auth::{Auth, AuthRevision, AuthSwitch, User};
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn session() -> Session {
+        let root = User {
+            password_hash: Some(String::new()),
+            roles: vec!["root".to_owned()],
+            since: AuthRevision::FRESH,
+        };
+        let on = AuthSwitch::On(AuthRevision::FRESH);
+        let auth = Auth::restore(on, AuthRevision::FRESH, [("root".to_owned(), root)], []).unwrap();
+        Arc::new(auth).session("root").unwrap()
+    }
+
+    fn at(seconds: u64) -> Monotonic {
+        Monotonic::default().after(Duration::from_secs(seconds))
+    }
+
+    fn issued(letters: &str, seconds: u64) -> IssuedToken {
+        IssuedToken { digest: digest(letters), index: LogIndex::new(7), session: session(), at: at(seconds) }
+    }
+
+    #[test]
+    fn a_token_is_letters_and_an_index() {
+        let letters = letters(&OsRng);
+        assert!(letters.len() == 16 && letters.bytes().all(|letter| LETTERS.contains(&letter)), "{letters}");
+        let token = Token::parse(&format!("{letters}.7")).unwrap();
+        assert_eq!(token, Token { digest: digest(&letters), index: LogIndex::new(7) });
+        for bad in
+            ["", ".", "abc", "abc.", "abc.x", "abc.-1", "abc.+1", "abc.1.2", "abc.99999999999999999999"]
+        {
+            assert_eq!(Token::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_lives_as_long_as_it_is_used() {
+        let tokens = Tokens::new(TTL);
+        tokens.take_in(|| [issued("a", 0)], at(0));
+        let token = Token::parse("a.7").unwrap();
+        assert!(tokens.renew(Token::parse("a.8").unwrap(), at(1)).is_none(), "another index");
+        assert!(tokens.renew(token, at(9)).is_some());
+        assert!(tokens.renew(token, at(18)).is_some());
+        assert!(tokens.session(token.digest, at(27)).is_some());
+        assert!(tokens.session(token.digest, at(28)).is_none());
+        assert!(tokens.renew(token, at(28)).is_none());
+        assert!(tokens.kept.lock().is_empty());
+    }
+
+    #[test]
+    fn those_that_have_ended_go_when_others_come() {
+        let tokens = Tokens::new(TTL);
+        tokens.take_in(|| [issued("a", 0), issued("b", 5)], at(5));
+        tokens.take_in(|| [issued("c", 12)], at(12));
+        assert_eq!(tokens.kept.lock().len(), 2);
+        let many = (0..TOKENS_MAX as u64).map(|number| issued(&number.to_string(), 20 + number));
+        tokens.take_in(|| many, at(12));
+        assert_eq!(tokens.kept.lock().len(), TOKENS_MAX);
+        assert!(tokens.session(digest("c"), at(12)).is_none(), "those that were used last stay");
+    }
+}

@@ -1,0 +1,210 @@
+//! Who calls, and whether they may: what the frontend does about users, roles and permissions. The rules are in
+//! [`crate::auth`].
+
+use std::sync::Arc;
+
+use holdfast_mvcc::auth::{Auth, AuthChange, AuthRefusal, Caller, Granted};
+use holdfast_mvcc::command::{Command, Refusal, Txn, TxnResponse};
+use holdfast_mvcc::types::Revision;
+use holdfast_storage::{Answer, Visible};
+use tonic::metadata::MetadataMap;
+
+use super::{Call, Frontend, Service};
+use crate::auth::rules::{Rpc, Rule};
+use crate::auth::tokens::Token;
+use crate::auth::{self, Pass, Who, password};
+use crate::limits;
+use crate::status::{Failure, within};
+
+impl Frontend {
+    /// Admits a call under its rule, or says why not.
+    pub async fn admit(&self, metadata: &MetadataMap, rpc: Rpc, service: Service) -> Result<Call, Failure> {
+        let call = self.admit_anybody(metadata, service)?;
+        let is_enabled = self.storage.is_auth_enabled();
+        let who = match rpc.rule {
+            Rule::Open => Who::Nobody,
+            // Whoever it is: auth may be switched on while the stream lives.
+            Rule::EachJudged => match auth::named(metadata) {
+                Some(token) if is_enabled => {
+                    self.is_known(token, call).await;
+                    Who::Token(token.digest)
+                }
+                Some(token) => Who::Token(token.digest),
+                None => Who::Nobody,
+            },
+            Rule::Root | Rule::Judged if !is_enabled => Who::Nobody,
+            Rule::Root | Rule::Judged => match auth::named(metadata) {
+                Some(token) if self.is_known(token, call).await => Who::Token(token.digest),
+                Some(_) => return Err(Failure::InvalidToken),
+                None => Who::Nobody,
+            },
+        };
+        let call = Call { who, ..call };
+        if is_enabled && rpc.rule == Rule::Root {
+            let auth = self.storage.auth();
+            auth.may_manage(&self.caller(&auth, call)?).map_err(Refusal::Auth)?;
+        }
+        Ok(call)
+    }
+
+    /// Admits a call that reads or changes data: not on a member whose data is known to differ from the others'.
+    pub async fn admit_data(
+        &self,
+        metadata: &MetadataMap,
+        rpc: Rpc,
+        service: Service,
+    ) -> Result<Call, Failure> {
+        let call = self.admit(metadata, rpc, service).await?;
+        if self.is_corrupt() { Err(Failure::Refused(Refusal::Corrupt)) } else { Ok(call) }
+    }
+
+    /// True when a token is good here; it has all of its time again then. Waits until this member has the entry that
+    /// brought it, at most the call's time.
+    async fn is_known(&self, token: Token, call: Call) -> bool {
+        if self.tokens.renew(token, self.clock.now()).is_some() {
+            return true;
+        }
+        let mut visible = self.storage.visible();
+        let has_it = |visible: &Visible| visible.log_id.is_some_and(|id| id.index() >= token.index);
+        tokio::select! {
+            // Both only wait. An error means that the member stops.
+            _ = visible.wait_for(has_it) => {}
+            () = self.clock.sleep(self.remaining(call)) => {}
+        }
+        let now = self.clock.now();
+        self.tokens.take_in(|| self.storage.take_tokens(), now);
+        self.tokens.renew(token, now).is_some()
+    }
+
+    /// Who calls, as of these users.
+    ///
+    /// Errors: the token of the call is not good any more.
+    pub fn caller(&self, auth: &Auth, call: Call) -> Result<Caller, Failure> {
+        match call.who {
+            Who::Server => Ok(Caller::Server),
+            Who::Nobody => Ok(Caller::Nobody),
+            Who::Token(_) if !auth.is_enabled() => Ok(Caller::Nobody),
+            Who::Token(digest) => {
+                let session = self.tokens.session(digest, self.clock.now());
+                let checked = session.and_then(|session| auth.check(&session));
+                checked.map(Caller::User).ok_or(Failure::InvalidToken)
+            }
+        }
+    }
+
+    /// Whether a call may read what `needs` says, as of what is visible here. Read, and ask [`Frontend::is_still`] then.
+    ///
+    /// Errors: why not.
+    pub fn pass(
+        &self,
+        call: Call,
+        needs: impl FnOnce(&Granted<'_>) -> Result<(), AuthRefusal>,
+    ) -> Result<Pass, Failure> {
+        if !self.storage.is_auth_enabled() {
+            return Ok(Pass(None));
+        }
+        let auth = self.storage.auth();
+        let caller = self.caller(&auth, call)?;
+        let permitted = auth.granted(&caller).and_then(|granted| needs(&granted));
+        permitted.map_err(Refusal::Auth)?;
+        Ok(Pass(Some(auth)))
+    }
+
+    /// False when users, roles or permissions have changed since: what was read meanwhile may not be told.
+    pub fn is_still(&self, pass: &Pass) -> bool {
+        match &pass.0 {
+            None => !self.storage.is_auth_enabled(),
+            Some(then) => {
+                let now = self.storage.auth();
+                now.revision() == then.revision() && now.switch() == then.switch()
+            }
+        }
+    }
+
+    /// Whether a call may have a command carried out, as far as this member can say. It refuses only what is refused as
+    /// of a confirmation by the leader.
+    pub async fn check_command(&self, command: &Command, call: Call) -> Result<(), Failure> {
+        if !self.storage.is_auth_enabled() || self.judge(command, call).is_ok() {
+            return Ok(());
+        }
+        self.linearize(call).await?;
+        self.judge(command, call)
+    }
+
+    fn judge(&self, command: &Command, call: Call) -> Result<(), Failure> {
+        let auth = self.storage.auth();
+        let caller = self.caller(&auth, call)?;
+        Ok(auth.may_propose(&caller, command).map_err(Refusal::Auth)?)
+    }
+
+    /// What a password is stored as.
+    pub async fn hash_password(&self, password: String, call: Call) -> Result<String, Failure> {
+        let mut salt = [0; 16];
+        salt[..8].copy_from_slice(&self.rng.next_u64().to_le_bytes());
+        salt[8..].copy_from_slice(&self.rng.next_u64().to_le_bytes());
+        let cost = self.bcrypt_cost;
+        self.slowly(call, move || password::hash(&password, cost, salt)).await
+    }
+
+    /// True when a password is the one that was stored.
+    pub async fn password_fits(&self, password: String, stored: String, call: Call) -> Result<bool, Failure> {
+        self.slowly(call, move || password::fits(&password, &stored)).await
+    }
+
+    /// Runs what takes a processor for a while, with few others of its kind.
+    async fn slowly<T: Send + 'static>(
+        &self,
+        call: Call,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let permit = Arc::clone(&self.hashing).acquire_owned();
+        let permit = tokio::select! {
+            // Both arms are cancel-safe: a permit is taken only on completion, a timer holds nothing.
+            permit = permit => permit.map_err(|_| Failure::Stopped)?,
+            () = self.clock.sleep(self.remaining(call)) => {
+                return Err(within(holdfast_raft::NodeError::TooManyRequests, call.client_deadline, self.budget));
+            }
+        };
+        let work = tokio::task::spawn_blocking(move || {
+            // Held until it is over, also when nobody waits for it any more.
+            let _permit = permit;
+            work()
+        });
+        work.await.map_err(|_| Failure::Stopped)
+    }
+
+    /// Proposes a command for who calls, and waits until its effects are visible here.
+    pub async fn propose(&self, command: Command, call: Call) -> Result<Answer, Failure> {
+        if !self.storage.is_auth_enabled() {
+            let caller = if call.who == Who::Server { Caller::Server } else { Caller::Nobody };
+            return self.propose_for(caller, command, call).await;
+        }
+        let is_login = matches!(&command, Command::Auth(AuthChange::Authenticate(_)));
+        let mut tries = if is_login { 1 } else { limits::AUTH_TRIES };
+        loop {
+            self.check_command(&command, call).await?;
+            let caller = self.caller(&self.storage.auth(), call)?;
+            let answer = self.propose_for(caller, command.clone(), call).await?;
+            tries -= 1;
+            // Nothing has happened then: users or roles changed on the way, and it is judged anew.
+            let is_late = answer.outcome.response == Err(Refusal::Auth(AuthRefusal::OldRevision));
+            if !is_late || tries == 0 {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Answers a transaction that only reads, from local state.
+    pub async fn read_txn(&self, txn: Txn, call: Call) -> Result<(TxnResponse, Revision), Failure> {
+        let txn = Arc::new(txn);
+        for _ in 0..limits::AUTH_TRIES {
+            let pass = self.pass(call, |granted| granted.txn(&txn))?;
+            let reading = Arc::clone(&txn);
+            let answer = self.read_blocking(call, move |storage| storage.read_txn(&reading)).await?;
+            if self.is_still(&pass) {
+                return Ok(answer);
+            }
+        }
+        Err(Refusal::Auth(AuthRefusal::OldRevision).into())
+    }
+}
