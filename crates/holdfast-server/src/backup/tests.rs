@@ -187,7 +187,7 @@ fn some() -> File {
         leases: vec![(8, 60), (-9, 90)],
         finished: Some(3),
         scheduled: Some(5),
-        auth_enabled: false,
+        auth: Auth::default(),
     }
 }
 
