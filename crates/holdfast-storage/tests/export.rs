@@ -122,6 +122,7 @@ fn records_of_a_founding_ascend_and_are_not_of_the_future() {
         compact_revision: None,
         members: Vec::new(),
         alarms: Vec::new(),
+        auth: std::sync::Arc::default(),
     };
     let mut founding = Founding::begin(&env(), dir.path(), head, Applied::default()).unwrap();
     let record = |revision, sub| Record {
