@@ -93,6 +93,9 @@ impl Page {
         let Some((at, _)) = self.element(index) else { return self.at_end(index) };
         let number = |n: usize| word(&self.bytes, at + 4 * n).unwrap_or_default();
         let (key, value) = (number(2) as usize, number(3) as usize);
+        self.check_behind(index, at + number(1) as usize, |number| {
+            number(1) as usize + number(2) as usize + number(3) as usize
+        })?;
         Ok(Some(Pair {
             key: self.slice(at, number(1), 0, key)?,
             value: self.slice(at, number(1), key, value)?,
@@ -103,8 +106,21 @@ impl Page {
     pub(crate) fn child(&self, index: usize) -> Result<Option<(&[u8], u64)>, ReadError> {
         let Some((at, _)) = self.element(index) else { return self.at_end(index) };
         let number = |n: usize| word(&self.bytes, at + 4 * n).unwrap_or_default();
+        self.check_behind(index, at + number(0) as usize, |number| number(0) as usize + number(1) as usize)?;
         let key = self.slice(at, number(0), 0, number(1) as usize)?;
         Ok(Some((key, long(&self.bytes, at + 8).unwrap_or_default())))
+    }
+
+    /// That an element's bytes begin behind those of the one before: otherwise a small page could name a lot of bytes.
+    fn check_behind(
+        &self,
+        index: usize,
+        from: usize,
+        length: impl Fn(&dyn Fn(usize) -> u32) -> usize,
+    ) -> Result<(), ReadError> {
+        let Some(at) = index.checked_sub(1).map(|before| HEADER + before * ELEMENT) else { return Ok(()) };
+        let number = |n: usize| word(&self.bytes, at + 4 * n).unwrap_or_default();
+        if from < at + length(&number) { Err(self.damaged("elements share bytes")) } else { Ok(()) }
     }
 
     fn at_end<T>(&self, index: usize) -> Result<Option<T>, ReadError> {

@@ -15,6 +15,12 @@ pub(crate) struct Cli {
     /// How long the connection may take to be made, in seconds
     #[arg(long, global = true, default_value = "5", value_parser = seconds)]
     pub(crate) dial_timeout: Duration,
+    /// Who asks, where authentication is on: name:password, or the name alone with --password
+    #[arg(long, global = true)]
+    pub(crate) user: Option<String>,
+    /// The password of --user
+    #[arg(long, global = true, requires = "user")]
+    pub(crate) password: Option<String>,
     /// How figures are written
     #[arg(long, short = 'w', global = true, value_enum, default_value_t = WriteOut::Simple)]
     pub(crate) write_out: WriteOut,

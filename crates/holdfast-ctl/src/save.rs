@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use holdfast_env::{Disk, DiskFile, OpenMode, RealDisk};
 use holdfast_proto::etcdserverpb as pb;
+use pb::auth_client::AuthClient;
 use pb::maintenance_client::MaintenanceClient;
 use sha2::{Digest, Sha256};
+use tonic::Request;
 use tonic::transport::Endpoint;
 
 use crate::cli::Cli;
@@ -30,7 +32,14 @@ pub(crate) async fn save(cli: &Cli, file: &Path) -> anyhow::Result<String> {
     };
     let endpoint = Endpoint::from_shared(url).context("--endpoints")?.connect_timeout(cli.dial_timeout);
     let channel = endpoint.connect().await.with_context(|| format!("cannot connect to {}", cli.endpoints))?;
-    let answer = MaintenanceClient::new(channel).snapshot(pb::SnapshotRequest {}).await;
+    let mut request = Request::new(pb::SnapshotRequest {});
+    if let Some((name, password)) = login(cli)? {
+        let mut auth = AuthClient::new(channel.clone());
+        let answer = auth.authenticate(pb::AuthenticateRequest { name, password }).await;
+        let token = answer.map_err(|status| refused(&status))?.into_inner().token;
+        request.metadata_mut().insert("token", token.parse().context("the member's token")?);
+    }
+    let answer = MaintenanceClient::new(channel).snapshot(request).await;
     let mut stream = answer.map_err(|status| refused(&status))?.into_inner();
     let mut part = Part::create(file).with_context(|| format!("cannot write {}", file.display()))?;
     let mut version = String::new();
@@ -47,6 +56,18 @@ pub(crate) async fn save(cli: &Cli, file: &Path) -> anyhow::Result<String> {
     part.publish(file).with_context(|| format!("cannot write {}", file.display()))?;
     let server = if version.is_empty() { String::new() } else { format!("Server version {version}\n") };
     Ok(format!("Snapshot saved at {}\n{server}", file.display()))
+}
+
+/// Name and password, when they are given.
+fn login(cli: &Cli) -> anyhow::Result<Option<(String, String)>> {
+    let Some(user) = &cli.user else { return Ok(None) };
+    if let Some(password) = &cli.password {
+        return Ok(Some((user.clone(), password.clone())));
+    }
+    let Some((name, password)) = user.split_once(':') else {
+        bail!("there is no password for {user}: give --user={user}:PASSWORD, or --password");
+    };
+    Ok(Some((name.to_owned(), password.to_owned())))
 }
 
 fn refused(status: &tonic::Status) -> anyhow::Error {

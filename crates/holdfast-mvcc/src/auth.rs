@@ -33,7 +33,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-pub use change::{AUTH_BYTES_MAX, AuthChange, AuthRefusal, Authenticate, TokenDigest};
+pub use change::{AUTH_BYTES_MAX, AuthChange, AuthRefusal, Authenticate, NAME_BYTES_MAX, TokenDigest};
 pub use permissions::{Access, Permission};
 pub use rules::Granted;
 

@@ -196,6 +196,18 @@ impl DataDir {
         }
     }
 
+    /// Takes back what [`DataDir::mark`] did to a new directory, whole or not.
+    ///
+    /// Errors: the disk refused.
+    pub fn unmark(&self) -> std::io::Result<()> {
+        let path = self.path.join(IDENTITY);
+        if self.known == Known::Nothing && self.disk.exists(&path)? {
+            self.disk.remove_file(&path)?;
+            self.disk.sync_dir(&self.path)?;
+        }
+        Ok(())
+    }
+
     /// Notes for good that its log has lost what it had acknowledged: see [`DataDirError::WentBack`].
     ///
     /// Errors: the disk refused; then a later start is not refused.

@@ -64,8 +64,9 @@ pub struct Frontend {
     /// The tokens that are good here.
     tokens: Tokens,
     bcrypt_cost: u32,
-    /// Passwords that are hashed at a time: each takes a processor for a while.
-    hashing: Arc<Semaphore>,
+    /// Passwords that are made into hashes, and that are compared.
+    hashing: guard::Slow,
+    comparing: guard::Slow,
     ready: watch::Receiver<bool>,
     /// True from the first confirmation by a leader on; sent by the greeting.
     caught_up: watch::Sender<bool>,
@@ -156,7 +157,8 @@ impl Frontend {
             blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
             tokens: Tokens::new(parts.auth.token_ttl),
             bcrypt_cost: parts.auth.bcrypt_cost,
-            hashing: Arc::new(Semaphore::new(limits::HASHING_MAX)),
+            hashing: guard::Slow::default(),
+            comparing: guard::Slow::default(),
             ready: parts.ready,
             caught_up: watch::Sender::new(false),
         }
@@ -343,10 +345,13 @@ impl Frontend {
         self.metrics.ranges.inc();
         for _ in 0..limits::AUTH_TRIES {
             let pass = self.pass(call, |granted| granted.read(&range.range))?;
-            if pass.is_open() {
-                return self.read_unchecked(range, call).await;
-            }
-            let answer = self.read_unchecked(range.clone(), call).await?;
+            let answer = match self.read_hot(&range) {
+                Some(answer) => answer?,
+                None => {
+                    let range = range.clone();
+                    self.read_blocking(call, move |storage| storage.range(&range)).await?
+                }
+            };
             if self.is_still(&pass) {
                 return Ok(answer);
             }
@@ -354,12 +359,10 @@ impl Frontend {
         Err(Refusal::Auth(AuthRefusal::OldRevision).into())
     }
 
-    async fn read_unchecked(&self, range: Range, call: Call) -> Result<(RangeResponse, Revision), Failure> {
-        let single = matches!(range.range.end, RangeEnd::Single) && range.at == ReadAt::Latest;
-        if single && let Some(answer) = self.storage.range_if_hot(&range) {
-            return Ok(answer?);
-        }
-        self.read_blocking(call, move |storage| storage.range(&range)).await
+    /// The answer about one key, when its value is in memory.
+    fn read_hot(&self, range: &Range) -> Option<Result<(RangeResponse, Revision), ReadError>> {
+        let is_single = matches!(range.range.end, RangeEnd::Single) && range.at == ReadAt::Latest;
+        if is_single { self.storage.range_if_hot(range) } else { None }
     }
 
     /// Runs a read that may wait for the disk, on a thread that may block.

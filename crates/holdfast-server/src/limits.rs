@@ -47,8 +47,11 @@ pub const BCRYPT_COST: u32 = 10;
 /// Tokens that a member knows at most. Each takes about 200 bytes.
 pub const TOKENS_MAX: usize = 100_000;
 
-/// Passwords that are hashed or compared at a time: they must not take all processors from the rest.
+/// Passwords that are hashed, and as many that are compared, at a time: they must not take all processors from the rest.
 pub const HASHING_MAX: usize = 2;
+
+/// Calls with a password that may be at work or wait to be, of each of the two kinds; others are refused at once.
+pub const HASHING_WAITING_MAX: usize = 256;
 
 /// How often a call is judged anew because users, roles or permissions changed while it was carried out. Who changes
 /// them all the time keeps calls out for that long.

@@ -336,7 +336,10 @@ fn auth(refusal: AuthRefusal) -> (Code, &'static str) {
         // etcd 3.5.1 has no code for it and says Unknown; later releases, whose clients act on it, say this.
         AuthRefusal::OldRevision => (Code::InvalidArgument, OLD_REVISION),
         AuthRefusal::InvalidManagement => (Code::InvalidArgument, "etcdserver: invalid auth management"),
-        // etcd has no such limit, and so no text.
+        // etcd has no such limits, and so no texts.
+        AuthRefusal::NameTooLong => {
+            (Code::InvalidArgument, "etcdserver: the name of a user or role has at most 1024 bytes")
+        }
         AuthRefusal::TooMuch => {
             (Code::ResourceExhausted, "etcdserver: users and roles take too much space: delete some of them")
         }

@@ -5,6 +5,9 @@ use super::permissions::Permission;
 use super::{Auth, AuthRevision, AuthSwitch, ROOT, Role, User, has_root};
 use crate::types::KeyRange;
 
+/// What the name of a new user or role has at most: it is a key in the files that are made of the state.
+pub const NAME_BYTES_MAX: usize = 1024;
+
 /// Names, hashes and ranges of all users and roles in bytes, with what each costs beside them. They are kept in memory
 /// and copied when they change; some ten thousand users fit.
 pub const AUTH_BYTES_MAX: usize = 8 << 20;
@@ -146,6 +149,9 @@ pub enum AuthRefusal {
     /// What must not be while auth is on, or a range that covers nothing.
     #[error("invalid auth management")]
     InvalidManagement,
+    /// A name has more than [`NAME_BYTES_MAX`].
+    #[error("a name has more than {NAME_BYTES_MAX} bytes")]
+    NameTooLong,
     /// Users and roles would take more than [`AUTH_BYTES_MAX`].
     #[error("users and roles would take more than {AUTH_BYTES_MAX} bytes")]
     TooMuch,
@@ -210,6 +216,7 @@ impl Auth {
         if name.is_empty() {
             return Err(AuthRefusal::UserNameEmpty);
         }
+        check_name(name)?;
         if self.users.contains_key(name) {
             return Err(AuthRefusal::UserExists);
         }
@@ -267,6 +274,7 @@ impl Auth {
         if name.is_empty() {
             return Err(AuthRefusal::RoleNameEmpty);
         }
+        check_name(name)?;
         if self.roles.contains_key(name) {
             return Err(AuthRefusal::RoleExists);
         }
@@ -342,4 +350,8 @@ impl Auth {
     fn check_room(&self, more: usize) -> Result<(), AuthRefusal> {
         if self.bytes + more > AUTH_BYTES_MAX { Err(AuthRefusal::TooMuch) } else { Ok(()) }
     }
+}
+
+fn check_name(name: &str) -> Result<(), AuthRefusal> {
+    if name.len() > NAME_BYTES_MAX { Err(AuthRefusal::NameTooLong) } else { Ok(()) }
 }

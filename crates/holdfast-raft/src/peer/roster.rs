@@ -58,13 +58,13 @@ impl Roster {
         }
     }
 
-    /// True when this member has nothing in its log that it could have acknowledged: at most the first entry, which
-    /// every initial member writes by itself.
+    /// True when this member has nothing in its log that it could have acknowledged: at most what every initial member begins
+    /// with by itself, the first entry or the state that the cluster is founded with. No leader has ever had their term.
     pub(crate) fn own_log_is_empty(&self) -> bool {
         let stores = self.stores.lock();
         let Some((log, storage)) = &*stores else { return false };
         let last = log.state().last.or(storage.applied().log_id);
-        last.is_none_or(|last| last.index().get() == 0)
+        last.is_none_or(|last| last.index().get() == 0 || last.term().get() == 0)
     }
 
     /// This member's own state, until the shutdown.

@@ -6,8 +6,11 @@
 pub enum Rule {
     /// Anybody. A token is not looked at.
     Open,
-    /// Who has the role root.
+    /// Who has the role root, as of a confirmation by the leader.
     Root,
+    /// Who has the role root, as of what this member has: what is done concerns this member alone, and has to be possible
+    /// while there is no leader.
+    RootHere,
     /// Who may touch the keys that it touches, or may do what it does: judged where that is known, and for what is
     /// replicated once more when it is evaluated.
     Judged,
@@ -54,10 +57,10 @@ rpcs! {
     MEMBER_LIST "etcdserverpb.Cluster/MemberList" Open "nothing: clients look for members before they log in";
     ALARM "etcdserverpb.Maintenance/Alarm" Judged "a user; the role root to raise or clear one";
     STATUS "etcdserverpb.Maintenance/Status" Open "nothing: clients look at members before they log in";
-    DEFRAGMENT "etcdserverpb.Maintenance/Defragment" Root "the role root";
-    HASH "etcdserverpb.Maintenance/Hash" Root "the role root";
-    HASH_KV "etcdserverpb.Maintenance/HashKV" Root "the role root";
-    SNAPSHOT "etcdserverpb.Maintenance/Snapshot" Root "the role root";
+    DEFRAGMENT "etcdserverpb.Maintenance/Defragment" RootHere "the role root";
+    HASH "etcdserverpb.Maintenance/Hash" RootHere "the role root";
+    HASH_KV "etcdserverpb.Maintenance/HashKV" RootHere "the role root";
+    SNAPSHOT "etcdserverpb.Maintenance/Snapshot" RootHere "the role root";
     MOVE_LEADER "etcdserverpb.Maintenance/MoveLeader" Root "the role root";
     DOWNGRADE "etcdserverpb.Maintenance/Downgrade" Root "the role root";
     AUTH_ENABLE "etcdserverpb.Auth/AuthEnable" Judged "the role root";

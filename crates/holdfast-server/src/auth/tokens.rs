@@ -1,6 +1,7 @@
 //! The tokens that are good on this member.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_env::{LogIndex, Monotonic, Rng};
@@ -64,6 +65,20 @@ struct Kept {
     index: LogIndex,
     session: Session,
     ends: Monotonic,
+    /// One more for each call that holds it.
+    holders: Arc<()>,
+}
+
+impl Kept {
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.holders) > 1
+    }
+}
+
+/// A token does not end by its time as long as this is there.
+#[derive(Debug)]
+pub struct Held {
+    _holders: Arc<()>,
 }
 
 /// The tokens of this member.
@@ -87,12 +102,12 @@ impl Tokens {
         let before = kept.len();
         for token in take() {
             let IssuedToken { digest, index, session, at } = token;
-            kept.insert(digest, Kept { index, session, ends: at.after(self.ttl) });
+            kept.insert(digest, Kept { index, session, ends: at.after(self.ttl), holders: Arc::default() });
         }
         if kept.len() == before {
             return;
         }
-        kept.retain(|_, token| token.ends > now);
+        kept.retain(|_, token| token.ends > now || token.is_held());
         if kept.len() > TOKENS_MAX {
             let mut ends: Vec<Monotonic> = kept.values().map(|token| token.ends).collect();
             let surplus = ends.len() - TOKENS_MAX;
@@ -106,7 +121,7 @@ impl Tokens {
     pub fn renew(&self, token: Token, now: Monotonic) -> Option<Session> {
         let mut kept = self.kept.lock();
         let found = kept.get_mut(&token.digest).filter(|found| found.index == token.index)?;
-        if found.ends <= now {
+        if found.ends <= now && !found.is_held() {
             kept.remove(&token.digest);
             return None;
         }
@@ -114,17 +129,23 @@ impl Tokens {
         Some(found.session.clone())
     }
 
-    /// What a token stands for that a call was admitted with, if it has not ended since.
+    /// What a token stands for that a call was admitted with, if it has not ended since; it has all of its time again. So
+    /// streams keep the token alive that they were opened with.
     pub fn session(&self, digest: TokenDigest, now: Monotonic) -> Option<Session> {
-        let kept = self.kept.lock();
-        kept.get(&digest).filter(|found| found.ends > now).map(|found| found.session.clone())
+        let mut kept = self.kept.lock();
+        let found = kept.get_mut(&digest).filter(|found| found.ends > now || found.is_held())?;
+        found.ends = now.after(self.ttl);
+        Some(found.session.clone())
+    }
+
+    /// Keeps a token from ending by its time as long as what is returned lives: for calls that wait for longer.
+    pub fn hold(&self, digest: TokenDigest) -> Option<Held> {
+        self.kept.lock().get(&digest).map(|found| Held { _holders: Arc::clone(&found.holders) })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use holdfast_env::OsRng;
     use holdfast_mvcc::auth::{Auth, AuthRevision, AuthSwitch, User};
 
@@ -172,10 +193,23 @@ mod tests {
         assert!(tokens.renew(Token::parse("a.8").unwrap(), at(1)).is_none(), "another index");
         assert!(tokens.renew(token, at(9)).is_some());
         assert!(tokens.renew(token, at(18)).is_some());
-        assert!(tokens.session(token.digest, at(27)).is_some());
-        assert!(tokens.session(token.digest, at(28)).is_none());
-        assert!(tokens.renew(token, at(28)).is_none());
+        assert!(tokens.session(token.digest, at(27)).is_some(), "and a stream uses it");
+        assert!(tokens.session(token.digest, at(37)).is_none());
+        assert!(tokens.renew(token, at(37)).is_none());
         assert!(tokens.kept.lock().is_empty());
+    }
+
+    #[test]
+    fn a_token_that_is_held_does_not_end_by_its_time() {
+        let tokens = Tokens::new(TTL);
+        tokens.take_in(|| [issued("a", 0)], at(0));
+        let token = Token::parse("a.7").unwrap();
+        let held = tokens.hold(token.digest).unwrap();
+        tokens.take_in(|| [issued("b", 50)], at(50));
+        assert!(tokens.session(token.digest, at(100)).is_some());
+        drop(held);
+        assert!(tokens.session(token.digest, at(110)).is_none());
+        assert!(tokens.hold(digest("c")).is_none());
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub struct Bump {
     pub by: u64,
 }
 
+/// Where raised revisions end: room for as many more.
+const BUMPED_END: Revision = Revision::new(Revision::END.get() / 2);
+
 impl History {
     /// Goes through the keys of a file that has these leases.
     ///
@@ -57,7 +60,7 @@ impl History {
         let (revision, compact_revision) = match bump {
             None => (newest, compact_revision),
             Some(Bump { by }) => {
-                let bumped = newest.get().checked_add(by).map(Revision::new).filter(|at| *at < Revision::END);
+                let bumped = newest.get().checked_add(by).map(Revision::new).filter(|at| *at < BUMPED_END);
                 let too_high =
                     || database.impossible(format!("revision {newest:?} and {by} are too high together"));
                 let bumped = bumped.ok_or_else(too_high)?;
@@ -78,7 +81,9 @@ impl History {
                 _ if is_compacted => alive.map(|_| record.id),
                 before => before.and_then(|before| before.at_compaction),
             };
-            pasts.insert(record.key, Past { last: record.id, alive, at_compaction });
+            // Not a slice of the message, which would keep its value in memory.
+            let key = Bytes::copy_from_slice(&record.key);
+            pasts.insert(key, Past { last: record.id, alive, at_compaction });
             Ok(())
         })?;
         let is_orphan = |past: &&Past| {

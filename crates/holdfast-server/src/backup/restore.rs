@@ -20,10 +20,11 @@ use holdfast_mvcc::command::Alarm;
 use holdfast_mvcc::types::{Lease, LeaseId};
 use holdfast_raft::founding_position;
 use holdfast_storage::{Founding, StorageError};
+use sha2::{Digest, Sha256};
 
 use super::file::{Checksum, Database, FileError};
 use super::history::{Bump, History};
-use super::schema::{self, bucket};
+use super::schema::{self, bucket, name};
 use super::{look, rights};
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
@@ -118,10 +119,11 @@ pub fn restore(env: &Env, config: &Config, request: &Request<'_>) -> Result<Rest
         alarms: alarms(&database)?,
         auth,
     };
+    let digest = digest(&database, request)?;
     let identity = Identity::of(config);
     let data_dir = DataDir::lock(env, &config.data_dir, &identity)?;
     let mut records = 0;
-    let founded = found(env, &data_dir, config, head, &leases, |founding| {
+    let founded = found(env, &data_dir, config, (head, digest), &leases, |founding| {
         history.each(&database, |record| {
             records += 1;
             Ok(founding.record(record)?)
@@ -146,11 +148,11 @@ fn found(
     env: &Env,
     data_dir: &DataDir,
     config: &Config,
-    head: Head,
+    (head, digest): (Head, u16),
     leases: &[(LeaseId, Lease)],
     records: impl FnOnce(&mut Founding) -> Result<(), RestoreError>,
 ) -> Result<(), RestoreError> {
-    let position = founding_position(&initial_members(config), head.revision);
+    let position = founding_position(&initial_members(config), head.revision, digest);
     let mut founding = Founding::begin(env, &data_dir.store_dir(), head, position)?;
     founding.leases(leases)?;
     records(&mut founding)?;
@@ -158,9 +160,37 @@ fn found(
     Ok(())
 }
 
+/// Of all that becomes the state, and of how: two files of one revision may differ in leases, users and roles, and one file may
+/// be restored with them and without.
+fn digest(database: &Database, request: &Request<'_>) -> Result<u16, FileError> {
+    let mut sha = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        sha.update((bytes.len() as u64).to_le_bytes());
+        sha.update(bytes);
+    };
+    let rights = [bucket::AUTH, bucket::AUTH_ROLES, bucket::AUTH_USERS];
+    let rights = if request.rights == Rights::Kept { &rights[..] } else { &[] };
+    for bucket in [bucket::KEY, bucket::LEASE, bucket::ALARM].iter().chain(rights) {
+        add(bucket);
+        database.each(bucket, |key, value| {
+            add(key);
+            add(value);
+            Ok::<_, FileError>(())
+        })?;
+    }
+    for revision in [name::FINISHED_COMPACTION, name::SCHEDULED_COMPACTION] {
+        add(&database.value(bucket::META, revision)?.unwrap_or_default());
+    }
+    add(&request.bump.map_or(0, |bump| bump.by).to_le_bytes());
+    let digest = sha.finalize();
+    Ok(u16::from_le_bytes([digest[0], digest[1]]))
+}
+
 /// Takes away what was written, so that the directory can be used again.
 fn clear(env: &Env, data_dir: &DataDir) {
-    if let Err(error) = env.disk.remove_dir_all(&data_dir.store_dir()) {
+    // First what would have a start take the rest for whole.
+    let cleared = data_dir.unmark().and_then(|()| env.disk.remove_dir_all(&data_dir.store_dir()));
+    if let Err(error) = cleared {
         tracing::warn!(%error, "a part of what was to be restored stays in the data directory");
     }
 }

@@ -17,6 +17,9 @@ use super::file::{Database, FileError};
 use super::schema::{self, bucket, name};
 use crate::codec::auth as codec;
 
+/// Far above what changes come to.
+const AUTH_REVISION_MAX: u64 = 1 << 48;
+
 /// Writes the three buckets.
 ///
 /// # Errors
@@ -53,8 +56,11 @@ pub fn write(writer: &mut Writer, auth: &Auth) -> Result<(), WriteError> {
 /// The file cannot be read, or says what cannot be.
 pub fn read(database: &Database) -> Result<Auth, FileError> {
     let revision = database.value(bucket::AUTH, name::AUTH_REVISION)?;
-    let revision =
-        revision.and_then(|value| schema::number(&value)).map_or(AuthRevision::FRESH, AuthRevision::new);
+    let revision = revision.and_then(|value| schema::number(&value)).unwrap_or(AuthRevision::FRESH.get());
+    if revision > AUTH_REVISION_MAX {
+        return Err(database.impossible("an auth revision that leaves no room for changes"));
+    }
+    let revision = AuthRevision::new(revision);
     let mut roles = BTreeMap::new();
     database.each(bucket::AUTH_ROLES, |key, value| {
         let bad = || database.impossible("a role is none");

@@ -7,19 +7,34 @@ use holdfast_mvcc::auth::{Auth, AuthChange, AuthRefusal, Caller, Granted};
 use holdfast_mvcc::command::{Command, Refusal, Txn, TxnResponse};
 use holdfast_mvcc::types::Revision;
 use holdfast_storage::{Answer, Visible};
+use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
 
 use super::{Call, Frontend, Service};
 use crate::auth::rules::{Rpc, Rule};
-use crate::auth::tokens::Token;
+use crate::auth::tokens::{Held, Token};
 use crate::auth::{self, Pass, Who, password};
 use crate::limits;
 use crate::status::{Failure, within};
+
+/// What takes a processor for a while, with few of its kind at a time and some that wait.
+pub(super) struct Slow {
+    at_work: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+impl Default for Slow {
+    fn default() -> Self {
+        let waiting = Semaphore::new(limits::HASHING_WAITING_MAX);
+        Self { at_work: Arc::new(Semaphore::new(limits::HASHING_MAX)), waiting }
+    }
+}
 
 impl Frontend {
     /// Admits a call under its rule, or says why not.
     pub async fn admit(&self, metadata: &MetadataMap, rpc: Rpc, service: Service) -> Result<Call, Failure> {
         let call = self.admit_anybody(metadata, service)?;
+        self.until_it_can_judge(rpc.rule, call).await?;
         let is_enabled = self.storage.is_auth_enabled();
         let who = match rpc.rule {
             Rule::Open => Who::Nobody,
@@ -32,19 +47,32 @@ impl Frontend {
                 Some(token) => Who::Token(token.digest),
                 None => Who::Nobody,
             },
-            Rule::Root | Rule::Judged if !is_enabled => Who::Nobody,
-            Rule::Root | Rule::Judged => match auth::named(metadata) {
+            Rule::Root | Rule::RootHere | Rule::Judged if !is_enabled => Who::Nobody,
+            Rule::Root | Rule::RootHere | Rule::Judged => match auth::named(metadata) {
                 Some(token) if self.is_known(token, call).await => Who::Token(token.digest),
                 Some(_) => return Err(Failure::InvalidToken),
                 None => Who::Nobody,
             },
         };
         let call = Call { who, ..call };
-        if is_enabled && rpc.rule == Rule::Root {
+        if is_enabled && matches!(rpc.rule, Rule::Root | Rule::RootHere) {
             let auth = self.storage.auth();
             auth.may_manage(&self.caller(&auth, call)?).map_err(Refusal::Auth)?;
         }
         Ok(call)
+    }
+
+    /// Waits until this member knows enough to judge: one that was started a moment ago, or added, may not know yet that auth
+    /// is on.
+    async fn until_it_can_judge(&self, rule: Rule, call: Call) -> Result<(), Failure> {
+        match rule {
+            // What is judged later is judged behind a confirmation, or when it is evaluated.
+            Rule::Open | Rule::Judged => Ok(()),
+            Rule::Root => self.linearize(call).await.map(drop),
+            // Nobody could tell it more.
+            Rule::RootHere if self.node.health().leader.is_none() => Ok(()),
+            Rule::RootHere | Rule::EachJudged => self.until_caught_up(call).await,
+        }
     }
 
     /// Admits a call that reads or changes data: not on a member whose data is known to differ from the others'.
@@ -74,6 +102,14 @@ impl Frontend {
         let now = self.clock.now();
         self.tokens.take_in(|| self.storage.take_tokens(), now);
         self.tokens.renew(token, now).is_some()
+    }
+
+    /// Keeps the token of a call from ending by its time, for one that may wait for longer than that.
+    pub fn hold_token(&self, call: Call) -> Option<Held> {
+        match call.who {
+            Who::Token(digest) => self.tokens.hold(digest),
+            Who::Server | Who::Nobody => None,
+        }
     }
 
     /// Who calls, as of these users.
@@ -143,26 +179,31 @@ impl Frontend {
         salt[..8].copy_from_slice(&self.rng.next_u64().to_le_bytes());
         salt[8..].copy_from_slice(&self.rng.next_u64().to_le_bytes());
         let cost = self.bcrypt_cost;
-        self.slowly(call, move || password::hash(&password, cost, salt)).await
+        self.slowly(&self.hashing, call, move || password::hash(&password, cost, salt)).await
     }
 
     /// True when a password is the one that was stored.
     pub async fn password_fits(&self, password: String, stored: String, call: Call) -> Result<bool, Failure> {
-        self.slowly(call, move || password::fits(&password, &stored)).await
+        self.slowly(&self.comparing, call, move || password::fits(&password, &stored)).await
     }
 
     /// Runs what takes a processor for a while, with few others of its kind.
     async fn slowly<T: Send + 'static>(
         &self,
+        slow: &Slow,
         call: Call,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let permit = Arc::clone(&self.hashing).acquire_owned();
+        let too_many =
+            || within(holdfast_raft::NodeError::TooManyRequests, call.client_deadline, self.budget);
+        // Those that wait hold a password each.
+        let _waiting = slow.waiting.try_acquire().map_err(|_| too_many())?;
+        let permit = Arc::clone(&slow.at_work).acquire_owned();
         let permit = tokio::select! {
             // Both arms are cancel-safe: a permit is taken only on completion, a timer holds nothing.
             permit = permit => permit.map_err(|_| Failure::Stopped)?,
             () = self.clock.sleep(self.remaining(call)) => {
-                return Err(within(holdfast_raft::NodeError::TooManyRequests, call.client_deadline, self.budget));
+                return Err(too_many());
             }
         };
         let work = tokio::task::spawn_blocking(move || {

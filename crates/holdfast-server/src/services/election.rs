@@ -17,6 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 
 use crate::auth::rules;
+use crate::auth::tokens::Held;
 use crate::codec::response::{key_value, signed};
 use crate::frontend::{Call, Consistency, Frontend, Service};
 use crate::limits;
@@ -134,8 +135,9 @@ struct Observation {
     leader: LeaderWanted,
     /// The elected one, while there is one.
     following: Option<(Following, VecDeque<mvccpb::Event>)>,
-    /// Held as long as it goes on.
+    /// Both are held as long as it goes on.
     _place: OwnedSemaphorePermit,
+    _token: Option<Held>,
 }
 
 impl Observation {
@@ -229,6 +231,7 @@ impl pb::election_server::Election for ElectionService {
         request: Request<pb::CampaignRequest>,
     ) -> Result<Response<pb::CampaignResponse>, Status> {
         let call = self.frontend.admit_data(request.metadata(), rules::CAMPAIGN, Service::Voters).await?;
+        let _token = self.frontend.hold_token(call);
         Ok(Response::new(self.do_campaign(request.into_inner(), call).await?))
     }
 
@@ -264,6 +267,7 @@ impl pb::election_server::Election for ElectionService {
             call,
             following: None,
             _place: self.lines.take_place()?,
+            _token: self.frontend.hold_token(call),
         };
         Ok(Response::new(Box::pin(observe(observation))))
     }

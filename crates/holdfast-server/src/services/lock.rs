@@ -49,6 +49,7 @@ impl pb::lock_server::Lock for LockService {
     #[tracing::instrument(name = "lock", level = "debug", skip_all)]
     async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
         let call = self.frontend.admit_data(request.metadata(), rules::LOCK, Service::Voters).await?;
+        let _token = self.frontend.hold_token(call);
         Ok(Response::new(self.do_lock(request.into_inner(), call).await?))
     }
 

@@ -60,10 +60,12 @@ pub(crate) fn make_visible(shared: &Shared, slice: Slice, records: Vec<Arc<Store
     let _span = tracing::debug_span!("sequence", revision = slice.visible.revision.get()).entered();
     {
         let view = shared.view.load();
-        // In this order: who is let in finds in the ring all that it may see and the stable store may lack.
+        // In this order: who is let in finds in the ring all that it may see and the stable store may lack; and what was
+        // written behind a change of users and roles is never read by who was judged before that change, and is not judged
+        // again.
+        shared.auth.show(&slice.commit.head.auth);
         view.ring.push(&records);
         view.gate.advance(&slice.commit.head);
-        shared.auth.show(&slice.commit.head.auth);
     }
     shared.visible.send_replace(slice.visible);
     for (respond, answer) in slice.answers {
