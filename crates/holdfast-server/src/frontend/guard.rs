@@ -14,7 +14,7 @@ use crate::auth::rules::{Rpc, Rule};
 use crate::auth::tokens::Token;
 use crate::auth::{self, Pass, Who, password};
 use crate::limits;
-use crate::status::{Failure, within};
+use crate::status::{AuthFailure, Failure, within};
 
 impl Frontend {
     /// Admits a call under its rule, or says why not.
@@ -35,7 +35,7 @@ impl Frontend {
             Rule::Root | Rule::Judged if !is_enabled => Who::Nobody,
             Rule::Root | Rule::Judged => match auth::named(metadata) {
                 Some(token) if self.is_known(token, call).await => Who::Token(token.digest),
-                Some(_) => return Err(Failure::InvalidToken),
+                Some(_) => return Err(Failure::Auth(AuthFailure::InvalidToken)),
                 None => Who::Nobody,
             },
         };
@@ -87,7 +87,7 @@ impl Frontend {
             Who::Token(digest) => {
                 let session = self.tokens.session(digest, self.clock.now());
                 let checked = session.and_then(|session| auth.check(&session));
-                checked.map(Caller::User).ok_or(Failure::InvalidToken)
+                checked.map(Caller::User).ok_or(Failure::Auth(AuthFailure::InvalidToken))
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::auth::rules::{self, Rpc};
 use crate::auth::tokens;
 use crate::codec::request::key_range;
 use crate::frontend::{Call, Frontend, Service};
-use crate::status::Failure;
+use crate::status::{AuthFailure, Failure};
 
 /// Serves [`auth_server::Auth`].
 pub struct AuthService {
@@ -107,7 +107,7 @@ impl AuthService {
                 return Err(Refusal::Auth(AuthRefusal::NotEnabled).into());
             }
             let user = auth.user(&name).ok_or(Refusal::Auth(AuthRefusal::AuthenticationFailed))?;
-            let stored = user.password_hash.clone().ok_or(Failure::NoPasswordUser)?;
+            let stored = user.password_hash.clone().ok_or(Failure::Auth(AuthFailure::NoPasswordUser))?;
             if !self.frontend.password_fits(password.clone(), stored, call).await? {
                 tracing::info!(user = name, "a login with a wrong password");
                 return Err(Refusal::Auth(AuthRefusal::AuthenticationFailed).into());
@@ -132,13 +132,13 @@ impl AuthService {
 }
 
 fn permission(given: Option<authpb::Permission>) -> Result<Permission, Failure> {
-    let given = given.ok_or(Failure::PermissionNotGiven)?;
+    let given = given.ok_or(Failure::Auth(AuthFailure::PermissionNotGiven))?;
     let access = match authpb::permission::Type::try_from(given.perm_type) {
         Ok(authpb::permission::Type::Read) => Access::Read,
         Ok(authpb::permission::Type::Write) => Access::Write,
         Ok(authpb::permission::Type::Readwrite) => Access::ReadWrite,
         // etcd stores it and panics when it is used.
-        Err(_) => return Err(Failure::PermissionNotGiven),
+        Err(_) => return Err(Failure::Auth(AuthFailure::PermissionNotGiven)),
     };
     Ok(Permission { access, range: key_range(given.key, given.range_end) })
 }
