@@ -188,13 +188,13 @@ impl Auth {
             let has_unset = role.permissions.iter().any(|permission| !permission.is_valid());
             is_sound &= !name.is_empty() && !has_unset;
             is_sound &= role.permissions.is_sorted_by(|one, next| one.place() < next.place());
-            is_sound &= auth.set_role(name, role).is_none();
+            is_sound &= auth.set_role(&name, role).is_none();
         }
         for (name, user) in users {
             is_sound &= !name.is_empty() && is_past(user.since);
             is_sound &= user.roles.is_sorted_by(|one, next| one < next);
             is_sound &= user.roles.iter().all(|role| role == ROOT || auth.roles.contains_key(role));
-            is_sound &= auth.set_user(name, user).is_none();
+            is_sound &= auth.set_user(&name, user).is_none();
         }
         if let AuthSwitch::On(since) = switch {
             is_sound &= is_past(since) && auth.user(ROOT).is_some_and(has_root);
@@ -285,9 +285,9 @@ impl Auth {
     }
 
     /// Sets a user; answers the one before.
-    fn set_user(&mut self, name: String, user: User) -> Option<Arc<Entry>> {
+    fn set_user(&mut self, name: &str, user: User) -> Option<Arc<Entry>> {
         self.bytes += name.len() + user.bytes();
-        let before = self.users.insert(name.clone(), Entry::new(user));
+        let before = self.users.insert(name.to_owned(), Entry::new(user));
         if let Some(before) = &before {
             self.bytes -= name.len() + before.user.bytes();
         }
@@ -295,9 +295,9 @@ impl Auth {
     }
 
     /// Sets a role; answers the one before. What users may touch is not told.
-    fn set_role(&mut self, name: String, role: Role) -> Option<Arc<Role>> {
+    fn set_role(&mut self, name: &str, role: Role) -> Option<Arc<Role>> {
         self.bytes += name.len() + role.bytes();
-        let before = self.roles.insert(name.clone(), Arc::new(role));
+        let before = self.roles.insert(name.to_owned(), Arc::new(role));
         if let Some(before) = &before {
             self.bytes -= name.len() + before.bytes();
         }

@@ -49,12 +49,8 @@ pub enum Failure {
     ClientDeadline,
     /// A time to live above the bound.
     LeaseTooLong,
-    /// A token that is not known here, has ended, or does not hold any more.
-    InvalidToken,
-    /// A permission to grant that says nothing.
-    PermissionNotGiven,
-    /// Somebody without a password has given one.
-    NoPasswordUser,
+    /// A client is not who it says, or says nothing.
+    Auth(AuthFailure),
     /// The client asked for a leader and none is known.
     LeaderRequired,
     /// The version that the client names is no text.
@@ -96,6 +92,17 @@ pub enum Failure {
         /// What is taken.
         bytes_max: u64,
     },
+}
+
+/// What only one member knows of a caller; what the state says is a [`Refusal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthFailure {
+    /// A token that is not known here, has ended, or does not hold any more.
+    InvalidToken,
+    /// A permission to grant that says nothing.
+    PermissionNotGiven,
+    /// Somebody without a password has given one.
+    NoPasswordUser,
 }
 
 impl Failure {
@@ -182,15 +189,7 @@ impl From<Failure> for Status {
                 "unknown",
             ),
             Failure::LeaseTooLong => Self::new(Code::OutOfRange, "etcdserver: too large lease TTL"),
-            Failure::InvalidToken => Self::new(Code::Unauthenticated, INVALID_TOKEN),
-            Failure::PermissionNotGiven => {
-                Self::new(Code::InvalidArgument, "etcdserver: permission not given")
-            }
-            // Not in etcd's table: the code is what it makes of what is not.
-            Failure::NoPasswordUser => Self::new(
-                Code::Unknown,
-                "auth: authentication failed, password was given for no password user",
-            ),
+            Failure::Auth(failure) => auth_failure(failure),
             Failure::LeaderRequired => Self::new(Code::Unavailable, "etcdserver: no leader"),
             Failure::ClientApiVersion => {
                 Self::new(Code::InvalidArgument, "etcdserver: invalid client api version")
@@ -307,6 +306,19 @@ fn refused(refusal: Refusal) -> Status {
             CURRENT_REVISION,
             &current.get().to_string(),
         ),
+    }
+}
+
+fn auth_failure(failure: AuthFailure) -> Status {
+    match failure {
+        AuthFailure::InvalidToken => Status::new(Code::Unauthenticated, INVALID_TOKEN),
+        AuthFailure::PermissionNotGiven => {
+            Status::new(Code::InvalidArgument, "etcdserver: permission not given")
+        }
+        // Not in etcd's table: the code is what it makes of what is not.
+        AuthFailure::NoPasswordUser => {
+            Status::new(Code::Unknown, "auth: authentication failed, password was given for no password user")
+        }
     }
 }
 
@@ -438,7 +450,9 @@ pub fn refused_watch(why: RefusedWatch) -> &'static str {
 /// error, as Go's gRPC prints it.
 pub fn denied_watch(failure: &Failure) -> &'static str {
     match failure {
-        Failure::InvalidToken => "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token",
+        Failure::Auth(AuthFailure::InvalidToken) => {
+            "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+        }
         Failure::Refused(Refusal::Auth(AuthRefusal::UserNameEmpty)) => {
             "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"
         }

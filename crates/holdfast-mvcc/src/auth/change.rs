@@ -223,7 +223,7 @@ impl Auth {
         let user =
             User { password_hash: password_hash.cloned(), roles: Vec::new(), since: self.revision.next() };
         self.check_room(name.len() + user.bytes())?;
-        self.set_user(name.to_owned(), user);
+        self.set_user(name, user);
         Ok(Done::Changed)
     }
 
@@ -241,7 +241,7 @@ impl Auth {
         self.check_room(password_hash.len())?;
         user.password_hash = user.password_hash.map(|_| password_hash.to_owned());
         user.since = self.revision.next();
-        self.set_user(name.to_owned(), user);
+        self.set_user(name, user);
         Ok(Done::Changed)
     }
 
@@ -255,7 +255,7 @@ impl Auth {
         };
         self.check_room(role.len() + super::PART_BYTES)?;
         user.roles.insert(place, role.to_owned());
-        self.set_user(name.to_owned(), user);
+        self.set_user(name, user);
         Ok(Done::Changed)
     }
 
@@ -266,7 +266,7 @@ impl Auth {
         let mut user = self.user(name).ok_or(AuthRefusal::UserNotFound)?.clone();
         let place = user.roles.binary_search_by(|granted| granted.as_str().cmp(role));
         user.roles.remove(place.map_err(|_| AuthRefusal::RoleNotGranted)?);
-        self.set_user(name.to_owned(), user);
+        self.set_user(name, user);
         Ok(Done::Changed)
     }
 
@@ -279,7 +279,7 @@ impl Auth {
             return Err(AuthRefusal::RoleExists);
         }
         self.check_room(name.len() + Role::default().bytes())?;
-        self.set_role(name.to_owned(), Role::default());
+        self.set_role(name, Role::default());
         Ok(Done::Changed)
     }
 
@@ -291,7 +291,7 @@ impl Auth {
         self.bytes -= name.len() + role.bytes();
         for (user, mut changed) in self.users_with(name) {
             changed.roles.retain(|granted| granted != name);
-            self.set_user(user, changed);
+            self.set_user(&user, changed);
         }
         Ok(Done::Changed)
     }
@@ -336,9 +336,9 @@ impl Auth {
 
     /// Sets a role, and forgets what its users may touch.
     fn change_role(&mut self, name: &str, role: Role) {
-        self.set_role(name.to_owned(), role);
+        self.set_role(name, role);
         for (user, unchanged) in self.users_with(name) {
-            self.set_user(user, unchanged);
+            self.set_user(&user, unchanged);
         }
     }
 

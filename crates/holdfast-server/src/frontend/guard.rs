@@ -15,7 +15,7 @@ use crate::auth::rules::{Rpc, Rule};
 use crate::auth::tokens::{Held, Token};
 use crate::auth::{self, Pass, Who, password};
 use crate::limits;
-use crate::status::{Failure, within};
+use crate::status::{AuthFailure, Failure, within};
 
 /// What takes a processor for a while, with few of its kind at a time and some that wait.
 pub(super) struct Slow {
@@ -50,7 +50,7 @@ impl Frontend {
             Rule::Root | Rule::RootHere | Rule::Judged if !is_enabled => Who::Nobody,
             Rule::Root | Rule::RootHere | Rule::Judged => match auth::named(metadata) {
                 Some(token) if self.is_known(token, call).await => Who::Token(token.digest),
-                Some(_) => return Err(Failure::InvalidToken),
+                Some(_) => return Err(Failure::Auth(AuthFailure::InvalidToken)),
                 None => Who::Nobody,
             },
         };
@@ -123,7 +123,7 @@ impl Frontend {
             Who::Token(digest) => {
                 let session = self.tokens.session(digest, self.clock.now());
                 let checked = session.and_then(|session| auth.check(&session));
-                checked.map(Caller::User).ok_or(Failure::InvalidToken)
+                checked.map(Caller::User).ok_or(Failure::Auth(AuthFailure::InvalidToken))
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::auth::tokens;
 use crate::codec::auth as codec;
 use crate::codec::request::key_range;
 use crate::frontend::{Call, Frontend, Service};
-use crate::status::Failure;
+use crate::status::{AuthFailure, Failure};
 
 /// Serves [`auth_server::Auth`].
 pub struct AuthService {
@@ -104,7 +104,7 @@ impl AuthService {
                 return Err(Refusal::Auth(AuthRefusal::NotEnabled).into());
             }
             let user = auth.user(&name).ok_or(Refusal::Auth(AuthRefusal::AuthenticationFailed))?;
-            let stored = user.password_hash.clone().ok_or(Failure::NoPasswordUser)?;
+            let stored = user.password_hash.clone().ok_or(Failure::Auth(AuthFailure::NoPasswordUser))?;
             if !self.frontend.password_fits(password.clone(), stored, call).await? {
                 tracing::info!(user = name, "a login with a wrong password");
                 return Err(Refusal::Auth(AuthRefusal::AuthenticationFailed).into());
@@ -292,7 +292,7 @@ impl auth_server::Auth for AuthService {
         let nothing = AuthChange::RoleDelete { name: String::new() };
         self.frontend.check_command(&Command::Auth(nothing), call).await?;
         // etcd stores one of another kind, and panics when it is used.
-        let permission = perm.and_then(codec::permission).ok_or(Failure::PermissionNotGiven)?;
+        let permission = perm.and_then(codec::permission).ok_or(Failure::Auth(AuthFailure::PermissionNotGiven))?;
         let change = AuthChange::RoleGrantPermission { role: name, permission };
         let header = self.propose(change, call).await?;
         Ok(Response::new(pb::AuthRoleGrantPermissionResponse { header }))
