@@ -5,7 +5,8 @@
 //! contains who takes part. No leader has ever had term 0, so that no entry of any other cluster, and none of members that
 //! were started without the state, can be taken for it; it is ahead of their index 0, so that a member with the state is
 //! elected over one without. And when members were given states of different revisions by mistake, they do not take them for
-//! one: who has the newest is elected, and the others receive it.
+//! one: whoever is elected sends its state to those with an older one, and one with a newer one, that comes when the others
+//! have gone on already, stops with a panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 
