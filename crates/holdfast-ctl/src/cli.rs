@@ -73,7 +73,7 @@ pub(crate) enum SnapshotCommand {
 pub(crate) struct RestoreFlags {
     /// The file
     pub(crate) file: PathBuf,
-    /// The data directory to make [default: <name>.holdfast]
+    /// The data directory to make; the name with .holdfast behind it, when it is not given
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,
     /// The member's name

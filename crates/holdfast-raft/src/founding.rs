@@ -4,8 +4,9 @@
 //! a state has none: the state stands for the log up to an index that is made of its revision and of a digest, in term 0, and
 //! contains who takes part. No leader has ever had term 0, so that no entry of any other cluster, and none of members that
 //! were started without the state, can be taken for it; it is ahead of their index 0, so that a member with the state is
-//! elected over one without. And when members were given different states by mistake, they do not take them for one: who has the
-//! newest revision is elected, of one revision the one with the larger digest, and the others receive it.
+//! elected over one without. And when members were given different states by mistake, they do not take them for one: whoever is
+//! elected sends its state to those with a lower index, and one with a higher one, that comes when the others have gone on
+//! already, stops with a panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 

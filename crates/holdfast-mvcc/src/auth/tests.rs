@@ -493,3 +493,15 @@ fn a_thousand_roles_are_merged_once() {
     done(&mut auth, revoke("role0999", "k0999"));
     assert!(auth.users["bob"].merged.get().is_none(), "it is merged anew");
 }
+
+/// A name is a key in files that are made of the state, and those are bounded.
+#[test]
+fn names_are_bounded() {
+    let mut state = guarded();
+    let name = "n".repeat(NAME_BYTES_MAX);
+    assert_eq!(change(&mut state, add_user(&name)), Ok(()));
+    assert_eq!(change(&mut state, add_role(&name)), Ok(()));
+    let longer = format!("{name}n");
+    assert_eq!(change(&mut state, add_user(&longer)), Err(AuthRefusal::NameTooLong));
+    assert_eq!(change(&mut state, add_role(&longer)), Err(AuthRefusal::NameTooLong));
+}

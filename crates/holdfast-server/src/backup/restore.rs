@@ -5,7 +5,7 @@
 //! has ever written ([`holdfast_raft::founding_position`]). The log itself is empty. So a start finds what a member finds
 //! that has lost its stable store and kept its snapshot: it builds the store, and takes part with a log that begins behind
 //! the snapshot. Every member of the new cluster is restored from the same file with the same `--initial-cluster`, and has
-//! the same snapshot then; when one was restored from an older file, it receives the newer state from the others.
+//! the same snapshot then.
 //!
 //! IDENTITY, which makes a directory one that a member can be started on, is written last: what a restore that was cut off
 //! leaves behind is refused by a start, and by a restore.

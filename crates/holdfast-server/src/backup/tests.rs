@@ -379,3 +379,19 @@ async fn what_permits_nothing_is_left_out_and_what_cannot_be_is_refused() {
     let kind = authpb::Permission { perm_type: 77, ..permission("k", "") };
     assert!(matches!(write(0, vec![role(vec![kind])], vec![]), Err(FileError::Impossible { .. })));
 }
+
+/// The state's place in the log is all by which members tell their states apart.
+#[tokio::test]
+async fn different_states_of_one_revision_have_different_places() {
+    let place = async |file: &File, rights| {
+        let scene = Scene::new();
+        scene.restore(file, |request| request.rights = rights).unwrap();
+        scene.open().await.applied().log_id
+    };
+    let file = File { auth: some_auth(), ..some() };
+    let kept = place(&file, Rights::Kept).await;
+    assert_eq!(place(&file, Rights::Kept).await, kept);
+    assert_ne!(place(&file, Rights::LeftOut).await, kept);
+    let more = File { leases: [some().leases, vec![(99, 60)]].concat(), auth: some_auth(), ..some() };
+    assert_ne!(place(&more, Rights::Kept).await, kept);
+}

@@ -292,7 +292,8 @@ impl auth_server::Auth for AuthService {
         let nothing = AuthChange::RoleDelete { name: String::new() };
         self.frontend.check_command(&Command::Auth(nothing), call).await?;
         // etcd stores one of another kind, and panics when it is used.
-        let permission = perm.and_then(codec::permission).ok_or(Failure::Auth(AuthFailure::PermissionNotGiven))?;
+        let permission =
+            perm.and_then(codec::permission).ok_or(Failure::Auth(AuthFailure::PermissionNotGiven))?;
         let change = AuthChange::RoleGrantPermission { role: name, permission };
         let header = self.propose(change, call).await?;
         Ok(Response::new(pb::AuthRoleGrantPermissionResponse { header }))
