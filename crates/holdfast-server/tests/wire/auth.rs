@@ -1,10 +1,13 @@
 //! Auth over the wire: who may do what, with and without a token, on one member and on three.
 
+use std::time::Duration;
+
 use holdfast_proto::authpb;
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_server::auth::rules::{self, Rule};
 use holdfast_testserver::{CALM, TestCluster};
 use pb::auth_client::AuthClient;
+use pb::cluster_client::ClusterClient;
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::maintenance_client::MaintenanceClient;
@@ -461,5 +464,42 @@ async fn a_token_is_good_everywhere_and_a_revocation_holds_everywhere() {
         }
     }
     changing.await.unwrap();
+    cluster.stop().await;
+}
+
+/// It was down when auth was switched on, and nobody is there who could tell it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_cannot_know_yet_does_not_take_auth_for_off() {
+    let mut cluster = TestCluster::start(3, &[&CALM[..], &[CHEAP]].concat()).await.unwrap();
+    cluster.stop_member(2).await;
+    let (root, _) = guarded(&cluster.endpoint(0)).await;
+    root.put("secret", "1").await.unwrap();
+    for member in [0, 1] {
+        cluster.stop_member(member).await;
+    }
+    cluster.start_member_without_waiting(2).await.unwrap();
+    let url = cluster.endpoint(2);
+    let nobody = Client::nobody(&url);
+    let soon = |mut request: Request<_>| {
+        request.set_timeout(Duration::from_secs(2));
+        request
+    };
+    let member = pb::MemberAddRequest { peer_ur_ls: vec!["http://127.0.0.1:1".into()], ..Default::default() };
+    let added = ClusterClient::new(nobody.channel.clone()).member_add(soon(Request::new(member))).await;
+    assert!(added.is_err(), "{added:?}");
+    let watch = tokio::time::timeout(Duration::from_secs(2), async {
+        nobody.watch("secret", "").await.message().await
+    });
+    // A stream that is opened says that a watcher is there, or that it is not.
+    if let Ok(Ok(Some(answer))) = watch.await {
+        panic!("a watcher of a member that cannot judge: {answer:?}");
+    }
+    for member in [0, 1] {
+        cluster.start_member_without_waiting(member).await.unwrap();
+    }
+    cluster.wait_ready().await.unwrap();
+    let mut watch = nobody.watch("secret", "").await;
+    let answer = next(&mut watch).await;
+    assert!(answer.canceled && answer.cancel_reason.contains("user name is empty"), "{answer:?}");
     cluster.stop().await;
 }
