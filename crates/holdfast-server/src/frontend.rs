@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_env::{Clock, Monotonic, Rng};
-use holdfast_mvcc::auth::{AuthRefusal, Caller};
-use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, ReadAt, Refusal};
+use holdfast_mvcc::auth::Caller;
+use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, ReadAt};
 use holdfast_mvcc::types::{LeaseId, MemberId, RangeEnd, Revision};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::{ChangeError, ChangeRules, LeaseLeft, Log, Member, MemberChange, Node};
@@ -313,17 +313,14 @@ impl Frontend {
     ) -> Result<(RangeResponse, Revision), Failure> {
         self.make_consistent(consistency, call).await?;
         self.metrics.ranges.inc();
-        for _ in 0..limits::AUTH_TRIES {
-            let pass = self.pass(call, |granted| granted.read(&range.range))?;
-            if pass.is_open() {
-                return self.read_unchecked(range, call).await;
-            }
-            let answer = self.read_unchecked(range.clone(), call).await?;
-            if self.is_still(&pass) {
-                return Ok(answer);
-            }
+        let pass = self.pass(call, |granted| granted.read(&range.range))?;
+        if pass.is_open() {
+            return self.read_unchecked(range, call).await;
         }
-        Err(Refusal::Auth(AuthRefusal::OldRevision).into())
+        let keys = range.range.clone();
+        let answer = self.read_unchecked(range, call).await?;
+        self.pass_again(&pass, call, |granted| granted.read(&keys))?;
+        Ok(answer)
     }
 
     async fn read_unchecked(&self, range: Range, call: Call) -> Result<(RangeResponse, Revision), Failure> {

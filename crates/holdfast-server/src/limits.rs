@@ -50,8 +50,7 @@ pub const TOKENS_MAX: usize = 100_000;
 /// Passwords that are hashed or compared at a time: they must not take all processors from the rest.
 pub const HASHING_MAX: usize = 2;
 
-/// How often a call is judged anew because users, roles or permissions changed while it was carried out. Who changes
-/// them all the time keeps calls out for that long.
+/// How often a call is judged anew because its user changed while it was carried out.
 pub const AUTH_TRIES: usize = 5;
 
 /// Heartbeats; `--heartbeat-interval`. etcd's default.

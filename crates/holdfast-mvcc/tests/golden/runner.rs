@@ -191,7 +191,11 @@ impl Script {
                 }
                 show_txn(&mut out, "", &txn);
             }
-            Response::Compact | Response::PublishMember | Response::Alarm(_) | Response::Lease => {}
+            Response::Compact
+            | Response::PublishMember
+            | Response::Alarm(_)
+            | Response::Lease
+            | Response::Auth => {}
         }
         outcome.leases.iter().for_each(|change| out += &show_change(change));
         outcome.records.iter().for_each(|record| out += &show_record(record));

@@ -69,6 +69,7 @@ impl Model {
             Command::Compact(compact) => self.compact(compact.revision),
             Command::PublishMember(_) => Ok(Response::PublishMember),
             Command::RaiseAlarm(_) | Command::ClearAlarm(_) => panic!("the model knows no alarms"),
+            Command::Auth(_) => panic!("the model knows no users"),
             Command::LeaseGrant(grant) => self.grant(&mut work, *grant, entry),
             Command::LeaseRevoke(lease) if !self.leases.contains_key(lease) => {
                 Err(Refusal::LeaseNotFound { lease: *lease })
