@@ -7,8 +7,9 @@
 //!
 //! The *auth revision* counts the changes of all this, apart from the store's revision. A command carries the user and
 //! the auth revision at which its member had checked the token ([`Caller`]); it is judged again when it is evaluated, so
-//! that a permission that was revoked in front of it in the log is gone for it. A command that was checked at an older
-//! auth revision is refused: its token may not hold any more. Nothing has happened then, and its member checks again.
+//! that a permission that was revoked in front of it in the log is gone for it. When the user got another password since it
+//! was checked, or is another one with the same name, or auth was off in between, the command is refused: its token may not
+//! hold any more. Nothing has happened then, and its member checks again.
 //!
 //! # What it is not
 //! Passwords are not here, only what was made of them, and no comparison: that costs time on purpose and belongs to the

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_env::{Clock, Monotonic, Rng};
-use holdfast_mvcc::auth::{AuthRefusal, Caller};
-use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, ReadAt, Refusal};
+use holdfast_mvcc::auth::Caller;
+use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, ReadAt};
 use holdfast_mvcc::types::{LeaseId, MemberId, RangeEnd, Revision};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::{ChangeError, ChangeRules, LeaseLeft, Log, Member, MemberChange, Node};
@@ -343,20 +343,16 @@ impl Frontend {
     ) -> Result<(RangeResponse, Revision), Failure> {
         self.make_consistent(consistency, call).await?;
         self.metrics.ranges.inc();
-        for _ in 0..limits::AUTH_TRIES {
-            let pass = self.pass(call, |granted| granted.read(&range.range))?;
-            let answer = match self.read_hot(&range) {
-                Some(answer) => answer?,
-                None => {
-                    let range = range.clone();
-                    self.read_blocking(call, move |storage| storage.range(&range)).await?
-                }
-            };
-            if self.is_still(&pass) {
-                return Ok(answer);
+        let pass = self.pass(call, |granted| granted.read(&range.range))?;
+        let answer = match self.read_hot(&range) {
+            Some(answer) => answer?,
+            None => {
+                let range = range.clone();
+                self.read_blocking(call, move |storage| storage.range(&range)).await?
             }
-        }
-        Err(Refusal::Auth(AuthRefusal::OldRevision).into())
+        };
+        self.pass_again(&pass, call, |granted| granted.read(&range.range))?;
+        Ok(answer)
     }
 
     /// The answer about one key, when its value is in memory.

@@ -143,7 +143,7 @@ pub enum AuthRefusal {
     /// Nobody logs in while auth is off.
     #[error("authentication is not enabled")]
     NotEnabled,
-    /// Users, roles or permissions have changed since the caller was checked. Check again.
+    /// The user has changed since the caller was checked, or anything since a password was compared. Check again.
     #[error("checked at an older auth revision")]
     OldRevision,
     /// What must not be while auth is on, or a range that covers nothing.

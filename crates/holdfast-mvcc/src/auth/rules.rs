@@ -5,7 +5,7 @@
 
 use super::change::{AuthChange, AuthRefusal};
 use super::permissions::Permissions;
-use super::{Auth, Caller, Checked, has_root};
+use super::{Auth, AuthSwitch, Caller, Checked, has_root};
 use crate::command::{Command, DeleteRange, Op, Put, Txn};
 use crate::state::State;
 use crate::types::{KeyRange, LeaseId};
@@ -28,7 +28,8 @@ impl Auth {
     /// What a caller may touch.
     ///
     /// # Errors
-    /// Auth is on, and the caller is nobody, or was checked at an older auth revision, or is not there.
+    /// Auth is on, and the caller is nobody, is not there, or was checked before auth was switched on or the user became
+    /// who it is: its token may not hold any more. etcd refuses who was checked before any change.
     pub fn granted(&self, caller: &Caller) -> Result<Granted<'_>, AuthRefusal> {
         if !self.is_enabled() {
             return Ok(Granted(Reach::All));
@@ -38,10 +39,13 @@ impl Auth {
             Caller::Nobody => return Err(AuthRefusal::UserNameEmpty),
             Caller::User(checked) => checked,
         };
-        if *at < self.revision {
+        let entry = self.users.get(&**user).ok_or(AuthRefusal::PermissionDenied)?;
+        // Other changes since do not matter: what the user may do is judged as of now.
+        let is_another =
+            entry.user.since > *at || matches!(self.switch, AuthSwitch::On(since) if since > *at);
+        if is_another {
             return Err(AuthRefusal::OldRevision);
         }
-        let entry = self.users.get(&**user).ok_or(AuthRefusal::PermissionDenied)?;
         let reach = if has_root(&entry.user) { Reach::All } else { Reach::Only(self.merged(entry)) };
         Ok(Granted(reach))
     }

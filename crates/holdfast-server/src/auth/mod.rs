@@ -13,7 +13,7 @@
 //!
 //! # Invariants
 //! - A call is judged by what its member has applied when it is judged, never by what its token once was good for.
-//! - What is read is read again when users, roles or permissions have changed meanwhile.
+//! - What was read is told only to who may still read it when it has been read.
 //! - A write that is refused because of what this member knows is refused only after a confirmation by the leader: it
 //!   may have been permitted elsewhere a moment ago.
 //!

@@ -128,7 +128,8 @@ impl Frontend {
         }
     }
 
-    /// Whether a call may read what `needs` says, as of what is visible here. Read, and ask [`Frontend::is_still`] then.
+    /// Whether a call may read what `needs` says, as of what is visible here. Read, and ask [`Frontend::pass_again`]
+    /// then.
     ///
     /// Errors: why not.
     pub fn pass(
@@ -146,15 +147,21 @@ impl Frontend {
         Ok(Pass(Some(auth)))
     }
 
-    /// False when users, roles or permissions have changed since: what was read meanwhile may not be told.
-    pub fn is_still(&self, pass: &Pass) -> bool {
-        match &pass.0 {
+    /// Whether what was read since a pass may be told: when users, roles or permissions have changed meanwhile, the call
+    /// has to be permitted it still.
+    ///
+    /// Errors: why not.
+    pub fn pass_again(
+        &self,
+        pass: &Pass,
+        call: Call,
+        needs: impl FnOnce(&Granted<'_>) -> Result<(), AuthRefusal>,
+    ) -> Result<(), Failure> {
+        let is_same = match &pass.0 {
             None => !self.storage.is_auth_enabled(),
-            Some(then) => {
-                let now = self.storage.auth();
-                now.revision() == then.revision() && now.switch() == then.switch()
-            }
-        }
+            Some(then) => Arc::ptr_eq(then, &self.storage.auth()),
+        };
+        if is_same { Ok(()) } else { self.pass(call, needs).map(drop) }
     }
 
     /// Whether a call may have a command carried out, as far as this member can say. It refuses only what is refused as
@@ -238,14 +245,10 @@ impl Frontend {
     /// Answers a transaction that only reads, from local state.
     pub async fn read_txn(&self, txn: Txn, call: Call) -> Result<(TxnResponse, Revision), Failure> {
         let txn = Arc::new(txn);
-        for _ in 0..limits::AUTH_TRIES {
-            let pass = self.pass(call, |granted| granted.txn(&txn))?;
-            let reading = Arc::clone(&txn);
-            let answer = self.read_blocking(call, move |storage| storage.read_txn(&reading)).await?;
-            if self.is_still(&pass) {
-                return Ok(answer);
-            }
-        }
-        Err(Refusal::Auth(AuthRefusal::OldRevision).into())
+        let pass = self.pass(call, |granted| granted.txn(&txn))?;
+        let reading = Arc::clone(&txn);
+        let answer = self.read_blocking(call, move |storage| storage.read_txn(&reading)).await?;
+        self.pass_again(&pass, call, |granted| granted.txn(&txn))?;
+        Ok(answer)
     }
 }

@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::stream::{self, Stream};
-use holdfast_mvcc::auth::AuthRefusal;
-use holdfast_mvcc::command::{Invalid, Range, ReadAt, Refusal, SortTarget};
+use holdfast_mvcc::auth::Granted;
+use holdfast_mvcc::command::{Invalid, Range, ReadAt, SortTarget};
 use holdfast_mvcc::types::{KeyValue, Revision};
 use holdfast_mvcc::validate::validate_range;
 use holdfast_mvcc::{Piece, PieceMax};
@@ -155,17 +155,14 @@ impl List {
     async fn permitted<T: Send + 'static>(
         &self,
         call: Call,
-        read: impl Fn(&Storage, &PieceRequest) -> Result<T, ReadError> + Clone + Send + 'static,
+        read: impl FnOnce(&Storage, &PieceRequest) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Failure> {
-        for _ in 0..limits::AUTH_TRIES {
-            let pass = self.frontend.pass(call, |granted| granted.read(&self.request.range))?;
-            let (request, read) = (self.request.clone(), read.clone());
-            let found = self.frontend.read_blocking(call, move |storage| read(storage, &request)).await?;
-            if self.frontend.is_still(&pass) {
-                return Ok(found);
-            }
-        }
-        Err(Refusal::Auth(AuthRefusal::OldRevision).into())
+        let needs = |granted: &Granted<'_>| granted.read(&self.request.range);
+        let pass = self.frontend.pass(call, needs)?;
+        let request = self.request.clone();
+        let found = self.frontend.read_blocking(call, move |storage| read(storage, &request)).await?;
+        self.frontend.pass_again(&pass, call, needs)?;
+        Ok(found)
     }
 
     async fn give(mut self, piece: Piece) -> Result<(pb::RangeStreamResponse, Next), Failure> {
