@@ -71,6 +71,7 @@ fn what_is_stored_does_not_stay_in_memory() {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the process that runs the case says what it has measured")]
 async fn run(case: &Case) {
     let Case { engine, value_bytes, stored, beside } = *case;
     let values = stored / value_bytes;
