@@ -23,7 +23,7 @@
 //!   the user's roles changes.
 //!
 //! # Module map
-//! [`change`] how commands change it; [`permissions`] merged ranges; [`rules`] what each command and read needs.
+//! `change` how commands change it; `permissions` merged ranges; `rules` what each command and read needs.
 
 mod change;
 mod permissions;
