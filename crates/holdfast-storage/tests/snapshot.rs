@@ -124,20 +124,22 @@ async fn a_dump_of_nothing_can_be_installed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_from_before_there_were_leases_can_be_installed() {
-    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+async fn snapshots_from_before_there_were_leases_or_users_can_be_installed() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let mut source = Member::open(dirs[0].path(), EngineKind::Memory).await;
     source.run(vec![put("k", "1")]).await;
     let snapshot = source.dump().await;
     let mut before = vec![0; usize::try_from(snapshot.bytes).unwrap()];
     snapshot.file.read_exact_at(&mut before, 0).unwrap();
-    assert_eq!(before[8], 2);
-    before[8] = 1;
-    let target = Member::open(dirs[1].path(), EngineKind::Memory).await;
-    let mut incoming = target.storage.receive_snapshot().unwrap();
-    incoming.write(&before).unwrap();
-    within(target.storage.install(incoming)).await.unwrap();
-    assert_eq!(target.image(), source.image());
+    assert_eq!(before[8], 3);
+    for (version, dir) in [1, 2].into_iter().zip(&dirs[1..]) {
+        before[8] = version;
+        let target = Member::open(dir.path(), EngineKind::Memory).await;
+        let mut incoming = target.storage.receive_snapshot().unwrap();
+        incoming.write(&before).unwrap();
+        within(target.storage.install(incoming)).await.unwrap();
+        assert_eq!(target.image(), source.image());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,7 +188,7 @@ async fn a_damaged_transfer_is_refused_and_changes_nothing() {
         assert!(matches!(refused, Err(StorageError::BadSnapshot { .. })), "{len} bytes: {refused:?}");
     }
     let mut newer = whole.clone();
-    newer[8] = 3;
+    newer[8] += 1;
     let mut incoming = target.storage.receive_snapshot().unwrap();
     incoming.write(&newer).unwrap();
     let refused = within(target.storage.install(incoming)).await;

@@ -473,12 +473,17 @@ fn what_is_restored_is_what_was_there_or_is_refused() {
 fn there_is_an_end_to_it() {
     let mut state = State::new();
     let long = "x".repeat(1 << 20);
-    let add = |at: usize| AuthChange::RoleAdd { name: format!("{at}{long}") };
-    let added =
-        (0..9).map(|at| change(&mut state, add(at))).position(|done| done == Err(AuthRefusal::TooMuch));
-    assert_eq!(added, Some(7));
-    change(&mut state, AuthChange::RoleDelete { name: format!("0{long}") }).unwrap();
-    change(&mut state, add(9)).unwrap();
+    change(&mut state, add_role("r")).unwrap();
+    let key = |at: usize| KeyRange { start: format!("{at}{long}").into(), end: RangeEnd::Single };
+    let permit = |at| AuthChange::RoleGrantPermission {
+        role: "r".into(),
+        permission: Permission { access: Access::Read, range: key(at) },
+    };
+    let refused =
+        (0..9).map(|at| change(&mut state, permit(at))).position(|done| done == Err(AuthRefusal::TooMuch));
+    assert_eq!(refused, Some(7));
+    change(&mut state, AuthChange::RoleRevokePermission { role: "r".into(), range: key(0) }).unwrap();
+    change(&mut state, permit(9)).unwrap();
 }
 
 #[test]
