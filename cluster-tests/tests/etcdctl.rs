@@ -1,33 +1,15 @@
 //! etcdctl, in two versions, prints the same against holdfast as against real etcd.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use cluster_tests::conformance::etcdctl::{CommandLine, Printed, parse, play, version};
+use cluster_tests::conformance::etcdctl::{CommandLine, Printed, parse, play, programs};
 use cluster_tests::conformance::members::Members;
 use cluster_tests::conformance::runner::data_dir;
-use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
-use cluster_tests::skip::skipped;
 use tokio::sync::Mutex;
 
 /// Clusters that compete for a small machine elect new leaders and time out; that is not what is tested here.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-
-/// The etcdctl of real etcd 3.5.1, or why there is none.
-fn fetched() -> Result<PathBuf, String> {
-    binary::etcdctl()
-        .ok_or_else(|| "etcdctl 3.5 is missing; run scripts/fetch-peers, or set ETCDCTL_BIN".to_owned())
-}
-
-/// The distribution's etcdctl, of the 3.4 line.
-fn installed() -> Result<PathBuf, String> {
-    let program = PathBuf::from("/usr/bin/etcdctl");
-    if program.is_file() {
-        Ok(program)
-    } else {
-        Err("etcdctl 3.4 is not installed (package etcd-client)".to_owned())
-    }
-}
 
 fn commands() -> Vec<CommandLine> {
     let text = std::fs::read_to_string(data_dir().join("etcdctl.commands")).expect("the list is checked in");
@@ -51,20 +33,9 @@ fn differences(subject: &str, etcd: &[Printed], ours: &[Printed]) -> Vec<String>
         .collect()
 }
 
-async fn compare(line: &str, program: Result<PathBuf, String>, subjects: Vec<(System, usize)>) {
-    let what = format!("etcdctl {line} compared on etcd and {}", subjects[0].0.label);
-    let program = match program {
-        Ok(program) => program,
-        Err(why) => return skipped(&what, &why),
-    };
-    let Some(reference) = binary::etcd() else {
-        return skipped(&what, "real etcd is missing; run scripts/fetch-peers, or set ETCD_BIN");
-    };
-    match version(&program) {
-        Ok(found) if found.starts_with(line) => {}
-        Ok(found) => return skipped(&what, &format!("{} is version {found}", program.display())),
-        Err(why) => return skipped(&what, &why),
-    }
+async fn compare(line: &str, subjects: impl FnOnce(&Path) -> Vec<(System, usize)>) {
+    let Some((program, reference)) = programs(line, "compared with etcd") else { return };
+    let subjects = subjects(&reference);
     let _turn = ONE_AT_A_TIME.lock().await;
     let (_, etcd) = play_fresh(&program, System::etcd(reference, &[]), 1).await;
     let mut found = Vec::new();
@@ -75,36 +46,33 @@ async fn compare(line: &str, program: Result<PathBuf, String>, subjects: Vec<(Sy
     assert!(found.is_empty(), "{} outputs differ\n{}", found.len(), found.join("\n"));
 }
 
-fn holdfast() -> Vec<(System, usize)> {
+fn holdfast(_: &Path) -> Vec<(System, usize)> {
     [1, 3].map(|count| (System::holdfast(&[]).expect("holdfast is built"), count)).into()
 }
 
-fn control() -> Vec<(System, usize)> {
-    binary::etcd().map_or_else(
-        || vec![(System::etcd(PathBuf::new(), &[]), 3)],
-        |program| vec![(System::etcd(program, &[]), 3)],
-    )
+/// What differs between one etcd and three is not a difference of ours.
+fn control(etcd: &Path) -> Vec<(System, usize)> {
+    vec![(System::etcd(etcd.to_owned(), &[]), 3)]
 }
 
 #[tokio::test]
 async fn etcdctl_3_4_prints_the_same() {
-    compare("3.4", installed(), holdfast()).await;
+    compare("3.4", holdfast).await;
 }
 
 #[tokio::test]
 async fn etcdctl_3_5_prints_the_same() {
-    compare("3.5", fetched(), holdfast()).await;
+    compare("3.5", holdfast).await;
 }
 
-/// The control: what differs between one etcd and three is not a difference of ours.
 #[tokio::test]
 async fn etcdctl_3_5_prints_the_same_on_three_etcds() {
-    compare("3.5", fetched(), control()).await;
+    compare("3.5", control).await;
 }
 
 #[tokio::test]
 async fn etcdctl_3_4_prints_the_same_on_three_etcds() {
-    compare("3.4", installed(), control()).await;
+    compare("3.4", control).await;
 }
 
 #[test]

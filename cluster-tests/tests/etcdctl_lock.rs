@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cluster_tests::conformance::etcdctl::version;
+use cluster_tests::conformance::etcdctl::programs;
 use cluster_tests::conformance::members::Members;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
@@ -206,21 +206,7 @@ async fn story(program: &Path, system: System, count: usize) -> Vec<String> {
 }
 
 async fn compare(line: &str) {
-    let what = format!("etcdctl {line} lock, elect and lease on etcd and holdfast");
-    let program = match line {
-        "3.4" => Some(PathBuf::from("/usr/bin/etcdctl")).filter(|program| program.is_file()),
-        _ => binary::etcdctl(),
-    };
-    let Some(program) = program else {
-        return skipped(&what, "it is missing; install etcd-client for 3.4, run scripts/fetch-peers for 3.5");
-    };
-    match version(&program) {
-        Ok(found) if found.starts_with(line) => {}
-        found => return skipped(&what, &format!("{} is version {found:?}", program.display())),
-    }
-    let Some(etcd) = binary::etcd() else {
-        return skipped(&what, "real etcd is missing; run scripts/fetch-peers, or set ETCD_BIN");
-    };
+    let Some((program, etcd)) = programs(line, "lock, elect and lease compared with etcd") else { return };
     let _turn = ONE_AT_A_TIME.lock().await;
     let ours = || System::holdfast(&[]).expect("holdfast is built");
     // Most of a story is waiting.

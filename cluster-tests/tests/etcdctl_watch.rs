@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use cluster_tests::client::{Client, TIMEOUT};
-use cluster_tests::conformance::etcdctl::version;
+use cluster_tests::conformance::etcdctl::programs;
 use cluster_tests::conformance::members::Members;
 use cluster_tests::conformance::runner::data_dir;
 use cluster_tests::harness::binary;
@@ -19,35 +19,6 @@ use tokio::sync::Mutex;
 
 /// Clusters that compete for a small machine elect new leaders and time out; that is not what is tested here.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-
-/// The etcdctl of this line, if there is one, and real etcd. Says what is left out otherwise.
-fn programs(line: &str, what: &str) -> Option<(PathBuf, PathBuf)> {
-    let found = match line {
-        "3.4" => Some(PathBuf::from("/usr/bin/etcdctl")).filter(|program| program.is_file()),
-        _ => binary::etcdctl(),
-    };
-    let what = format!("etcdctl {line} {what}");
-    let Some(program) = found else {
-        skipped(&what, "it is missing; install etcd-client for 3.4, run scripts/fetch-peers for 3.5");
-        return None;
-    };
-    match version(&program) {
-        Ok(found) if found.starts_with(line) => {}
-        Ok(found) => {
-            skipped(&what, &format!("{} is version {found}", program.display()));
-            return None;
-        }
-        Err(why) => {
-            skipped(&what, &why);
-            return None;
-        }
-    }
-    let Some(etcd) = binary::etcd() else {
-        skipped(&what, "real etcd is missing; run scripts/fetch-peers, or set ETCD_BIN");
-        return None;
-    };
-    Some((program, etcd))
-}
 
 fn scripts(line: &str) -> Vec<Script> {
     let text = std::fs::read_to_string(data_dir().join("etcdctl-watch.commands")).expect("it is checked in");

@@ -196,11 +196,7 @@ async fn what_holdfast_saves_is_a_database_for_etcd() {
     let Some(tools) = tools("snapshots of holdfast in etcd") else { return };
     let _turn = ONE_AT_A_TIME.lock().await;
     let dir = tempfile::tempdir().expect("a directory");
-    let cluster =
-        Cluster::start(System::holdfast(&[]).expect("holdfast is built"), 1).await.expect("holdfast");
-    let url = cluster.endpoints().remove(0);
-    fill(&url).await.expect("writes");
-    let seen = see(&url).await.expect("reads");
+    let (_cluster, url, seen) = filled().await;
     let endpoint = format!("--endpoints={}", bare(&url));
     let mut statements = Vec::new();
     let savers = etcdctls(&tools).into_iter().chain([tools.holdfastctl.clone()]);
@@ -267,16 +263,22 @@ async fn holdfast_from(tools: &Tools, file: &Path, size: usize, extra: &[&str]) 
     restored(&tools.holdfastctl, file, system, size, extra).await.expect("holdfast restores and starts")
 }
 
+/// One member of ours with something of everything in it, its URL, and what is seen there.
+async fn filled() -> (Cluster, String, Seen) {
+    let system = System::holdfast(&[]).expect("holdfast is built");
+    let cluster = Cluster::start(system, 1).await.expect("holdfast");
+    let url = cluster.endpoints().remove(0);
+    fill(&url).await.expect("writes");
+    let seen = see(&url).await.expect("reads");
+    (cluster, url, seen)
+}
+
 /// Needs no etcd: a backup of ours, and a raised revision.
 #[tokio::test]
 async fn a_raised_revision_is_above_all_that_was_seen() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let dir = tempfile::tempdir().expect("a directory");
-    let cluster =
-        Cluster::start(System::holdfast(&[]).expect("holdfast is built"), 1).await.expect("holdfast");
-    let url = cluster.endpoints().remove(0);
-    fill(&url).await.expect("writes");
-    let seen = see(&url).await.expect("reads");
+    let (cluster, url, seen) = filled().await;
     let file = dir.path().join("backup.db");
     let path = file.to_str().expect("a path");
     let holdfastctl = binary::holdfastctl().expect("holdfastctl is built");

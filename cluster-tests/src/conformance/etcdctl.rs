@@ -19,6 +19,8 @@ use tokio::process::Command;
 
 use super::members::Members;
 use super::printed::Mask;
+use crate::harness::binary;
+use crate::skip::skipped;
 
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -56,6 +58,31 @@ pub fn version(program: &Path) -> Result<String, String> {
     version
         .map(|version| version.trim().to_owned())
         .ok_or_else(|| format!("{} says no version", program.display()))
+}
+
+/// The etcdctl of a line (3.4 as it is installed, 3.5 as it was fetched), and real etcd to compare with. When one of them is
+/// missing, says that `what` is left out.
+pub fn programs(line: &str, what: &str) -> Option<(PathBuf, PathBuf)> {
+    let leave_out = |why: &str| {
+        skipped(&format!("etcdctl {line} {what}"), why);
+        None
+    };
+    let program = match line {
+        "3.4" => Some(PathBuf::from("/usr/bin/etcdctl")).filter(|program| program.is_file()),
+        _ => binary::etcdctl(),
+    };
+    let Some(program) = program else {
+        return leave_out("it is missing; install etcd-client for 3.4, run scripts/fetch-peers for 3.5");
+    };
+    match version(&program) {
+        Ok(found) if found.starts_with(line) => {}
+        Ok(found) => return leave_out(&format!("{} is version {found}", program.display())),
+        Err(why) => return leave_out(&why),
+    }
+    match binary::etcd() {
+        Some(etcd) => Some((program, etcd)),
+        None => leave_out("real etcd is missing; run scripts/fetch-peers, or set ETCD_BIN"),
+    }
 }
 
 /// Reads a list of command lines. Errors name the line.

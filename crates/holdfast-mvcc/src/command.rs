@@ -87,6 +87,25 @@ pub struct Range {
     pub max_create_revision: Revision,
 }
 
+impl Range {
+    /// Everything in a range with its values, as of now, in no order that is asked for.
+    pub fn of(range: KeyRange) -> Self {
+        Self {
+            range,
+            limit: None,
+            at: ReadAt::Latest,
+            order: SortOrder::None,
+            target: SortTarget::Key,
+            keys_only: false,
+            count_only: false,
+            min_mod_revision: Revision::NONE,
+            max_mod_revision: Revision::NONE,
+            min_create_revision: Revision::NONE,
+            max_create_revision: Revision::NONE,
+        }
+    }
+}
+
 /// Which revision a read sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadAt {

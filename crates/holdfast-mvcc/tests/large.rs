@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use holdfast_mvcc::command::{
-    Command, Compact, DeleteRange, Put, Range, RangeResponse, ReadAt, Response, SortOrder, SortTarget,
+    Command, Compact, DeleteRange, Put, Range, RangeResponse, Response, SortOrder, SortTarget,
 };
 use holdfast_mvcc::types::{EntryId, KeyRange, LogIndex, PutRecord, RangeEnd, RecordId, Revision, Term};
 use holdfast_mvcc::{CHUNK_KEYS, IndexChunk, RangeSource, State, Values, range};
@@ -83,19 +83,7 @@ fn filled() -> State {
 }
 
 fn all() -> Range {
-    Range {
-        range: KeyRange { start: Bytes::from_static(b"\0"), end: RangeEnd::Unbounded },
-        limit: None,
-        at: ReadAt::Latest,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod_revision: Revision::NONE,
-        max_mod_revision: Revision::NONE,
-        min_create_revision: Revision::NONE,
-        max_create_revision: Revision::NONE,
-    }
+    Range::of(KeyRange { start: Bytes::from_static(b"\0"), end: RangeEnd::Unbounded })
 }
 
 /// The answer, and how many chunks and values it took.

@@ -9,7 +9,7 @@ use super::*;
 use crate::State;
 use crate::command::{
     Alarm, AlarmKind, Command, Compact, Compare, DeleteRange, LeaseCheckpoint, LeaseExpire, LeaseGrant,
-    MemberAttributes, Op, Operand, Put, Range, ReadAt, Refusal, Relation, SortOrder, SortTarget, Txn,
+    MemberAttributes, Op, Operand, Put, Range, Refusal, Relation, Txn,
 };
 use crate::state::Values;
 use crate::types::{
@@ -114,19 +114,7 @@ fn delete(text: &str, prev_kv: bool) -> DeleteRange {
 }
 
 fn read(text: &str) -> Range {
-    Range {
-        range: range(text),
-        limit: None,
-        at: ReadAt::Latest,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod_revision: Revision::NONE,
-        max_mod_revision: Revision::NONE,
-        min_create_revision: Revision::NONE,
-        max_create_revision: Revision::NONE,
-    }
+    Range::of(range(text))
 }
 
 fn compare(text: &str) -> Compare {

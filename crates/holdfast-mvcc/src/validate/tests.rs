@@ -1,8 +1,7 @@
 //! Sizes and the order of the checks; overlaps are in `testscripts/txn/validation` and against the model.
 
 use super::*;
-use crate::command::{Compare, DeleteRange, Operand, ReadAt, Relation, SortOrder, SortTarget};
-use crate::types::Revision;
+use crate::command::{Compare, DeleteRange, Operand, Relation};
 
 const MAX: usize = 128;
 
@@ -22,19 +21,7 @@ fn put(key: &str) -> Op {
 }
 
 fn get(key: &str) -> Op {
-    Op::Range(Range {
-        range: range_of(key),
-        limit: None,
-        at: ReadAt::Latest,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod_revision: Revision::NONE,
-        max_mod_revision: Revision::NONE,
-        min_create_revision: Revision::NONE,
-        max_create_revision: Revision::NONE,
-    })
+    Op::Range(Range::of(range_of(key)))
 }
 
 fn compare(key: &str) -> Compare {

@@ -293,17 +293,7 @@ impl Run {
 
 /// A list in pieces is the list.
 fn check_pieces(reader: &mut Reader<'_>, dice: &mut Dice, request: &Range, at: Revision) {
-    let whole = Range {
-        limit: None,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        count_only: false,
-        min_mod_revision: Revision::NONE,
-        max_mod_revision: Revision::NONE,
-        min_create_revision: Revision::NONE,
-        max_create_revision: Revision::NONE,
-        ..request.clone()
-    };
+    let whole = Range { at: request.at, keys_only: request.keys_only, ..Range::of(request.range.clone()) };
     let Ok(whole) = range(reader, &whole, at);
     let keys = 1 + dice.below(4) as usize;
     let max = PieceMax { keys, bytes: dice.below(200) as usize, keys_only: request.keys_only };

@@ -15,7 +15,7 @@ use holdfast_env::{
 };
 use holdfast_log::{Log, LogConfig};
 use holdfast_mvcc::auth::Caller;
-use holdfast_mvcc::command::{Command, Op, Put, Range, ReadAt, SortOrder, SortTarget, Txn};
+use holdfast_mvcc::command::{Command, Op, Put, Range, Txn};
 use holdfast_mvcc::types::{KeyRange, MemberId, RangeEnd, Record, Revision};
 use holdfast_raft::{GrpcNet, GrpcNetConfig, Member, Node, NodeConfig, NodeError};
 use holdfast_storage::{Answer, DispatchBody, DispatchItem, EngineKind, EventSink, Storage, StorageConfig};
@@ -494,19 +494,7 @@ pub(crate) async fn put(node: &Node, key: &str, value: &[u8], budget: Duration) 
 
 /// What a member's own state holds under a key.
 pub(crate) fn get(storage: &Storage, key: &str) -> Option<String> {
-    let range = Range {
-        range: KeyRange { start: Bytes::copy_from_slice(key.as_bytes()), end: RangeEnd::Single },
-        limit: None,
-        at: ReadAt::Latest,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod_revision: Revision::NONE,
-        max_mod_revision: Revision::NONE,
-        min_create_revision: Revision::NONE,
-        max_create_revision: Revision::NONE,
-    };
+    let range = Range::of(KeyRange { start: Bytes::copy_from_slice(key.as_bytes()), end: RangeEnd::Single });
     let (response, _) = storage.range(&range).unwrap();
     response.kvs.first().map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
 }

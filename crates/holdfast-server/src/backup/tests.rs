@@ -6,7 +6,7 @@ use std::sync::Arc;
 use holdfast_bolt::Writer;
 use holdfast_env::{Env, NoNet};
 use holdfast_mvcc::auth::{Access, Auth, AuthRevision, AuthSwitch, Permission, Role, User};
-use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal, SortOrder, SortTarget};
+use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal};
 use holdfast_mvcc::types::{KeyRange, LeaseId, RangeEnd, Record, Revision};
 use holdfast_proto::{authpb, mvccpb};
 use holdfast_storage::{EngineKind, EventSink, ReadError, Storage, StorageConfig};
@@ -137,19 +137,7 @@ impl Scene {
 }
 
 fn all(storage: &Storage, at: ReadAt) -> Result<(RangeResponse, Revision), ReadError> {
-    storage.range(&Range {
-        range: KeyRange { start: "\0".into(), end: RangeEnd::Unbounded },
-        limit: None,
-        at,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod_revision: Revision::NONE,
-        max_mod_revision: Revision::NONE,
-        min_create_revision: Revision::NONE,
-        max_create_revision: Revision::NONE,
-    })
+    storage.range(&Range { at, ..Range::of(KeyRange { start: "\0".into(), end: RangeEnd::Unbounded }) })
 }
 
 /// Key, mod revision, create revision, version and lease.

@@ -1,7 +1,7 @@
 //! Health checks, for load balancers, orchestrators and people.
 
-use holdfast_mvcc::command::{AlarmKind, Range, ReadAt, SortOrder, SortTarget};
-use holdfast_mvcc::types::{KeyRange, RangeEnd, Revision};
+use holdfast_mvcc::command::{AlarmKind, Range};
+use holdfast_mvcc::types::{KeyRange, RangeEnd};
 use holdfast_raft::Health;
 
 use crate::frontend::{Consistency, Frontend};
@@ -78,17 +78,10 @@ impl Check {
 /// The read that checks make: it finds nothing, but it takes every step of a read that would.
 async fn read(frontend: &Frontend, consistency: Consistency) -> Result<(), String> {
     let range = Range {
-        range: KeyRange { start: bytes::Bytes::from_static(b"\0health"), end: RangeEnd::Single },
         limit: Some(1),
-        at: ReadAt::Latest,
-        order: SortOrder::None,
-        target: SortTarget::Key,
         keys_only: true,
         count_only: true,
-        min_mod_revision: Revision::NONE,
-        max_mod_revision: Revision::NONE,
-        min_create_revision: Revision::NONE,
-        max_create_revision: Revision::NONE,
+        ..Range::of(KeyRange { start: bytes::Bytes::from_static(b"\0health"), end: RangeEnd::Single })
     };
     match frontend.read(range, consistency, frontend.internal_call()).await {
         Ok(_) => Ok(()),

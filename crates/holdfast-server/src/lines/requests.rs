@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use holdfast_mvcc::command::{
-    Compare, DeleteRange, Op, OpResult, Operand, Put, Range, ReadAt, Relation, SortOrder, SortTarget, Txn,
+    Compare, DeleteRange, Op, OpResult, Operand, Put, Range, Relation, SortOrder, SortTarget, Txn,
     TxnResponse,
 };
 use holdfast_mvcc::types::{KeyRange, KeyValue, LeaseId, RangeEnd, Revision};
@@ -32,12 +32,12 @@ fn with(name: &[u8], end: &[u8]) -> Bytes {
 
 /// One key, if it exists.
 pub fn one(key: Bytes) -> Range {
-    of(KeyRange { start: key, end: RangeEnd::Single })
+    Range::of(KeyRange { start: key, end: RangeEnd::Single })
 }
 
 /// The oldest key of a line.
 pub fn oldest(line: KeyRange) -> Range {
-    Range { limit: Some(1), order: SortOrder::Ascend, target: SortTarget::Create, ..of(line) }
+    Range { limit: Some(1), order: SortOrder::Ascend, target: SortTarget::Create, ..Range::of(line) }
 }
 
 /// The newest key of a line that is older than `created`; its name alone.
@@ -50,23 +50,7 @@ pub fn in_front(line: KeyRange, created: Revision) -> Range {
         target: SortTarget::Create,
         keys_only: true,
         max_create_revision,
-        ..of(line)
-    }
-}
-
-fn of(range: KeyRange) -> Range {
-    Range {
-        range,
-        limit: None,
-        at: ReadAt::Latest,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod_revision: Revision::NONE,
-        max_mod_revision: Revision::NONE,
-        min_create_revision: Revision::NONE,
-        max_create_revision: Revision::NONE,
+        ..Range::of(line)
     }
 }
 

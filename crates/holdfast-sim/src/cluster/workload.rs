@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_mvcc::command::{
     Command, Compact, Compare, DeleteRange, Op, OpResult, Operand, Put, Range, ReadAt, Refusal, Relation,
-    Response, SortOrder, SortTarget, Txn,
+    Response, Txn,
 };
 use holdfast_mvcc::types::{KeyRange, LeaseId, RangeEnd, Revision};
 use holdfast_raft::NodeError;
@@ -319,17 +319,5 @@ fn everything() -> KeyRange {
 }
 
 fn range(range: KeyRange, at: ReadAt) -> Range {
-    Range {
-        range,
-        limit: None,
-        at,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod_revision: Revision::NONE,
-        max_mod_revision: Revision::NONE,
-        min_create_revision: Revision::NONE,
-        max_create_revision: Revision::NONE,
-    }
+    Range { at, ..Range::of(range) }
 }

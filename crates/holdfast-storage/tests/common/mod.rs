@@ -268,19 +268,7 @@ pub fn key_range(key: &str) -> KeyRange {
 }
 
 pub fn range(range: KeyRange) -> Range {
-    Range {
-        range,
-        limit: None,
-        at: ReadAt::Latest,
-        order: SortOrder::None,
-        target: SortTarget::Key,
-        keys_only: false,
-        count_only: false,
-        min_mod_revision: Revision::NONE,
-        max_mod_revision: Revision::NONE,
-        min_create_revision: Revision::NONE,
-        max_create_revision: Revision::NONE,
-    }
+    Range::of(range)
 }
 
 pub fn put(key: &str, value: &str) -> Command {
