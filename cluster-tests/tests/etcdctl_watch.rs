@@ -1,7 +1,7 @@
 //! etcdctl, in two versions: `watch` prints the same against holdfast as against real etcd, `make-mirror` works both
 //! ways between them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use cluster_tests::client::{Client, TIMEOUT};
