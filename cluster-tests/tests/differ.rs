@@ -47,16 +47,16 @@ async fn holdfast_does_as_etcd_does() {
 }
 
 /// The control: etcd differs from itself nowhere, so that what differs elsewhere is not the method's fault. Three members of
-/// etcd 3.5.1 on a busy machine did so once in many, and not when it was played again.
+/// etcd 3.5.1 on a busy machine did so once in many, and not when the same was played again.
 #[tokio::test]
 async fn etcd_does_as_etcd_does() {
-    for seed in 4..7 {
-        let found =
-            differences("etcd compared with itself on random calls", &plan(Against::Etcd, &[seed])).await;
+    let plan = plan(Against::Etcd, &[4]);
+    for _ in 0..2 {
+        let found = differences("etcd compared with itself on random calls", &plan).await;
         let Some(found) = found.filter(|found| !found.is_empty()) else { return };
         println!("{}", found.join("\n\n"));
     }
-    panic!("etcd differs from itself with each of the seeds");
+    panic!("etcd differs from itself each time");
 }
 
 /// An etcd that allows fewer operations in a transaction is another server: found, and shrunk to the one call it takes.

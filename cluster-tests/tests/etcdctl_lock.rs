@@ -1,15 +1,13 @@
 //! etcdctl, in two versions: `lock`, `elect` and `lease` tell the same story on holdfast as on real etcd, with the locks
 //! held and lost when they should be.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster_tests::conformance::etcdctl::programs;
 use cluster_tests::conformance::members::Members;
-use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
-use cluster_tests::skip::skipped;
 use cluster_tests::watch::console::{Console, Ended, PATIENCE};
 use holdfast_proto::etcdserverpb::RangeRequest;
 use holdfast_proto::etcdserverpb::kv_client::KvClient;

@@ -78,9 +78,9 @@ impl Page {
         ReadError::Damaged { page: self.id, what }
     }
 
-    fn element(&self, index: usize) -> Option<(usize, usize)> {
+    fn element(&self, index: usize) -> Option<usize> {
         let at = HEADER + index * ELEMENT;
-        (index < usize::from(self.header.count) && at + ELEMENT <= self.bytes.len()).then_some((at, index))
+        (index < usize::from(self.header.count) && at + ELEMENT <= self.bytes.len()).then_some(at)
     }
 
     fn slice(&self, at: usize, pos: u32, skip: usize, len: usize) -> Result<&[u8], ReadError> {
@@ -90,12 +90,10 @@ impl Page {
     }
 
     fn pair(&self, index: usize) -> Result<Option<Pair<'_>>, ReadError> {
-        let Some((at, _)) = self.element(index) else { return self.at_end(index) };
+        let Some(at) = self.element(index) else { return self.at_end(index) };
         let number = |n: usize| word(&self.bytes, at + 4 * n).unwrap_or_default();
         let (key, value) = (number(2) as usize, number(3) as usize);
-        self.check_behind(index, at + number(1) as usize, |number| {
-            number(1) as usize + number(2) as usize + number(3) as usize
-        })?;
+        self.check_behind_the_last(index)?;
         Ok(Some(Pair {
             key: self.slice(at, number(1), 0, key)?,
             value: self.slice(at, number(1), key, value)?,
@@ -104,23 +102,29 @@ impl Page {
     }
 
     pub(crate) fn child(&self, index: usize) -> Result<Option<(&[u8], u64)>, ReadError> {
-        let Some((at, _)) = self.element(index) else { return self.at_end(index) };
+        let Some(at) = self.element(index) else { return self.at_end(index) };
         let number = |n: usize| word(&self.bytes, at + 4 * n).unwrap_or_default();
-        self.check_behind(index, at + number(0) as usize, |number| number(0) as usize + number(1) as usize)?;
+        self.check_behind_the_last(index)?;
         let key = self.slice(at, number(0), 0, number(1) as usize)?;
         Ok(Some((key, long(&self.bytes, at + 8).unwrap_or_default())))
     }
 
     /// That an element's bytes begin behind those of the one before: otherwise a small page could name a lot of bytes.
-    fn check_behind(
-        &self,
-        index: usize,
-        from: usize,
-        length: impl Fn(&dyn Fn(usize) -> u32) -> usize,
-    ) -> Result<(), ReadError> {
-        let Some(at) = index.checked_sub(1).map(|before| HEADER + before * ELEMENT) else { return Ok(()) };
-        let number = |n: usize| word(&self.bytes, at + 4 * n).unwrap_or_default();
-        if from < at + length(&number) { Err(self.damaged("elements share bytes")) } else { Ok(()) }
+    fn check_behind_the_last(&self, index: usize) -> Result<(), ReadError> {
+        let last = index.checked_sub(1).and_then(|last| self.span(last));
+        let is_behind = last.zip(self.span(index)).is_none_or(|((_, end), (start, _))| end <= start);
+        if is_behind { Ok(()) } else { Err(self.damaged("elements share bytes")) }
+    }
+
+    /// Where an element says that its bytes begin and end.
+    fn span(&self, index: usize) -> Option<(usize, usize)> {
+        let at = self.element(index)?;
+        let number = |n: usize| word(&self.bytes, at + 4 * n).map(|number| number as usize);
+        let (start, bytes) = match self.header.kind {
+            Kind::Branch => (number(0)?, number(1)?),
+            _ => (number(1)?, number(2)? + number(3)?),
+        };
+        Some((at + start, at + start + bytes))
     }
 
     fn at_end<T>(&self, index: usize) -> Result<Option<T>, ReadError> {

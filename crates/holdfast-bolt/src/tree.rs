@@ -177,7 +177,8 @@ impl Tree {
         if self.branches.len() == level {
             self.branches.push(Open::default());
         }
-        if self.branches[level].is_full_for(key.len()) {
+        // At least two, as in bbolt: with one of each, long keys would make levels without end.
+        if self.branches[level].elements.len() >= 2 && self.branches[level].is_full_for(key.len()) {
             self.close_branch(pages, level);
         }
         let branch = &mut self.branches[level];

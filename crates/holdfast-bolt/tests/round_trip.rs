@@ -67,6 +67,16 @@ fn numbered(count: u32, value_bytes: usize) -> Pairs {
     (0..count).map(|n| (n.to_be_bytes().to_vec(), vec![n.to_le_bytes()[0]; value_bytes])).collect()
 }
 
+/// A branch that has room for one long key only must take two: otherwise there would be levels without end.
+#[test]
+fn long_keys_make_a_tree_that_ends() {
+    for bytes in [2_500, 3_000, PAGE_BYTES, 32_768] {
+        let keys = (0..40_u8).map(|n| ([&[n][..], &vec![b'k'; bytes - 1]].concat(), b"v".to_vec()));
+        let content = Content::from([(b"long".to_vec(), keys.collect())]);
+        assert_eq!(read(&written(&content)).unwrap(), content, "{bytes}");
+    }
+}
+
 #[test]
 fn an_empty_database_and_empty_buckets() {
     assert_eq!(read(&written(&Content::new())).unwrap(), Content::new());

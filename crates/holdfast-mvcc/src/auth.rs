@@ -9,12 +9,12 @@
 //! the auth revision at which its member had checked the token ([`Caller`]); it is judged again when it is evaluated, so
 //! that a permission that was revoked in front of it in the log is gone for it. When the user got another password since it
 //! was checked, or is another one with the same name, or auth was off in between, the command is refused: its token may not
-//! hold any more. Nothing has happened then, and its member checks again.
+//! hold any more. Nothing has happened then, and its client is told so.
 //!
 //! # What it is not
 //! Passwords are not here, only what was made of them, and no comparison: that costs time on purpose and belongs to the
 //! member that has the client. Tokens are not here either: they live on members and end by themselves. What ends them
-//! beside time is ([`Session`]).
+//! beside time is in [`Session`].
 //!
 //! # Invariants
 //! - The auth revision moves by one with each change, and with no other; switching auth on is none, for compatibility.
@@ -187,12 +187,12 @@ impl Auth {
         let mut is_sound = revision >= AuthRevision::FRESH;
         for (name, role) in roles {
             let has_unset = role.permissions.iter().any(|permission| !permission.is_valid());
-            is_sound &= !name.is_empty() && !has_unset;
+            is_sound &= is_name(&name) && !has_unset;
             is_sound &= role.permissions.is_sorted_by(|one, next| one.place() < next.place());
             is_sound &= auth.set_role(&name, role).is_none();
         }
         for (name, user) in users {
-            is_sound &= !name.is_empty() && is_past(user.since);
+            is_sound &= is_name(&name) && is_past(user.since);
             is_sound &= user.roles.is_sorted_by(|one, next| one < next);
             is_sound &= user.roles.iter().all(|role| role == ROOT || auth.roles.contains_key(role));
             is_sound &= auth.set_user(&name, user).is_none();
@@ -314,6 +314,11 @@ impl Auth {
     }
 }
 
+/// Whether a user or a role may be called so.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX
+}
+
 fn has_root(user: &User) -> bool {
     user.has(ROOT)
 }
@@ -341,7 +346,7 @@ impl Role {
 
 impl Permission {
     /// What the permissions of a role are ordered by.
-    fn place(&self) -> (&[u8], &[u8]) {
+    pub fn place(&self) -> (&[u8], &[u8]) {
         (&self.range.start, self.raw_end())
     }
 

@@ -188,7 +188,8 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), disk, identity: identity.clone(), _lock: lock, known })
     }
 
-    /// Marks a new directory as this member's; to be called before anything else is written into it.
+    /// Marks a new directory as this member's. A start does so before it writes anything else; a restore behind all that it
+    /// writes, because what has no IDENTITY is refused.
     pub fn mark(&self) -> Result<(), DataDirError> {
         match self.known {
             Known::Nothing => write_identity(self.disk.as_ref(), &self.path, &self.identity),

@@ -343,16 +343,14 @@ impl Frontend {
     ) -> Result<(RangeResponse, Revision), Failure> {
         self.make_consistent(consistency, call).await?;
         self.metrics.ranges.inc();
-        let pass = self.pass(call, |granted| granted.read(&range.range))?;
-        let answer = match self.read_hot(&range) {
-            Some(answer) => answer?,
-            None => {
-                let range = range.clone();
-                self.read_blocking(call, move |storage| storage.range(&range)).await?
+        let read = async {
+            if let Some(answer) = self.read_hot(&range) {
+                return Ok(answer?);
             }
+            let range = range.clone();
+            self.read_blocking(call, move |storage| storage.range(&range)).await
         };
-        self.pass_again(&pass, call, |granted| granted.read(&range.range))?;
-        Ok(answer)
+        self.read_permitted(call, |granted| granted.read(&range.range), read).await
     }
 
     /// The answer about one key, when its value is in memory.

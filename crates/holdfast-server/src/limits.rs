@@ -53,9 +53,6 @@ pub const HASHING_MAX: usize = 2;
 /// Calls with a password that may be at work or wait to be, of each of the two kinds; others are refused at once.
 pub const HASHING_WAITING_MAX: usize = 256;
 
-/// How often a call is judged anew because its user changed while it was carried out.
-pub const AUTH_TRIES: usize = 5;
-
 /// Heartbeats; `--heartbeat-interval`. etcd's default.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 

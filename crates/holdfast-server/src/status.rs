@@ -456,9 +456,6 @@ pub fn denied_watch(failure: &Failure) -> &'static str {
         Failure::Refused(Refusal::Auth(AuthRefusal::UserNameEmpty)) => {
             "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"
         }
-        Failure::Refused(Refusal::Auth(AuthRefusal::OldRevision)) => {
-            "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old"
-        }
         // Nothing else comes out of a look at what somebody may read.
         _ => "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
     }

@@ -17,6 +17,7 @@ use crate::gate::{Gate, Pin};
 use crate::limits::LOCK_KEYS_MAX;
 use crate::pipeline::shared::Shared;
 use crate::read::{Entered, enter};
+use crate::record::Stored;
 use crate::retention::Retention;
 use crate::stable::following;
 use crate::view::View;
@@ -100,7 +101,13 @@ impl Export {
             if page.is_empty() {
                 self.next = RecordId::new(end, 0);
             }
-            return Ok(page.iter().map(|stored| stored.record.clone()).collect());
+            let mut left = bytes;
+            let fits = |stored: &&Arc<Stored>| {
+                let is_more = left > 0;
+                left = left.saturating_sub(stored.meta.len() + stored.value.len());
+                is_more
+            };
+            return Ok(page.iter().take_while(fits).map(|stored| stored.record.clone()).collect());
         }
         // What has left the ring is whole in the store; of what is still in it, the store may have a part.
         let before = view.ring.from().min(end);

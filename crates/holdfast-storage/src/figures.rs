@@ -14,8 +14,8 @@ pub const TIME_BUCKETS: usize = 16;
 /// How often something took how long.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Times {
-    /// How many took at most 15.625 µs, twice, four times that … 1 ms … 0.512 s ([`Times::bucket_bound`]), then how many took
-    /// longer. Each counts in one bucket only.
+    /// How many took at most 15.625 µs, and so on with twice the bound before, 1 ms among them, up to 0.512 s
+    /// ([`Times::bucket_bound`]); then how many took longer. Each counts in one bucket only.
     pub buckets: [u64; TIME_BUCKETS + 1],
     /// How long all of them took together.
     pub total: Duration,

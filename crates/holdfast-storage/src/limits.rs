@@ -106,7 +106,7 @@ pub(crate) const LEASE_FEED_MAX: usize = 1 << 18;
 pub(crate) const LEASE_FRAME_MAX: usize = 4096;
 
 /// Tokens that wait until somebody asks for them; later ones replace the oldest. At a hundred bytes each, and far more
-/// than clients log in between two calls with a token.
+/// than clients log in between two calls with a token that is not known yet.
 pub(crate) const TOKENS_WAITING_MAX: usize = 16 << 10;
 
 /// What an entry costs in memory beside its records, for accounting.

@@ -23,9 +23,8 @@ struct Case {
     beside: u64,
 }
 
-/// sled does not go below a page of 16 packs for each of the 256
-/// parts of its cache, which is 16 MiB; what is longer than a pack is cut into pieces of 32 KiB. Small values have many keys,
-/// all of which are in memory.
+/// sled does not go below a page of 16 packs for each of the 256 parts of its cache, which is 16 MiB; what is longer than
+/// 32 KiB is cut into pieces of that. Small values have many keys, all of which are in memory.
 const CASES: [Case; 3] = [
     Case { engine: EngineKind::Redb, value_bytes: 32 << 10, stored: 384 << 20, beside: 0 },
     Case { engine: EngineKind::Sled, value_bytes: 1 << 10, stored: 128 << 20, beside: 64 << 20 },

@@ -143,8 +143,8 @@ pub enum AuthRefusal {
     /// Nobody logs in while auth is off.
     #[error("authentication is not enabled")]
     NotEnabled,
-    /// The user has changed since the caller was checked, or anything since a password was compared. Check again.
-    #[error("checked at an older auth revision")]
+    /// The user has changed since it was checked or its password compared, or auth was off in between.
+    #[error("the user has changed since it was checked")]
     OldRevision,
     /// What must not be while auth is on, or a range that covers nothing.
     #[error("invalid auth management")]
@@ -331,7 +331,7 @@ impl Auth {
         if user.password_hash.is_none() {
             return Err(AuthRefusal::AuthenticationFailed);
         }
-        if authenticate.at == self.revision { Ok(()) } else { Err(AuthRefusal::OldRevision) }
+        self.check_since(user, authenticate.at)
     }
 
     /// Sets a role, and forgets what its users may touch.

@@ -5,7 +5,7 @@
 
 use super::change::{AuthChange, AuthRefusal};
 use super::permissions::Permissions;
-use super::{Auth, AuthSwitch, Caller, Checked, has_root};
+use super::{Auth, AuthRevision, AuthSwitch, Caller, Checked, User, has_root};
 use crate::command::{Command, DeleteRange, Op, Put, Txn};
 use crate::state::State;
 use crate::types::{KeyRange, LeaseId};
@@ -41,11 +41,7 @@ impl Auth {
         };
         let entry = self.users.get(&**user).ok_or(AuthRefusal::PermissionDenied)?;
         // Other changes since do not matter: what the user may do is judged as of now.
-        let is_another =
-            entry.user.since > *at || matches!(self.switch, AuthSwitch::On(since) if since > *at);
-        if is_another {
-            return Err(AuthRefusal::OldRevision);
-        }
+        self.check_since(&entry.user, *at)?;
         let reach = if has_root(&entry.user) { Reach::All } else { Reach::Only(self.merged(entry)) };
         Ok(Granted(reach))
     }
@@ -53,8 +49,7 @@ impl Auth {
     /// Whether a caller may do what only root may.
     ///
     /// # Errors
-    /// Auth is on, and the caller is nobody, is not there, or has not the role. An older auth revision is none, as in
-    /// etcd: whether the user has the role is judged as of now.
+    /// Auth is on, and the caller is nobody, is not there, has not the role, or was checked before it became who it is.
     pub fn may_manage(&self, caller: &Caller) -> Result<(), AuthRefusal> {
         if !self.is_enabled() {
             return Ok(());
@@ -62,12 +57,18 @@ impl Auth {
         match caller {
             Caller::Server => Ok(()),
             Caller::Nobody => Err(AuthRefusal::UserNameEmpty),
-            Caller::User(checked) => match self.user(&checked.user) {
-                None => Err(AuthRefusal::UserNotFound),
-                Some(user) if has_root(user) => Ok(()),
-                Some(_) => Err(AuthRefusal::PermissionDenied),
-            },
+            Caller::User(checked) => {
+                let user = self.user(&checked.user).ok_or(AuthRefusal::UserNotFound)?;
+                self.check_since(user, checked.at)?;
+                if has_root(user) { Ok(()) } else { Err(AuthRefusal::PermissionDenied) }
+            }
         }
+    }
+
+    /// That a user is who it was at an auth revision, with the same password, and that auth was on since.
+    pub(super) fn check_since(&self, user: &User, at: AuthRevision) -> Result<(), AuthRefusal> {
+        let was_off = matches!(self.switch, AuthSwitch::On(since) if since > at);
+        if user.since > at || was_off { Err(AuthRefusal::OldRevision) } else { Ok(()) }
     }
 
     /// Whether a caller may have a command carried out, as far as that can be said without the keys of leases: for who

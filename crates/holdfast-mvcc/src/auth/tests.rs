@@ -337,7 +337,7 @@ fn refusals_of_changes_in_the_order_of_their_checks() {
         (login("none"), Some(R::AuthenticationFailed), 9),
         (login("root"), None, 9),
         (role("some"), None, 10),
-        (login("root"), Some(R::OldRevision), 10),
+        (login("root"), None, 10),
         (AuthChange::Disable, None, 11),
         (role("root"), Some(R::RoleNotFound), 11),
         (take("root", "root"), None, 12),

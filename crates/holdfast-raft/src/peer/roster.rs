@@ -64,7 +64,7 @@ impl Roster {
         let stores = self.stores.lock();
         let Some((log, storage)) = &*stores else { return false };
         let last = log.state().last.or(storage.applied().log_id);
-        last.is_none_or(|last| last.index().get() == 0 || last.term().get() == 0)
+        last.is_none_or(|last| last.term().get() == 0)
     }
 
     /// This member's own state, until the shutdown.

@@ -9,7 +9,8 @@
 //! etcd; the log has a digest of the letters only, so that who reads a disk cannot use what is there. The index tells a
 //! member that is behind how long to wait before it says that it does not know the token. Each member lets a token end
 //! when it was not used there for `--auth-token-ttl`. What else ends it (the password, the user, auth) is looked up
-//! with each use, so that nothing has to be told to anyone. After a restart clients log in again.
+//! with each use, so that nothing has to be told to anyone. A restart forgets
+//! tokens, but for those whose entries it replays.
 //!
 //! # Invariants
 //! - A call is judged by what its member has applied when it is judged, never by what its token once was good for.
@@ -23,9 +24,7 @@ pub mod password;
 pub mod rules;
 pub mod tokens;
 
-use std::sync::Arc;
-
-use holdfast_mvcc::auth::{Auth, TokenDigest};
+use holdfast_mvcc::auth::TokenDigest;
 use tonic::metadata::MetadataMap;
 
 use tokens::Token;
@@ -56,15 +55,4 @@ pub fn named(metadata: &MetadataMap) -> Option<Token> {
     let value = metadata.get("token").or_else(|| metadata.get("authorization"))?;
     let text = value.to_str().unwrap_or_default();
     Some(Token::parse(text.strip_prefix("Bearer ").unwrap_or(text)).unwrap_or(Token::UNKNOWN))
-}
-
-/// As of which users, roles and permissions something was found to be permitted.
-#[derive(Debug, Clone)]
-pub struct Pass(pub(crate) Option<Arc<Auth>>);
-
-impl Pass {
-    /// True when nothing was checked, because auth is off.
-    pub fn is_open(&self) -> bool {
-        self.0.is_none()
-    }
 }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::limits::TOKENS_MAX;
 
-/// etcd's: all letters but none that is hard to type.
+/// etcd's alphabet.
 const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const LETTERS_COUNT: usize = 16;
 
@@ -43,7 +43,7 @@ impl Token {
 pub fn letters(rng: &dyn Rng) -> String {
     let letter = |_| {
         loop {
-            // Without those above the largest multiple, all letters are as likely.
+            // Numbers that name no letter are thrown away, so that all letters are as likely.
             let number = rng.next_u64() % 64;
             let at = usize::try_from(number).unwrap_or(usize::MAX);
             if let Some(letter) = LETTERS.get(at) {

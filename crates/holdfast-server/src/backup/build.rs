@@ -60,18 +60,22 @@ impl Build {
     /// The export or the disk cannot go on, or the log needs the room.
     pub fn step(&mut self, room: &Room) -> Result<bool, Failure> {
         room.check_free(limits::SNAPSHOT_FREE_BYTES / 2)?;
-        let page = self.export.page(limits::SNAPSHOT_PIECE_BYTES).map_err(|error| match error {
-            ExportError::Store(reason) => Failure::Store(reason),
-            ExportError::Replaced => NoSnapshot::Replaced.into(),
-            ExportError::Closed => Failure::Stopped,
-        })?;
-        let Some(page) = page else { return Ok(false) };
-        for record in page {
-            let (key, value) = schema::record(record);
-            self.writer.put(&key, &value).expect("records ascend, and none is above the largest request");
+        let mut goes_on = true;
+        // A page of the store is smaller, with packs of 4 KiB.
+        while goes_on && self.writer.ready_bytes() < limits::SNAPSHOT_PIECE_BYTES {
+            let page = self.export.page(limits::SNAPSHOT_PIECE_BYTES).map_err(|error| match error {
+                ExportError::Store(reason) => Failure::Store(reason),
+                ExportError::Replaced => NoSnapshot::Replaced.into(),
+                ExportError::Closed => Failure::Stopped,
+            })?;
+            goes_on = page.is_some();
+            for record in page.unwrap_or_default() {
+                let (key, value) = schema::record(record);
+                self.writer.put(&key, &value).expect("records ascend, and none is above the largest request");
+            }
         }
         self.flush()?;
-        Ok(true)
+        Ok(goes_on)
     }
 
     /// Writes what comes behind the keys, and ends the file.

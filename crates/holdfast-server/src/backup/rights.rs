@@ -85,8 +85,10 @@ pub fn read(database: &Database) -> Result<Auth, FileError> {
     })?;
     let is_enabled = super::look::is_auth_enabled(database)?;
     let switch = if is_enabled { AuthSwitch::On(revision) } else { AuthSwitch::Off };
-    Auth::restore(switch, revision, users, roles)
-        .ok_or_else(|| database.impossible("users and roles that no sequence of commands leads to"))
+    Auth::restore(switch, revision, users, roles).ok_or_else(|| {
+        database
+            .impossible("users and roles that no sequence of commands leads to, or names above 1024 bytes")
+    })
 }
 
 fn text(bytes: &[u8]) -> Option<String> {
@@ -102,11 +104,7 @@ fn role(mut permissions: Vec<Permission>) -> Role {
         }
     }
     permissions.retain(Permission::is_valid);
-    permissions.sort_by(|one, other| place(one).cmp(&place(other)));
-    permissions.dedup_by(|one, other| place(one) == place(other));
+    permissions.sort_by(|one, other| one.place().cmp(&other.place()));
+    permissions.dedup_by(|one, other| one.place() == other.place());
     Role { permissions }
-}
-
-fn place(permission: &Permission) -> (&[u8], &[u8]) {
-    (&permission.range.start, permission.raw_end())
 }

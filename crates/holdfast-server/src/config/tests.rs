@@ -265,6 +265,8 @@ fn the_defaults_of_the_table_are_those_of_limits() {
     assert_eq!(config.limits.txn_ops_max, limits::TXN_OPS_MAX);
     assert_eq!(config.limits.snapshot_streams_max, limits::SNAPSHOT_STREAMS_MAX);
     assert_eq!(config.limits.concurrent_streams_max, limits::CONCURRENT_STREAMS_MAX);
+    let auth = AuthConfig { token_ttl: limits::AUTH_TOKEN_TTL, bcrypt_cost: limits::BCRYPT_COST };
+    assert_eq!(config.auth, auth);
     assert_eq!(config.heartbeat_interval, limits::HEARTBEAT_INTERVAL);
     assert_eq!(config.election_timeout, limits::ELECTION_TIMEOUT);
     assert_eq!(config.engine.memory_bytes, limits::MEMORY_BYTES);

@@ -13,7 +13,7 @@ use tonic::metadata::MetadataMap;
 use super::{Call, Frontend, Service};
 use crate::auth::rules::{Rpc, Rule};
 use crate::auth::tokens::{Held, Token};
-use crate::auth::{self, Pass, Who, password};
+use crate::auth::{self, Who, password};
 use crate::limits;
 use crate::status::{AuthFailure, Failure, within};
 
@@ -36,23 +36,16 @@ impl Frontend {
         let call = self.admit_anybody(metadata, service)?;
         self.until_it_can_judge(rpc.rule, call).await?;
         let is_enabled = self.storage.is_auth_enabled();
-        let who = match rpc.rule {
-            Rule::Open => Who::Nobody,
-            // Whoever it is: auth may be switched on while the stream lives.
-            Rule::EachJudged => match auth::named(metadata) {
-                Some(token) if is_enabled => {
-                    self.is_known(token, call).await;
-                    Who::Token(token.digest)
-                }
-                Some(token) => Who::Token(token.digest),
-                None => Who::Nobody,
-            },
-            Rule::Root | Rule::RootHere | Rule::Judged if !is_enabled => Who::Nobody,
-            Rule::Root | Rule::RootHere | Rule::Judged => match auth::named(metadata) {
-                Some(token) if self.is_known(token, call).await => Who::Token(token.digest),
-                Some(_) => return Err(Failure::Auth(AuthFailure::InvalidToken)),
-                None => Who::Nobody,
-            },
+        let named = if rpc.rule == Rule::Open { None } else { auth::named(metadata) };
+        let who = match named {
+            None => Who::Nobody,
+            // Auth is off as far as this member knows, which may be behind: the token is looked at when the call is judged.
+            Some(token) if !is_enabled => Who::Token(token.digest),
+            // A stream is open to anybody, and its messages are judged.
+            Some(token) if self.is_known(token, call).await || rpc.rule == Rule::EachJudged => {
+                Who::Token(token.digest)
+            }
+            Some(_) => return Err(Failure::Auth(AuthFailure::InvalidToken)),
         };
         let call = Call { who, ..call };
         if is_enabled && matches!(rpc.rule, Rule::Root | Rule::RootHere) {
@@ -121,63 +114,81 @@ impl Frontend {
             Who::Nobody => Ok(Caller::Nobody),
             Who::Token(_) if !auth.is_enabled() => Ok(Caller::Nobody),
             Who::Token(digest) => {
-                let session = self.tokens.session(digest, self.clock.now());
+                let now = self.clock.now();
+                let session = self.tokens.session(digest, now).or_else(|| {
+                    // It was not looked for yet when the call was admitted.
+                    self.tokens.take_in(|| self.storage.take_tokens(), now);
+                    self.tokens.session(digest, now)
+                });
                 let checked = session.and_then(|session| auth.check(&session));
                 checked.map(Caller::User).ok_or(Failure::Auth(AuthFailure::InvalidToken))
             }
         }
     }
 
-    /// Whether a call may read what `needs` says, as of what is visible here. Read, and ask [`Frontend::pass_again`]
-    /// then.
+    /// Whether a call may read what `needs` says, as of what is visible here.
     ///
     /// Errors: why not.
     pub fn pass(
         &self,
         call: Call,
         needs: impl FnOnce(&Granted<'_>) -> Result<(), AuthRefusal>,
-    ) -> Result<Pass, Failure> {
+    ) -> Result<(), Failure> {
+        self.pass_as_of(call, needs).map(drop)
+    }
+
+    /// As [`Frontend::pass`]; gives what it was judged by, nothing when auth is off.
+    fn pass_as_of(
+        &self,
+        call: Call,
+        needs: impl FnOnce(&Granted<'_>) -> Result<(), AuthRefusal>,
+    ) -> Result<Option<Arc<Auth>>, Failure> {
         if !self.storage.is_auth_enabled() {
-            return Ok(Pass(None));
+            return Ok(None);
         }
         let auth = self.storage.auth();
         let caller = self.caller(&auth, call)?;
         let permitted = auth.granted(&caller).and_then(|granted| needs(&granted));
         permitted.map_err(Refusal::Auth)?;
-        Ok(Pass(Some(auth)))
+        Ok(Some(auth))
     }
 
-    /// Whether what was read since a pass may be told: when users, roles or permissions have changed meanwhile, the call
-    /// has to be permitted it still.
+    /// Reads for a call that is permitted it before, and still when it has been read.
     ///
-    /// Errors: why not.
-    pub fn pass_again(
+    /// Errors: why it is not, or those of the read.
+    pub async fn read_permitted<T>(
         &self,
-        pass: &Pass,
         call: Call,
-        needs: impl FnOnce(&Granted<'_>) -> Result<(), AuthRefusal>,
-    ) -> Result<(), Failure> {
-        let is_same = match &pass.0 {
+        needs: impl Fn(&Granted<'_>) -> Result<(), AuthRefusal>,
+        read: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let before = self.pass_as_of(call, &needs)?;
+        let found = read.await?;
+        let is_same = match &before {
             None => !self.storage.is_auth_enabled(),
-            Some(then) => Arc::ptr_eq(then, &self.storage.auth()),
+            Some(before) => Arc::ptr_eq(before, &self.storage.auth()),
         };
-        if is_same { Ok(()) } else { self.pass(call, needs).map(drop) }
+        if !is_same {
+            self.pass(call, &needs)?;
+        }
+        Ok(found)
     }
 
-    /// Whether a call may have a command carried out, as far as this member can say. It refuses only what is refused as
-    /// of a confirmation by the leader.
-    pub async fn check_command(&self, command: &Command, call: Call) -> Result<(), Failure> {
-        if !self.storage.is_auth_enabled() || self.judge(command, call).is_ok() {
-            return Ok(());
+    /// For whom a command is proposed, if that may have it carried out as far as this member can say. It refuses only what
+    /// is refused as of a confirmation by the leader.
+    async fn proposer(&self, command: &Command, call: Call) -> Result<Caller, Failure> {
+        if let Ok(caller) = self.judge(command, call) {
+            return Ok(caller);
         }
         self.linearize(call).await?;
         self.judge(command, call)
     }
 
-    fn judge(&self, command: &Command, call: Call) -> Result<(), Failure> {
+    fn judge(&self, command: &Command, call: Call) -> Result<Caller, Failure> {
         let auth = self.storage.auth();
         let caller = self.caller(&auth, call)?;
-        Ok(auth.may_propose(&caller, command).map_err(Refusal::Auth)?)
+        auth.may_propose(&caller, command).map_err(Refusal::Auth)?;
+        Ok(caller)
     }
 
     /// What a password is stored as.
@@ -225,30 +236,34 @@ impl Frontend {
     pub async fn propose(&self, command: Command, call: Call) -> Result<Answer, Failure> {
         if !self.storage.is_auth_enabled() {
             let caller = if call.who == Who::Server { Caller::Server } else { Caller::Nobody };
-            return self.propose_for(caller, command, call).await;
+            // Kept by who names a token alone: it may be this member that does not know yet that auth is on.
+            let again = matches!(call.who, Who::Token(_)).then(|| command.clone());
+            let answer = self.propose_for(caller, command, call).await?;
+            let is_on = answer.outcome.response == Err(Refusal::Auth(AuthRefusal::UserNameEmpty));
+            return match again.filter(|_| is_on) {
+                // Nothing has happened then, and this member knows now.
+                Some(command) => self.propose_judged(command, call).await,
+                None => Ok(answer),
+            };
         }
+        self.propose_judged(command, call).await
+    }
+
+    async fn propose_judged(&self, command: Command, call: Call) -> Result<Answer, Failure> {
         let is_login = matches!(&command, Command::Auth(AuthChange::Authenticate(_)));
-        let mut tries = if is_login { 1 } else { limits::AUTH_TRIES };
-        loop {
-            self.check_command(&command, call).await?;
-            let caller = self.caller(&self.storage.auth(), call)?;
-            let answer = self.propose_for(caller, command.clone(), call).await?;
-            tries -= 1;
-            // Nothing has happened then: users or roles changed on the way, and it is judged anew.
-            let is_late = answer.outcome.response == Err(Refusal::Auth(AuthRefusal::OldRevision));
-            if !is_late || tries == 0 {
-                return Ok(answer);
-            }
-        }
+        let caller = self.proposer(&command, call).await?;
+        let answer = self.propose_for(caller, command, call).await?;
+        // The user or its password changed on the way, or auth was off: nothing has happened, and the token does not hold
+        // any more.
+        let is_late = answer.outcome.response == Err(Refusal::Auth(AuthRefusal::OldRevision));
+        if is_late && !is_login { Err(Failure::Auth(AuthFailure::InvalidToken)) } else { Ok(answer) }
     }
 
     /// Answers a transaction that only reads, from local state.
     pub async fn read_txn(&self, txn: Txn, call: Call) -> Result<(TxnResponse, Revision), Failure> {
         let txn = Arc::new(txn);
-        let pass = self.pass(call, |granted| granted.txn(&txn))?;
         let reading = Arc::clone(&txn);
-        let answer = self.read_blocking(call, move |storage| storage.read_txn(&reading)).await?;
-        self.pass_again(&pass, call, |granted| granted.txn(&txn))?;
-        Ok(answer)
+        let read = self.read_blocking(call, move |storage| storage.read_txn(&reading));
+        self.read_permitted(call, |granted| granted.txn(&txn), read).await
     }
 }

@@ -72,6 +72,10 @@ impl LeaseService {
         let left = self.frontend.lease_left(id, call).await?;
         // Behind the confirmation: the keys are known here then.
         let keys = if inner.keys { aside(|| self.frontend.storage.lease_keys(id)) } else { Vec::new() };
+        if inner.keys && self.frontend.storage.is_auth_enabled() {
+            // The keys are those of what is evaluated: what is visible must not be older when they are judged.
+            self.frontend.linearize(call).await?;
+        }
         self.frontend.pass(call, |granted| keys.iter().try_for_each(|key| granted.read_key(key)))?;
         let header = Some(self.frontend.header(self.frontend.current_revision()));
         let Some(left) = left else {
@@ -164,17 +168,21 @@ async fn keep_alive(
 
 /// How many of these leases, from the first one on, a call may renew, and why no more.
 fn may_renew(frontend: &Frontend, call: Call, ids: &[LeaseId]) -> (usize, Option<Failure>) {
-    let may = |id: &LeaseId| {
-        frontend.pass(call, |granted| {
-            if granted.is_all() {
-                return Ok(());
+    let mut may = 0;
+    let passed = frontend.pass(call, |granted| {
+        ids.iter().try_for_each(|id| {
+            if !granted.is_all() {
+                let keys = aside(|| frontend.storage.lease_keys(*id));
+                keys.iter().try_for_each(|key| granted.write_key(key))?;
             }
-            let keys = aside(|| frontend.storage.lease_keys(*id));
-            keys.iter().try_for_each(|key| granted.write_key(key))
+            may += 1;
+            Ok(())
         })
-    };
-    let refused = ids.iter().enumerate().find_map(|(at, id)| may(id).err().map(|failure| (at, failure)));
-    refused.map_or((ids.len(), None), |(at, failure)| (at, Some(failure)))
+    });
+    match passed {
+        Ok(()) => (ids.len(), None),
+        Err(failure) => (may, Some(failure)),
+    }
 }
 
 /// Why a stream of keep-alives ends that its client has not ended: the member stops, or has been without a leader for too

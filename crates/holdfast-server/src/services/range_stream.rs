@@ -157,12 +157,10 @@ impl List {
         call: Call,
         read: impl FnOnce(&Storage, &PieceRequest) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Failure> {
-        let needs = |granted: &Granted<'_>| granted.read(&self.request.range);
-        let pass = self.frontend.pass(call, needs)?;
         let request = self.request.clone();
-        let found = self.frontend.read_blocking(call, move |storage| read(storage, &request)).await?;
-        self.frontend.pass_again(&pass, call, needs)?;
-        Ok(found)
+        let read = self.frontend.read_blocking(call, move |storage| read(storage, &request));
+        let needs = |granted: &Granted<'_>| granted.read(&self.request.range);
+        self.frontend.read_permitted(call, needs, read).await
     }
 
     async fn give(mut self, piece: Piece) -> Result<(pb::RangeStreamResponse, Next), Failure> {

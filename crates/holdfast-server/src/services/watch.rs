@@ -76,7 +76,7 @@ impl StreamingService<pb::WatchRequest> for Watch {
             // Judged when a watcher is created, and not again: as in etcd, what is revoked later does not end it.
             let permit = move |range: &KeyRange| {
                 let permitted = judge.pass(call, |granted| granted.read(range));
-                permitted.map(drop).map_err(|failure| denied_watch(&failure))
+                permitted.map_err(|failure| denied_watch(&failure))
             };
             Ok(Response::new(frontend.watches.open(request.into_inner(), leader, Arc::new(permit))))
         }

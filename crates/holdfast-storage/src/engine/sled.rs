@@ -12,6 +12,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_env::{Disk, OpenMode};
@@ -21,7 +22,7 @@ use super::{Batch, Engine, Pair};
 use crate::error::StoreError;
 use crate::limits::SLED_PACK_BYTES;
 
-/// A quarter of it is above the largest leaf that packs of 32 KiB make.
+/// A quarter of it is above the largest leaf that values of 32 KiB make.
 const SEGMENT_BYTES: usize = 4 << 20;
 
 /// How often a page is asked for when it is read or written once. sled notes accesses for each of the 256 parts of its
@@ -34,6 +35,13 @@ const ACCESSES: usize = 16;
 
 /// Behind so many bytes of values, a pair is taken for one of another page: half of what a page of packs can have.
 const PAGE_VALUE_BYTES: usize = 8 * SLED_PACK_BYTES;
+
+/// sled lets its lock go a moment after the last handle is dropped, on a thread of its own: so often an open asks before it
+/// says that somebody else uses the files ...
+const LOCK_TRIES: u32 = 50;
+
+/// ... and so long it waits in between.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How often sled's own thread flushes and collects segments.
 const FLUSH_EVERY_MS: u64 = 1000;
@@ -53,7 +61,14 @@ impl Sled {
             .segment_size(SEGMENT_BYTES)
             .cache_capacity(cache_bytes as u64)
             .flush_every_ms(Some(FLUSH_EVERY_MS));
-        let db = config.open().map_err(opening)?;
+        let mut tries = 0;
+        let db = loop {
+            tries += 1;
+            match config.open().map_err(opening) {
+                Err(StoreError::InUse) if tries < LOCK_TRIES => std::thread::sleep(LOCK_PAUSE),
+                opened => break opened?,
+            }
+        };
         Ok(Self { db, disk: Arc::clone(disk), file: dir.join("db") })
     }
 
