@@ -223,9 +223,9 @@ fn what_only_root_may() {
         assert_eq!(outcome(&caller(&state, "root")), Ok(()), "{command:?}");
         assert_eq!(outcome(&Caller::Nobody), Err(Refusal::Auth(AuthRefusal::UserNameEmpty)));
         assert_eq!(outcome(&caller(&state, "ghost")), Err(Refusal::Auth(AuthRefusal::UserNotFound)));
-        // Roles are judged as of now; etcd does not look at the auth revision here.
+        // As for keys; etcd does not look at the auth revision here.
         let late = Caller::User(Checked { user: "root".into(), at: AuthRevision::FRESH });
-        assert_eq!(outcome(&late), Ok(()), "{command:?}");
+        assert_eq!(outcome(&late), Err(Refusal::Auth(AuthRefusal::OldRevision)), "{command:?}");
     }
 }
 
