@@ -216,7 +216,7 @@ impl Eye {
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         for line in text.get(self.read..whole).unwrap_or_default().lines() {
             match said(line) {
-                Some(Said::Sealing) => self.sealed = Some(came),
+                Some(Said::Sealed) => self.sealed = Some(came),
                 Some(Said::Durable(bytes)) => {
                     let arrived_bytes = came - self.sealed.unwrap_or(came);
                     self.record.dumps.push(Dump { stage, bytes, arrived_bytes });
@@ -242,7 +242,7 @@ impl Eye {
 /// What a member says of a dump.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
-    Sealing,
+    Sealed,
     Durable(u64),
     LetGo,
 }
@@ -250,7 +250,7 @@ enum Said {
 fn said(line: &str) -> Option<Said> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     match line.get("message")?.as_str()? {
-        "dump: sealing" => Some(Said::Sealing),
+        "dump: sealed, drained and flushed, writing" => Some(Said::Sealed),
         "dump: verified and durable" => Some(Said::Durable(line.get("bytes")?.as_u64()?)),
         "the log goes up to here" => Some(Said::LetGo),
         _ => None,
@@ -271,7 +271,8 @@ mod tests {
     fn lines_about_dumps_are_understood() {
         let line = "{\"level\":\"INFO\",\"message\":\"dump: verified and durable\",\"bytes\":17}";
         assert_eq!(said(line), Some(Said::Durable(17)));
-        assert_eq!(said("{\"message\":\"dump: sealing\"}"), Some(Said::Sealing));
-        assert_eq!(said("dump: sealing"), None);
+        let line = "{\"message\":\"dump: sealed, drained and flushed, writing\"}";
+        assert_eq!(said(line), Some(Said::Sealed));
+        assert_eq!(said("dump: sealed, drained and flushed, writing"), None);
     }
 }

@@ -12,9 +12,9 @@ use crate::format::{self, SegmentId};
 use crate::segment::{SegmentFile, segment_path, spare_path};
 use crate::shared::Shared;
 
-/// How many recycled files wait for their next use; more are removed. With segments of 16 MiB, little more than
+/// How many recycled files wait for their next use; more are removed. With segments of 8 MiB, little more than
 /// the log needs anyway until its next dump; with fewer, zeros are a tenth of all that is written while a store grows.
-const SPARES_MAX: usize = 6;
+const SPARES_MAX: usize = 12;
 /// How much is filled with zeros at once.
 const FILL_BYTES: usize = 1024 * 1024;
 /// How long to wait before a full disk is tried again.

@@ -109,9 +109,9 @@ pub(crate) const fn record_bytes(body: usize) -> usize {
     (RECORD_HEADER_BYTES + body).next_multiple_of(RECORD_ALIGN)
 }
 
-/// The bytes an entry takes in the file.
-pub(crate) fn entry_record_bytes(entry: &Entry) -> usize {
-    record_bytes(ENTRY_PREFIX_BYTES + entry.payload.len())
+/// The bytes that an entry with a payload of this length takes in its segment.
+pub const fn entry_bytes(payload: usize) -> usize {
+    record_bytes(ENTRY_PREFIX_BYTES + payload)
 }
 
 /// One block with the header of a segment, a file of `file_bytes`.

@@ -85,6 +85,7 @@ use tokio::sync::Notify;
 
 use contents::{Located, Run, next_index};
 pub use error::LogError;
+pub use format::entry_bytes;
 use format::{BLOCK_BYTES, Record};
 use shared::{Budget, Cache, Inner, Op, Shared};
 pub use stats::{FSYNC_BUCKETS, LogStats};

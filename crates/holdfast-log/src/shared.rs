@@ -251,7 +251,7 @@ impl Shared {
         let bytes_max = self.record_bytes_max();
         let mut total = 0;
         for entry in entries {
-            let bytes = format::entry_record_bytes(entry);
+            let bytes = format::entry_bytes(entry.payload.len());
             if bytes as u64 > bytes_max {
                 return Err(LogError::TooLarge { bytes: bytes as u64, bytes_max });
             }

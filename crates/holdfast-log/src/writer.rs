@@ -255,7 +255,7 @@ impl Writer {
         match queued.op {
             Op::Append(entries, done) => {
                 for entry in entries {
-                    let bytes = format::entry_record_bytes(&entry);
+                    let bytes = format::entry_bytes(entry.payload.len());
                     self.push(Record::Entry(entry), bytes).await?;
                 }
                 self.done.push(done);

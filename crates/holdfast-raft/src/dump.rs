@@ -111,7 +111,8 @@ pub(crate) fn size_at_start(storage: &Storage, log: &Log) -> LogSize {
     let to = storage.applied().log_id.map_or(0, |id| id.index().get() + 1);
     let log_bytes = match log.read(LogIndex::new(from), LogIndex::new(to.max(from)), FRAME_PAYLOAD_BYTES) {
         Ok(sample) if !sample.is_empty() => {
-            let bytes: u64 = sample.iter().map(|entry| entry.payload.len() as u64).sum();
+            let bytes: u64 =
+                sample.iter().map(|entry| holdfast_log::entry_bytes(entry.payload.len()) as u64).sum();
             u64::try_from(u128::from(bytes) * u128::from(to - from) / sample.len() as u128)
                 .unwrap_or(u64::MAX)
         }

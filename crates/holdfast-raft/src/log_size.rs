@@ -1,4 +1,5 @@
-//! How many bytes of log lie between two applied entries, roughly: what decides when to dump and what to purge.
+//! How many bytes of log lie between two applied entries, as they are in its files: what decides when to dump and what
+//! to purge.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ const MARKS_MAX: usize = 4096;
 /// Running totals over the applied entries of this process.
 #[derive(Debug, Default)]
 pub(crate) struct LogSize {
-    /// Payload bytes applied since the start.
+    /// Bytes applied since the start.
     total: u64,
     /// Positions with the total up to and including them, ascending.
     marks: VecDeque<(u64, u64)>,

@@ -180,7 +180,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let index = entry.log_id.index;
             let (item, item_bytes) = self.item(entry)?;
             items.push(item);
-            sizes.push((index, item_bytes as u64));
+            sizes.push((index, holdfast_log::entry_bytes(item_bytes) as u64));
             bytes += item_bytes;
             if let Some(responder) = responder {
                 responder.send(());

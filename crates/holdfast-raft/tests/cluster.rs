@@ -217,6 +217,22 @@ async fn a_single_member_is_its_own_cluster() {
     cluster.stop_all().await;
 }
 
+/// What an entry takes in the file counts, not what it carries: with small values that is half of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_comes_when_the_log_is_so_long_on_disk() {
+    const DUE: u64 = 64 << 10;
+    let mut cluster = Cluster::start(1, DUE).await;
+    let member = cluster.member(0);
+    let mut written = 0;
+    while written <= DUE {
+        let log_id = put(&member.node, "k", b"v", PATIENCE).await.unwrap().log_id;
+        let entries = member.log.read(log_id.index(), log_id.index().next(), 1).unwrap();
+        written += holdfast_log::entry_bytes(entries[0].payload.len()) as u64;
+    }
+    eventually("the snapshot", || member.storage.current_snapshot()).await;
+    cluster.stop_all().await;
+}
+
 /// The leader is sent back what it sent: it reads its snapshot through, and takes another one at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_rots_while_its_member_runs_is_replaced_and_sent() {

@@ -91,7 +91,7 @@ pub const CHECKPOINT_REVISIONS: u64 = 64 * 1024;
 
 /// Size of one log segment; `--segment-bytes`. Segments are filled ahead of their use and kept for their next one, so
 /// a few of them are on disk beside what the log holds.
-pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The range of `--segment-bytes`: the lower bound holds the largest batch of entries with room to spare.
 pub const SEGMENT_BYTES_BOUNDS: (u64, u64) = (4 * 1024 * 1024, 1024 * 1024 * 1024);

@@ -30,13 +30,13 @@ pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// The committer gathers this many bytes before it writes: one engine batch carries head and position, whatever its
 /// size, and the engine writes their leaves and the way to them anew each time, some 50 KiB with redb ...
-pub(crate) const COMMIT_BYTES: usize = 16 * PACK_BYTES;
+pub(crate) const COMMIT_BYTES: usize = 24 * PACK_BYTES;
 
 /// ... or waits this long ...
 pub(crate) const COMMIT_LINGER: Duration = Duration::from_millis(100);
 
 /// ... and takes at most this many bytes of records at a time.
-pub(crate) const COMMIT_BYTES_MAX: usize = 768 << 10;
+pub(crate) const COMMIT_BYTES_MAX: usize = 896 << 10;
 
 /// While something waits to be committed, chores rest so many times as long as they took ...
 pub(crate) const CHORE_REST_FACTOR: u32 = 7;

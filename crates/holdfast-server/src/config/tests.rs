@@ -156,10 +156,10 @@ fn flags_that_cannot_be_read_are_refused() {
 #[test]
 fn sizes_and_durations_take_units() {
     let server =
-        parse_with(&[], &["--memory-bytes=1GiB", "--segment-bytes=8388608", "--election-timeout=2s"])
+        parse_with(&[], &["--memory-bytes=1GiB", "--segment-bytes=33554432", "--election-timeout=2s"])
             .unwrap()
             .server;
-    assert_eq!((server.memory_bytes, server.segment_bytes), (1 << 30, 8 << 20));
+    assert_eq!((server.memory_bytes, server.segment_bytes), (1 << 30, 32 << 20));
     assert_eq!(server.election_timeout, Duration::from_secs(2));
     assert_eq!(
         parse_with(&[], &["--grpc-keepalive-interval=2h0m0s"]).unwrap().server.grpc_keepalive_interval,

@@ -368,6 +368,7 @@ impl Committer {
             Fence::Merge(span) => {
                 self.merges = false;
                 step(&span, 5, "the overlay is stored");
+                tracing::info!("dump: the overlay is merged");
                 self.shared.env.faults.hit(Failpoint::MergeDone);
                 // When the dispatcher is gone there is nobody to tell.
                 drop(self.control.send(Control::Merged(span)).await);

@@ -345,7 +345,6 @@ impl Dispatcher {
         let started = self.shared.env.clock.now();
         let span = tracing::info_span!("dump.start", as_of = ?last, urgency = urgency.label());
         step(&span, 1, "the request is due");
-        tracing::info!(as_of = ?last, urgency = urgency.label(), "dump: sealing");
         self.shared.dump.begin(urgency);
         let head = self.shared.view.load().state.read().head().clone();
         self.seal();
@@ -451,7 +450,6 @@ impl Dispatcher {
             other => other,
         });
         step(span, 6, "the overlay is let go, the state is NORMAL");
-        tracing::info!("dump: the overlay is merged");
         self.shared.backlog.wake();
         if pending.waiters.is_empty() { Ok(()) } else { self.start_dump(pending).await }
     }

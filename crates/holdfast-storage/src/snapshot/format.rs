@@ -7,8 +7,9 @@
 //! trailer  offset of the footer u64 LE
 //! ```
 //! A block holds at most 1 MiB of the *content*; it is LZ4 when the stored length is below the raw length, else it is
-//! stored as it is. Checksums cover the two lengths and the stored bytes. The content is a stream of frames, cut into
-//! blocks without regard to them:
+//! stored as it is. Checksums cover the two lengths and the stored bytes. The content is a stream of frames. A reader takes
+//! blocks as they are cut; a writer cuts before and behind each value pack, because LZ4 steps over what it takes for noise,
+//! and a meta pack behind 32 KiB of values that do not compress would go with them:
 //!
 //! ```text
 //! frame    'P' | length u32 LE | codec Preface            once, first
@@ -66,9 +67,11 @@ pub(crate) enum Frame {
 pub(crate) struct Writer {
     file: Box<dyn DiskFile>,
     path: PathBuf,
-    offset: u64,
-    /// How much of it is durable.
-    synced: u64,
+    /// How much of it is written, and durable: both in parts, since the log's own writes wait behind what the disk has been
+    /// given at once.
+    written: u64,
+    /// What comes behind that.
+    part: Vec<u8>,
     block: Vec<u8>,
     sha: Sha256,
     blocks: u64,
@@ -79,20 +82,17 @@ pub(crate) struct Writer {
 impl Writer {
     /// Begins in an empty file.
     pub(crate) fn new(file: Box<dyn DiskFile>, path: PathBuf, faults: Faults) -> Result<Self, StorageError> {
-        let block = Vec::with_capacity(BLOCK_BYTES);
-        let mut writer = Self {
+        Ok(Self {
             file,
             path,
-            offset: 0,
-            synced: 0,
-            block,
+            written: 0,
+            part: MAGIC.to_vec(),
+            block: Vec::new(),
             sha: Sha256::new(),
             blocks: 0,
             content_bytes: 0,
             faults,
-        };
-        writer.append(MAGIC)?;
-        Ok(writer)
+        })
     }
 
     /// The first frames.
@@ -129,7 +129,9 @@ impl Writer {
         self.content(&length(run.meta.len()))?;
         self.content(&length(run.value.len()))?;
         self.content(&run.meta)?;
-        self.content(&run.value)
+        self.flush_block()?;
+        self.content(&run.value)?;
+        self.flush_block()
     }
 
     /// The last frame and the footer; syncs the file.
@@ -139,10 +141,11 @@ impl Writer {
         let sha256 = std::mem::take(&mut self.sha).finalize().into();
         let (blocks, content_bytes) = (self.blocks, self.content_bytes);
         let footer = Footer { applied: applied.into(), blocks, records, content_bytes, sha256 };
-        let at = self.offset;
+        let at = self.written + self.part.len() as u64;
         let encoded = codec::encode(&footer);
-        self.append_checked(0, &encoded)?;
-        self.append(&at.to_le_bytes())?;
+        self.append_checked(0, &encoded);
+        self.part.extend_from_slice(&at.to_le_bytes());
+        self.write_part()?;
         self.file.sync_all().map_err(StorageError::io(&self.path, "sync"))?;
         Ok(footer)
     }
@@ -166,33 +169,36 @@ impl Writer {
         if self.block.is_empty() {
             return Ok(());
         }
-        let raw = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES));
+        let mut raw = std::mem::take(&mut self.block);
         let packed = lz4_flex::block::compress(&raw);
         // Below an eighth of gain, reading without decompression is worth more.
         let stored = if packed.len() < raw.len() / 8 * 7 { &packed } else { &raw };
-        self.append_checked(raw.len(), stored)?;
+        self.append_checked(raw.len(), stored);
+        raw.clear();
+        self.block = raw;
         self.faults.hit(Failpoint::DumpWriteBlock);
         self.blocks += 1;
+        if self.part.len() as u64 >= SNAPSHOT_SYNC_BYTES {
+            self.write_part()?;
+            self.file.sync_data().map_err(StorageError::io(&self.path, "sync"))?;
+        }
         Ok(())
     }
 
-    fn append_checked(&mut self, raw_len: usize, stored: &[u8]) -> Result<(), StorageError> {
-        let mut bytes = Vec::with_capacity(BLOCK_HEADER + stored.len());
-        bytes.extend_from_slice(&length(raw_len));
-        bytes.extend_from_slice(&length(stored.len()));
-        bytes.extend_from_slice(&checksum(&bytes[..8], stored).to_le_bytes());
-        bytes.extend_from_slice(stored);
-        self.append(&bytes)
+    fn append_checked(&mut self, raw_len: usize, stored: &[u8]) {
+        let at = self.part.len();
+        self.part.extend_from_slice(&length(raw_len));
+        self.part.extend_from_slice(&length(stored.len()));
+        let checksum = checksum(&self.part[at..], stored);
+        self.part.extend_from_slice(&checksum.to_le_bytes());
+        self.part.extend_from_slice(stored);
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        self.file.write_all_at(bytes, self.offset).map_err(StorageError::io(&self.path, "write"))?;
-        self.offset += bytes.len() as u64;
-        // In small parts: the log's own writes wait behind what the disk has been given at once.
-        if self.offset - self.synced >= SNAPSHOT_SYNC_BYTES {
-            self.file.sync_data().map_err(StorageError::io(&self.path, "sync"))?;
-            self.synced = self.offset;
-        }
+    fn write_part(&mut self) -> Result<(), StorageError> {
+        let io = StorageError::io(&self.path, "write");
+        self.file.write_all_at(&self.part, self.written).map_err(io)?;
+        self.written += self.part.len() as u64;
+        self.part.clear();
         Ok(())
     }
 }

@@ -41,7 +41,9 @@ impl Committer {
         self.pressed = None;
         step(&span, 7, "it is flushed, the dump reads");
         drop(span);
-        tracing::info!(as_of = ?stable, "dump: drained and flushed, writing");
+        // Not said by the dispatcher, which has no time for it: a line may wait for the disk.
+        let urgency = self.shared.dump.urgency().label();
+        tracing::info!(as_of = ?stable, urgency, "dump: sealed, drained and flushed, writing");
         let mut job = Job {
             pages: Pages::new(&self.shared, &self.generation, &position),
             started,

@@ -110,7 +110,7 @@ pub(super) const ENGINE: Section = Section {
         flag("checkpoint-revisions", Count, "65536").ours().serves(
             "Revisions since the last checkpoint of the key index that start one (or one for 24 bytes of it, if that is more)",
         ),
-        flag("segment-bytes", Bytes, "16MiB").ours().serves("Size of a log segment"),
+        flag("segment-bytes", Bytes, "8MiB").ours().serves("Size of a log segment"),
     ],
 };
 
