@@ -31,6 +31,9 @@
 mod check;
 mod error;
 mod format;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod reader;
 mod tree;
 mod writer;

@@ -34,6 +34,16 @@ impl Source for [u8] {
     }
 }
 
+impl<S: Source + ?Sized> Source for &S {
+    fn bytes(&self) -> io::Result<u64> {
+        (**self).bytes()
+    }
+
+    fn read(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        (**self).read(at, buffer)
+    }
+}
+
 /// A database that can be read.
 pub struct Reader<S> {
     source: S,

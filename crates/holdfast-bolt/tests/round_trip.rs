@@ -33,7 +33,7 @@ fn written(content: &Content) -> Vec<u8> {
 
 /// Everything a reader can be asked.
 fn read(file: &[u8]) -> Result<Content, ReadError> {
-    let reader = Reader::open(Bytes(file))?;
+    let reader = Reader::open(file)?;
     reader.check()?;
     let mut content = Content::new();
     for (name, bucket) in reader.buckets()? {
@@ -50,17 +50,6 @@ fn read(file: &[u8]) -> Result<Content, ReadError> {
         content.insert(name, pairs);
     }
     Ok(content)
-}
-
-struct Bytes<'a>(&'a [u8]);
-
-impl holdfast_bolt::Source for Bytes<'_> {
-    fn bytes(&self) -> std::io::Result<u64> {
-        self.0.bytes()
-    }
-    fn read(&self, at: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(at, buffer)
-    }
 }
 
 fn numbered(count: u32, value_bytes: usize) -> Pairs {

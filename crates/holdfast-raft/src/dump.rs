@@ -94,11 +94,12 @@ fn is_missing(shared: &Shared) -> bool {
     shared.storage.current_snapshot().is_none() && shared.log.state().purged.is_some()
 }
 
-/// True when the newest snapshot is more than twice what a dump now would write at most, with a dump's least log on top:
-/// then writing it again gives back more than it costs. Happens at the end of a scrub, so at most once for a compaction.
+/// True when the newest snapshot is more than twice what a dump now would write at most, with a share of a dump's least log
+/// on top, so that small stores stay as they are: then writing it again gives back more than it costs. Happens at the end
+/// of a scrub, so at most once for a compaction.
 fn is_snapshot_outgrown(shared: &Shared) -> bool {
     let snapshot = shared.storage.current_snapshot().map_or(0, |snapshot| snapshot.bytes);
-    snapshot > 2 * shared.storage.status().logical_bytes + shared.config.dump_log_bytes
+    snapshot > 2 * shared.storage.status().logical_bytes + shared.config.dump_log_bytes / KEPT_SHARE
 }
 
 /// The sizes at a start. What lies between the last snapshot and the applied entry is estimated from its first part,

@@ -15,7 +15,7 @@ use super::control::{
 use super::dump_control::Urgency;
 use super::evaluate::{Evaluated, Recent, evaluate};
 use super::phase::{Merging, Normal, Pending, Phase, Poisoned, tell};
-use super::sequencer::make_visible;
+use super::sequencer::{hand_on, make_visible};
 use super::shared::{Positions, Shared};
 use crate::error::StorageError;
 use crate::figures::{DumpEnd, DumpResult};
@@ -287,8 +287,13 @@ impl Dispatcher {
         Ok(parts)
     }
 
-    /// Sends a fence through all shards and the sequencer to the committer.
+    /// Sends a fence through all shards and the sequencer to the committer; directly when they have nothing, because each
+    /// of them that is woken may take this thread's turn, and writers stand still meanwhile.
     async fn fence(&mut self, fence: Fence) -> Result<(), Broken> {
+        if self.shared.sequencing.load(Ordering::Acquire) == 0 {
+            hand_on(&self.shared, fence);
+            return Ok(());
+        }
         let mut reached = Vec::new();
         for shard in &self.shards {
             let (done, part) = oneshot::channel();
@@ -312,8 +317,13 @@ impl Dispatcher {
         done: DumpWaiter,
     ) -> Result<(), Broken> {
         self.shared.env.faults.hit(Failpoint::DumpStartQueued);
+        self.take_up_dump(urgency, done).await?;
         // Whether the caller still waits makes no difference to the dump.
         drop(sealed.send(Ok(())));
+        Ok(())
+    }
+
+    async fn take_up_dump(&mut self, urgency: Urgency, done: DumpWaiter) -> Result<(), Broken> {
         let last = self.applied.log_id;
         match self.phase.as_mut() {
             Some(Phase::Dumping(dumping)) => {

@@ -28,17 +28,22 @@ pub(crate) async fn run(shared: Arc<Shared>, mut input: mpsc::Receiver<Sequenced
                     // A worker that is gone has done all it will do.
                     drop(shard.await);
                 }
-                if let Fence::Dump(order) = &fence {
-                    step(&order.span, 5, "the fence has passed the workers");
-                    shared.env.faults.hit(Failpoint::DumpStartFenced);
-                }
-                shared.backlog.push_fence(fence);
+                hand_on(&shared, fence);
             }
         }
         // Last: who sees it at zero goes on where this ended.
         shared.sequencing.fetch_sub(1, Ordering::AcqRel);
     }
     shared.backlog.close();
+}
+
+/// Hands a fence to the committer, when all that was evaluated before it is visible.
+pub(super) fn hand_on(shared: &Shared, fence: Fence) {
+    if let Fence::Dump(order) = &fence {
+        step(&order.span, 5, "the fence has passed the workers");
+        shared.env.faults.hit(Failpoint::DumpStartFenced);
+    }
+    shared.backlog.push_fence(fence);
 }
 
 /// Waits for the workers. `None` when one is gone: the pipeline ends, and nothing behind that slice may become visible.
