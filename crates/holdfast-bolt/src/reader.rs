@@ -230,7 +230,7 @@ impl<S: Source> Reader<S> {
             }
             let child = last.map(|last| page.child(last)).transpose()?.flatten();
             let (_, next) = child.ok_or_else(|| page.damaged("a branch without children"))?;
-            page = self.tree_page(next)?;
+            page = self.child_page(next)?;
         }
         Err(page.damaged("the tree is too deep"))
     }
@@ -260,8 +260,19 @@ impl<S: Source> Reader<S> {
     fn tree_page(&self, id: u64) -> Result<Page, ReadError> {
         let page = self.page(id)?;
         match page.header.kind {
+            Kind::Branch if page.header.count == 0 => Err(page.damaged("a branch without children")),
             Kind::Branch | Kind::Leaf => Ok(page),
             Kind::Meta | Kind::Freelist => Err(page.damaged("it belongs into no tree")),
+        }
+    }
+
+    /// A page that a branch leads to. Only a bucket without pairs has an empty leaf, and that is its root.
+    fn child_page(&self, id: u64) -> Result<Page, ReadError> {
+        let page = self.tree_page(id)?;
+        if page.header.count == 0 {
+            Err(page.damaged("a branch leads to it, and it is empty"))
+        } else {
+            Ok(page)
         }
     }
 
@@ -405,7 +416,7 @@ impl<S: Source> Scan<'_, S> {
             if at > 0 && key <= &self.last_key[..] {
                 return Err(page.damaged("its keys do not ascend"));
             }
-            let next = self.reader.tree_page(child)?;
+            let next = self.reader.child_page(child)?;
             self.enter(next)?;
         }
         Ok(())
