@@ -82,7 +82,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Begins in an empty file.
     pub(crate) fn new(file: Box<dyn DiskFile>, path: PathBuf, faults: Faults) -> Result<Self, StorageError> {
-        Ok(Self {
+        let mut writer = Self {
             file,
             path,
             written: 0,
@@ -92,7 +92,10 @@ impl Writer {
             blocks: 0,
             content_bytes: 0,
             faults,
-        })
+        };
+        // At once: a disk without room is found out before anything is read for it.
+        writer.write_part()?;
+        Ok(writer)
     }
 
     /// The first frames.
