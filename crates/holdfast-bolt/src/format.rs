@@ -92,6 +92,18 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
+    /// The first two pages of a file: this, and the same as of the transaction behind it.
+    pub(crate) fn pages(self) -> Vec<u8> {
+        let mut pages = Vec::new();
+        for id in 0..2 {
+            let header = Header { id, kind: Kind::Meta, count: 0, overflow: 0 };
+            pages.extend_from_slice(&header.encode());
+            pages.extend_from_slice(&Self { transaction: self.transaction + id, ..self }.encode());
+            pages.resize(pages.len().next_multiple_of(self.page_bytes as usize), 0);
+        }
+        pages
+    }
+
     pub(crate) fn encode(self) -> [u8; META] {
         let mut bytes = [0; META];
         bytes[..4].copy_from_slice(&MAGIC.to_le_bytes());

@@ -1,29 +1,21 @@
 //! The fuzz target: databases, whole or as the pages behind two metas that hold. Run by `scripts/fuzz`; the inputs that
 //! are kept run with the tests.
 
-use crate::format::{Header, KEY_BYTES_MAX, Kind, Meta, NO_FREELIST, PAGE_BYTES};
+use crate::format::{Meta, NO_FREELIST};
 use crate::reader::Reader;
 use crate::writer::Writer;
 
-/// The smallest pages there are: most of an input is content then.
-const SMALL_BYTES: usize = 1024;
+/// The smallest pages there are, of which most inputs have several, and those that we write.
+const PAGE_BYTES: [u32; 2] = [1024, 4096];
 
 /// A database can be walked, or is refused; one that passes the check can be written again, and then it holds the same.
 pub fn database(input: &[u8]) {
     let Some((&form, input)) = input.split_first() else { return };
-    let around;
     let file = match form % 3 {
-        0 => input,
-        1 => {
-            around = behind_metas(input, SMALL_BYTES);
-            &around
-        }
-        _ => {
-            around = behind_metas(input, PAGE_BYTES);
-            &around
-        }
+        0 => input.to_vec(),
+        size => behind_metas(input, PAGE_BYTES[usize::from(size) - 1]),
     };
-    let Ok(reader) = Reader::open(file) else { return };
+    let Ok(reader) = Reader::open(&file[..]) else { return };
     let is_whole = reader.check().is_ok();
     let found = reader.buckets();
     assert!(found.is_ok() || !is_whole, "what is whole can be walked");
@@ -51,8 +43,8 @@ pub fn database(input: &[u8]) {
         {
             assert_eq!(reader.value(&bucket, key).expect("it was read before").as_ref(), Some(value));
         }
-        // We write no buckets in buckets, and no keys that are too long for bbolt.
-        if is_flat && pairs.iter().all(|(key, _)| key.len() <= KEY_BYTES_MAX) {
+        // We write no buckets in buckets.
+        if is_flat {
             content.push((name, pairs));
         }
     }
@@ -63,6 +55,7 @@ pub fn database(input: &[u8]) {
 
 type Content = Vec<(Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>)>;
 
+/// Names and keys that bbolt does not take cannot be written.
 fn write_again(content: &Content) {
     let mut writer = Writer::new();
     let mut pages = Vec::new();
@@ -98,19 +91,13 @@ fn write_again(content: &Content) {
 }
 
 /// A file with these pages, the first of which holds the root.
-fn behind_metas(content: &[u8], page_bytes: usize) -> Vec<u8> {
-    let pages = 2 + content.len().div_ceil(page_bytes) as u64;
-    let mut file = Vec::new();
-    for id in 0..2 {
-        let (root, transaction) = (2, id);
-        let page_bytes = u32::try_from(page_bytes).unwrap_or_default();
-        let meta = Meta { page_bytes, root, freelist: NO_FREELIST, pages, transaction };
-        file.extend_from_slice(&Header { id, kind: Kind::Meta, count: 0, overflow: 0 }.encode());
-        file.extend_from_slice(&meta.encode());
-        file.resize(file.len().next_multiple_of(page_bytes as usize), 0);
-    }
+fn behind_metas(content: &[u8], page_bytes: u32) -> Vec<u8> {
+    let whole = content.len().next_multiple_of(page_bytes as usize);
+    let pages = 2 + (whole / page_bytes as usize) as u64;
+    let mut file = Meta { page_bytes, root: 2, freelist: NO_FREELIST, pages, transaction: 0 }.pages();
+    let end = file.len() + whole;
     file.extend_from_slice(content);
-    file.resize(file.len().next_multiple_of(page_bytes), 0);
+    file.resize(end, 0);
     file
 }
 

@@ -223,13 +223,12 @@ impl<S: Source> Reader<S> {
     pub fn last(&self, bucket: &Bucket) -> Result<Option<OwnedPair>, ReadError> {
         let mut page = self.root_page(bucket)?;
         for _ in 0..DEPTH_MAX {
-            let last = usize::from(page.header.count).checked_sub(1);
+            // Nothing but a root is empty.
+            let Some(last) = usize::from(page.header.count).checked_sub(1) else { return Ok(None) };
             if page.header.kind == Kind::Leaf {
-                let Some(last) = last else { return Ok(None) };
                 return Ok(page.pair(last)?.map(|pair| (pair.key.to_vec(), pair.value.to_vec())));
             }
-            let child = last.map(|last| page.child(last)).transpose()?.flatten();
-            let (_, next) = child.ok_or_else(|| page.damaged("a branch without children"))?;
+            let Some((_, next)) = page.child(last)? else { return Ok(None) };
             page = self.child_page(next)?;
         }
         Err(page.damaged("the tree is too deep"))

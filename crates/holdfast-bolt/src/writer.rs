@@ -1,7 +1,7 @@
 //! Writes a database from its start to its end; the metas, which stand first, come last.
 
 use crate::error::WriteError;
-use crate::format::{HEADER, Header, Kind, Meta, PAGE_BYTES};
+use crate::format::{HEADER, Kind, Meta, PAGE_BYTES};
 use crate::tree::{Pages, Tree};
 
 /// The first transaction of the two metas. bbolt finds a meta by the transaction's last bit.
@@ -84,14 +84,7 @@ impl Writer {
         let freelist = self.pages.add(Kind::Freelist, 0, &[]);
         let pages = self.pages.next;
         let page_bytes = u32::try_from(PAGE_BYTES).expect("a page is small");
-        let mut metas = Vec::with_capacity(2 * PAGE_BYTES);
-        for id in 0..2 {
-            let header = Header { id, kind: Kind::Meta, count: 0, overflow: 0 };
-            let meta = Meta { page_bytes, root, freelist, pages, transaction: TRANSACTION + id };
-            metas.extend_from_slice(&header.encode());
-            metas.extend_from_slice(&meta.encode());
-            metas.resize(metas.len().next_multiple_of(PAGE_BYTES), 0);
-        }
+        let metas = Meta { page_bytes, root, freelist, pages, transaction: TRANSACTION }.pages();
         let mut rest = self.pages.out;
         if rest.len() as u64 == pages * PAGE_BYTES as u64 {
             // Nothing was taken yet: then the metas are in their place already.

@@ -17,6 +17,9 @@ use crate::types::Raft;
 /// sending them entries is much cheaper than sending a snapshot. 16 MiB by default: some ten times what etcd keeps.
 const KEPT_SHARE: u64 = 4;
 
+/// A snapshot that has outgrown what it holds is written anew only when that gives back this share of the dump threshold, too.
+const OUTGROWN_SHARE: u64 = 4;
+
 /// What the loop woke up for.
 enum Cause {
     /// The log has grown, a dump was demanded, or a snapshot is finished.
@@ -94,12 +97,11 @@ fn is_missing(shared: &Shared) -> bool {
     shared.storage.current_snapshot().is_none() && shared.log.state().purged.is_some()
 }
 
-/// True when the newest snapshot is more than twice what a dump now would write at most, with a share of a dump's least log
-/// on top, so that small stores stay as they are: then writing it again gives back more than it costs. Happens at the end
-/// of a scrub, so at most once for a compaction.
+/// True when the newest snapshot is more than twice what a dump now would write at most, with [`OUTGROWN_SHARE`] on top: then
+/// writing it again gives back more than it costs. Happens at the end of a scrub, so at most once for a compaction.
 fn is_snapshot_outgrown(shared: &Shared) -> bool {
     let snapshot = shared.storage.current_snapshot().map_or(0, |snapshot| snapshot.bytes);
-    snapshot > 2 * shared.storage.status().logical_bytes + shared.config.dump_log_bytes / KEPT_SHARE
+    snapshot > 2 * shared.storage.status().logical_bytes + shared.config.dump_log_bytes / OUTGROWN_SHARE
 }
 
 /// The sizes at a start. What lies between the last snapshot and the applied entry is estimated from its first part,

@@ -67,10 +67,10 @@ pub(crate) enum Frame {
 pub(crate) struct Writer {
     file: Box<dyn DiskFile>,
     path: PathBuf,
-    /// How much of it is written, and durable: both in parts, since the log's own writes wait behind what the disk has been
-    /// given at once.
+    /// How much of it is written. That is made durable in parts, since the log's own writes wait behind what the disk has
+    /// been given at once.
     written: u64,
-    /// What comes behind that.
+    /// What comes behind that, and is not written yet.
     part: Vec<u8>,
     block: Vec<u8>,
     sha: Sha256,
