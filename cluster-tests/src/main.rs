@@ -182,8 +182,8 @@ struct DumpLatencyFlags {
     /// Bytes of each value
     #[arg(long, default_value_t = 1_024)]
     value_bytes: usize,
-    /// Pairs of windows of each comparison
-    #[arg(long, default_value_t = 3)]
+    /// Pairs of windows of each comparison; the median of each side counts
+    #[arg(long, default_value_t = 5)]
     pairs: usize,
     /// Length of a window
     #[arg(long, default_value = "6s", value_parser = duration)]
@@ -482,7 +482,8 @@ async fn run(command: Workload) -> Result<bool> {
         Workload::Mutants(flags) => flags.run().await,
         Workload::Differ(flags) => compare(&flags).await,
         Workload::ListKeys { url, during } => {
-            println!("{}", dump_latency::list_keys(&url, during).await?);
+            let (keys, times) = dump_latency::list_keys(&url, during).await?;
+            println!("{keys} {times}");
             Ok(true)
         }
         Workload::CheckPerf => check_perf().await,

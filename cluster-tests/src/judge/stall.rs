@@ -20,6 +20,8 @@ pub struct Comparison {
     pub busy: Vec<Vec<Duration>>,
     /// The share of the busy windows in which it was seen to go on.
     pub share: f64,
+    /// How often it was done in them.
+    pub times: u64,
 }
 
 /// Something that must not be.
@@ -59,9 +61,15 @@ pub fn p99<'a>(times: impl IntoIterator<Item = &'a Duration>) -> Option<Duration
 }
 
 impl Comparison {
-    /// p99 of all windows without and with it.
+    /// p99 without and with it: of each side, the median of its windows. What disturbs one window alone comes from
+    /// elsewhere.
     pub fn p99(&self) -> Option<(Duration, Duration)> {
-        Some((p99(self.calm.iter().flatten())?, p99(self.busy.iter().flatten())?))
+        let median = |windows: &[Vec<Duration>]| {
+            let mut all: Vec<Duration> = windows.iter().filter_map(p99).collect();
+            all.sort_unstable();
+            all.get(all.len().checked_sub(1)? / 2).copied()
+        };
+        Some((median(&self.calm)?, median(&self.busy)?))
     }
 
     /// Whether it delays writes.
@@ -91,7 +99,7 @@ impl fmt::Display for Comparison {
         for (calm, busy) in self.calm.iter().zip(&self.busy) {
             write!(f, " {:.2}/{:.2}", ms(p99(calm)), ms(p99(busy)))?;
         }
-        write!(f, " ms; it went on in {:.0} % of the time", self.share * 100.0)
+        write!(f, " ms; done {} times, it went on in {:.0} % of the time", self.times, self.share * 100.0)
     }
 }
 
@@ -117,13 +125,22 @@ mod tests {
 
     fn comparison(calm: u64, busy: u64) -> Comparison {
         let (calm, busy) = (vec![window(calm)], vec![window(busy)]);
-        Comparison { what: "x".to_owned(), calm, busy, share: 0.5 }
+        Comparison { what: "x".to_owned(), calm, busy, share: 0.5, times: 1 }
     }
 
     #[test]
     fn half_as_much_again_passes_and_more_is_found() {
         assert_eq!(comparison(10, 15).judge(), None);
         assert!(matches!(comparison(10, 16).judge(), Some(Finding::Delayed { .. })));
+    }
+
+    #[test]
+    fn the_windows_are_judged_by_their_median() {
+        let of = |ms: [u64; 3]| ms.map(window).to_vec();
+        let one = Comparison { calm: of([10, 10, 10]), busy: of([11, 400, 12]), ..comparison(0, 0) };
+        assert_eq!(one.p99(), Some((Duration::from_millis(10), Duration::from_millis(12))));
+        let two = Comparison { busy: of([11, 400, 400]), ..one };
+        assert!(matches!(two.judge(), Some(Finding::Delayed { .. })));
     }
 
     #[test]

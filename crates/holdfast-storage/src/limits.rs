@@ -92,6 +92,12 @@ pub(crate) const CONTROL_MAX: usize = 32;
 /// Keys visited under one hold of the index lock by readers and by the scrub.
 pub(crate) const LOCK_KEYS_MAX: usize = 512;
 
+/// Keys and values behind which a list is long: twice what the pages of a Kubernetes API server hold.
+pub(crate) const LONG_LIST_KEYS: usize = 2_048;
+
+/// Keys or values after which a long list lets other threads run: some ten microseconds of work.
+pub(crate) const LIST_TURN_KEYS: usize = 64;
+
 /// Leases that one commit changes: they go into the engine batch that carries the position, all of them, and some room is
 /// left there for head and position.
 pub(crate) const COMMIT_LEASES_MAX: usize = 192;

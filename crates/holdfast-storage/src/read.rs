@@ -9,7 +9,7 @@ use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, RangeSource};
 
 use crate::error::{ReadError, StoreError};
 use crate::gate::{Gate, Pin};
-use crate::limits::LOCK_KEYS_MAX;
+use crate::limits::{LIST_TURN_KEYS, LONG_LIST_KEYS, LOCK_KEYS_MAX};
 use crate::pipeline::shared::Shared;
 use crate::retention::Retention;
 use crate::stable::following;
@@ -103,12 +103,25 @@ impl RangeSource for HotSource<'_> {
 pub(crate) struct Source<'a> {
     view: &'a View,
     values: ValueReader<'a>,
+    /// Keys and values that were looked at.
+    looked_at: usize,
 }
 
 impl<'a> Source<'a> {
     /// What `view` shows.
     pub(crate) fn new(view: &'a View, cache: &'a Cache) -> Self {
-        Self { view, values: ValueReader::of_list(view, cache) }
+        Self { view, values: ValueReader::of_list(view, cache), looked_at: 0 }
+    }
+
+    /// In a long list, lets the other threads run now and then: on a machine whose CPUs are all busy, each step of a
+    /// write would wait until the list's time slice is over, and at its end the list might stand still with a lock.
+    /// Called without one.
+    fn look_at(&mut self, number: usize) {
+        let before = self.looked_at / LIST_TURN_KEYS;
+        self.looked_at += number;
+        if self.looked_at > LONG_LIST_KEYS && self.looked_at / LIST_TURN_KEYS > before {
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -122,7 +135,9 @@ impl RangeSource for Source<'_> {
         at: Revision,
         keys_max: usize,
     ) -> Result<IndexChunk, StoreError> {
-        Ok(self.view.state.read().chunk(range, after, at, keys_max.min(LOCK_KEYS_MAX)))
+        let keys = keys_max.min(LOCK_KEYS_MAX);
+        self.look_at(keys);
+        Ok(self.view.state.read().chunk(range, after, at, keys))
     }
 
     fn count(
@@ -132,10 +147,13 @@ impl RangeSource for Source<'_> {
         at: Revision,
         keys_max: usize,
     ) -> Result<IndexCount, StoreError> {
-        Ok(self.view.state.read().count_keys(range, after, at, keys_max.min(LOCK_KEYS_MAX)))
+        let keys = keys_max.min(LOCK_KEYS_MAX);
+        self.look_at(keys);
+        Ok(self.view.state.read().count_keys(range, after, at, keys))
     }
 
     fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, StoreError> {
+        self.look_at(1);
         self.values.put(key, id)
     }
 }
