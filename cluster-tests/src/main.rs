@@ -191,6 +191,9 @@ struct DumpLatencyFlags {
     /// Only what goes on beside the puts that is named here
     #[arg(long, value_enum, value_delimiter = ',', default_value = "dump,list,compaction")]
     only: Vec<dump_latency::Beside>,
+    /// Dumps whose switches are measured, with `--only switches`
+    #[arg(long, default_value_t = 200)]
+    dumps: u64,
     /// Wait for a line on standard input between filling the store and measuring
     #[arg(long)]
     wait: bool,
@@ -519,9 +522,9 @@ async fn crash_rounds(flags: &CrashFlags) -> Result<bool> {
 }
 
 async fn latencies(flags: &DumpLatencyFlags) -> Result<bool> {
-    let DumpLatencyFlags { keys, value_bytes, pairs, window, seed, .. } = *flags;
+    let DumpLatencyFlags { keys, value_bytes, pairs, window, dumps, seed, .. } = *flags;
     let beside = flags.only.clone();
-    let plan = dump_latency::Plan { keys, value_bytes, pairs, window, seed, beside };
+    let plan = dump_latency::Plan { keys, value_bytes, pairs, window, seed, beside, dumps };
     let go = async || {
         println!("the store is filled");
         if flags.wait {

@@ -9,6 +9,9 @@ const RATIO_MAX: f64 = 1.5;
 /// Puts that have to be measured on each side: with fewer, p99 is the worst of a handful.
 const PUTS_MIN: usize = 1_000;
 
+/// Switches of dumps that have to be measured: of fewer, p99 is the worst of them.
+pub const SWITCHES_MIN: f64 = 100.0;
+
 /// What goes on while puts are measured, and their times in interleaved windows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
@@ -109,8 +112,9 @@ pub fn p99_bucket(buckets: &[(f64, f64)]) -> Option<f64> {
     buckets.iter().find(|(_, count)| *count >= total * 0.99).map(|(bound, _)| *bound)
 }
 
-/// Whether writers stood still for longer than a millisecond at a switch.
+/// Whether writers stood still for longer than a millisecond at a switch. Few switches are not judged.
 pub fn judge_switch(at: &str, buckets: &[(f64, f64)]) -> Option<Finding> {
+    buckets.last().filter(|(_, count)| *count >= SWITCHES_MIN)?;
     let p99_at_most = p99_bucket(buckets)?;
     (p99_at_most > 0.001).then(|| Finding::Stalled { at: at.to_owned(), p99_at_most })
 }
@@ -158,6 +162,8 @@ mod tests {
         let slow = [(0.001, 90.0), (0.002, 100.0), (f64::INFINITY, 100.0)];
         let found = Finding::Stalled { at: "start".to_owned(), p99_at_most: 0.002 };
         assert_eq!(judge_switch("start", &slow), Some(found));
+        let few = slow.map(|(bound, count)| (bound, count / 2.0));
+        assert_eq!(judge_switch("start", &few), None);
         assert_eq!(judge_switch("start", &[]), None);
     }
 }

@@ -1,5 +1,6 @@
 //! Puts at a steady rate, whether or not the last one was answered, while the leader dumps a large store, while a client
-//! lists all keys, and while history is compacted away: p99 with it and without it, in windows that take turns.
+//! lists all keys, and while history is compacted away: p99 with it and without it, in windows that take turns. And, over many
+//! dumps, how long writers stand still where one begins and ends.
 
 use std::fmt;
 use std::process::Stdio;
@@ -18,7 +19,7 @@ use tonic::transport::Channel;
 use crate::client::{Client, Outcome};
 use crate::harness::cluster::{Cluster, System};
 use crate::harness::scrape::Scrape;
-use crate::judge::stall::{Comparison, Finding, judge_switch, p99_bucket};
+use crate::judge::stall::{Comparison, Finding, SWITCHES_MIN, judge_switch, p99_bucket};
 use crate::judge::watch::history::Step;
 use crate::workload::watch::calls::{Fate, Window, carry_out, compact, connections};
 
@@ -62,6 +63,8 @@ pub struct Plan {
     pub seed: u64,
     /// What is compared.
     pub beside: Vec<Beside>,
+    /// Dumps whose switches are measured.
+    pub dumps: u64,
 }
 
 /// What goes on beside the puts.
@@ -73,6 +76,8 @@ pub enum Beside {
     List,
     /// History is compacted away.
     Compaction,
+    /// One member after the other dumps, again and again: how long writers stand still at its switches.
+    Switches,
 }
 
 /// What a run came to.
@@ -108,7 +113,8 @@ impl fmt::Display for Report {
         self.comparisons.iter().try_for_each(|comparison| writeln!(f, "  {comparison}"))?;
         for (at, p99, count) in &self.switches {
             let p99 = p99.map_or_else(|| "not measured".to_owned(), |bound| format!("at most {bound} s"));
-            writeln!(f, "  writers stand still at the {at} of a dump: p99 {p99}, {count} times")?;
+            let few = if *count < SWITCHES_MIN { ", too few to be judged" } else { "" };
+            writeln!(f, "  writers stand still at the {at} of a dump: p99 {p99}, {count} times{few}")?;
         }
         self.findings.iter().try_for_each(|finding| writeln!(f, "  {finding}"))?;
         write!(f, "  findings: {}", self.findings.len())
@@ -152,13 +158,18 @@ pub async fn run(mut system: System, plan: Plan, go: impl AsyncFnOnce() -> Resul
             }
             Beside::List => comparisons.push(bench.listing().await?),
             Beside::Compaction => comparisons.push(bench.compacting(&channels[leader]).await?),
+            Beside::Switches => bench.switching().await?,
         }
     }
-    let page = Scrape::of(&bench.cluster.members()[leader].client_url).await?;
+    let mut pages = Vec::new();
+    for member in bench.cluster.members() {
+        pages.push(Scrape::of(&member.client_url).await?);
+    }
     let mut findings: Vec<Finding> = comparisons.iter().filter_map(Comparison::judge).collect();
     let mut switches = Vec::new();
     for at in ["start", "finish"] {
-        let buckets = page.buckets("holdfast_dump_switch_stall_seconds", &format!("at=\"{at}\""));
+        let of = |page: &Scrape| page.buckets("holdfast_dump_switch_stall_seconds", &format!("at=\"{at}\""));
+        let buckets = pages.iter().map(of).reduce(sum).unwrap_or_default();
         findings.extend(judge_switch(at, &buckets));
         let count = buckets.last().map_or(0.0, |(_, count)| *count);
         switches.push((at.to_owned(), p99_bucket(&buckets), count));
@@ -293,7 +304,12 @@ impl Bench<'_> {
         let program = std::env::current_exe().context("looking for this program")?;
         let mut command = tokio::process::Command::new("chrt");
         let during = format!("{}s", self.plan.window.as_secs());
-        command.args(["--idle", "0"]).arg(program).args(["list-keys", url, &during]).stdout(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(["--idle", "0"])
+            .arg(program)
+            .args(["list-keys", url, &during])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
         command.spawn().context("starting the lister")
     }
 
@@ -314,33 +330,75 @@ impl Bench<'_> {
         Ok(comparison)
     }
 
-    /// Puts at a rate for one window; the time of each runs from the moment at which it was due.
+    /// Dumps one after the other, a member at a time, beside puts.
+    async fn switching(&mut self) -> Result<()> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let putting = {
+            let (client, leader, plan) = (self.client.clone(), self.leader, self.plan.clone());
+            let stop = Arc::clone(&stop);
+            tokio::spawn(async move {
+                for window in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    put_at(&client, leader, &plan, RATE, window << 32).await?;
+                }
+                anyhow::Ok(())
+            })
+        };
+        let dumped = |page: &Scrape| page.count("holdfast_dumps_total{result=\"ok\"}").unwrap_or(0);
+        for number in 0..self.plan.dumps {
+            let member = usize::try_from(number)? % self.cluster.members().len();
+            let before = dumped(&Scrape::of(&self.cluster.members()[member].client_url).await?);
+            self.cluster.member(member).process()?.ask_for_dump()?;
+            self.cluster.wait_settled(member, PATIENCE, |page| Ok(dumped(page) > before)).await?;
+        }
+        stop.store(true, Ordering::Relaxed);
+        putting.await.context("the puts panicked")?
+    }
+
     async fn window(&mut self, rate: f64) -> Result<Vec<Duration>> {
         self.windows += 1;
-        let mut rng = StdRng::seed_from_u64(self.plan.seed ^ self.windows << 40);
-        let every = Duration::from_secs_f64(1.0 / rate);
-        let mut puts = JoinSet::new();
-        let began = tokio::time::Instant::now();
-        let mut due = began;
-        while due < began + self.plan.window {
-            tokio::time::sleep_until(due).await;
-            let (client, leader) = (self.client.clone(), self.leader);
-            let key = key_of(rng.random_range(0..self.plan.keys));
-            let value = value(&mut rng, self.plan.value_bytes);
-            puts.spawn(async move {
-                let outcome = client.put(leader, key, value, TIMEOUT).await;
-                (due.elapsed(), outcome)
-            });
-            due += every;
-        }
-        let mut times = Vec::new();
-        while let Some(put) = puts.join_next().await {
-            let (time, outcome) = put.context("a put panicked")?;
-            ensure!(matches!(outcome, Outcome::Acked(_)), "a put came to {outcome:?}");
-            times.push(time);
-        }
-        Ok(times)
+        put_at(&self.client, self.leader, &self.plan, rate, self.windows << 40).await
     }
+}
+
+/// Puts at a rate for one window; the time of each runs from the moment at which it was due.
+async fn put_at(
+    client: &Client,
+    leader: usize,
+    plan: &Plan,
+    rate: f64,
+    window: u64,
+) -> Result<Vec<Duration>> {
+    let mut rng = StdRng::seed_from_u64(plan.seed ^ window);
+    let every = Duration::from_secs_f64(1.0 / rate);
+    let mut puts = JoinSet::new();
+    let began = tokio::time::Instant::now();
+    let mut due = began;
+    while due < began + plan.window {
+        tokio::time::sleep_until(due).await;
+        let client = client.clone();
+        let key = key_of(rng.random_range(0..plan.keys));
+        let value = value(&mut rng, plan.value_bytes);
+        puts.spawn(async move {
+            let outcome = client.put(leader, key, value, TIMEOUT).await;
+            (due.elapsed(), outcome)
+        });
+        due += every;
+    }
+    let mut times = Vec::new();
+    while let Some(put) = puts.join_next().await {
+        let (time, outcome) = put.context("a put panicked")?;
+        ensure!(matches!(outcome, Outcome::Acked(_)), "a put came to {outcome:?}");
+        times.push(time);
+    }
+    Ok(times)
+}
+
+/// Two histograms with the same bounds as one.
+fn sum(one: Vec<(f64, f64)>, other: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    one.into_iter().zip(other).map(|((bound, one), (_, other))| (bound, one + other)).collect()
 }
 
 fn comparison(what: &str) -> Comparison {

@@ -91,6 +91,13 @@ impl Spawn for RealSpawn {
     }
 }
 
+/// Between two pieces of long work, and before it takes a lock that writes need: lets the threads run that wait for this
+/// CPU. A thread that works on until its time slice is over makes each step of a write wait for that, milliseconds
+/// where CPUs are busy, and where it ends within the lock, everybody waits until the thread runs again.
+pub fn give_way() {
+    std::thread::yield_now();
+}
+
 /// How much of a scarce CPU a thread gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Weight {

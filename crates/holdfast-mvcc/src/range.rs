@@ -48,6 +48,8 @@ pub trait RangeSource {
     }
     /// The put that `id` names.
     fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, Self::Error>;
+    /// The next pair of the answer is put together: a moment to let other threads run when there are many.
+    fn before_pair(&mut self) {}
 }
 
 /// Answers `request` at the revision `at`, which the caller has resolved and found readable.
@@ -323,6 +325,7 @@ pub(crate) fn fetch_one<S: RangeSource>(
     key: IndexedKey,
     keys_only: bool,
 ) -> Result<KeyValue, S::Error> {
+    source.before_pair();
     let put = match key.lease {
         IndexedLease::Known(lease) if keys_only => PutRecord {
             create_revision: key.create_revision,

@@ -95,7 +95,7 @@ pub(crate) const LOCK_KEYS_MAX: usize = 512;
 /// Keys and values behind which a list is long: twice what the pages of a Kubernetes API server hold.
 pub(crate) const LONG_LIST_KEYS: usize = 2_048;
 
-/// Keys or values after which a long list lets other threads run: some ten microseconds of work.
+/// Keys or values after which a long list gives way: some ten microseconds of work.
 pub(crate) const LIST_TURN_KEYS: usize = 64;
 
 /// Leases that one commit changes: they go into the engine batch that carries the position, all of them, and some room is

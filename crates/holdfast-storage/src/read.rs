@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use holdfast_env::give_way;
 use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyRange, PutRecord, Record, RecordId, Revision};
 use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, RangeSource};
 
 use crate::error::{ReadError, StoreError};
 use crate::gate::{Gate, Pin};
-use crate::limits::{LIST_TURN_KEYS, LONG_LIST_KEYS, LOCK_KEYS_MAX};
+use crate::limits::{LIST_TURN_KEYS, LOCK_KEYS_MAX, LONG_LIST_KEYS};
 use crate::pipeline::shared::Shared;
 use crate::retention::Retention;
 use crate::stable::following;
@@ -113,14 +114,12 @@ impl<'a> Source<'a> {
         Self { view, values: ValueReader::of_list(view, cache), looked_at: 0 }
     }
 
-    /// In a long list, lets the other threads run now and then: on a machine whose CPUs are all busy, each step of a
-    /// write would wait until the list's time slice is over, and at its end the list might stand still with a lock.
-    /// Called without one.
+    /// In a long list, gives way now and then. Called without a lock.
     fn look_at(&mut self, number: usize) {
         let before = self.looked_at / LIST_TURN_KEYS;
         self.looked_at += number;
         if self.looked_at > LONG_LIST_KEYS && self.looked_at / LIST_TURN_KEYS > before {
-            std::thread::yield_now();
+            give_way();
         }
     }
 }
@@ -153,8 +152,11 @@ impl RangeSource for Source<'_> {
     }
 
     fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, StoreError> {
-        self.look_at(1);
         self.values.put(key, id)
+    }
+
+    fn before_pair(&mut self) {
+        self.look_at(1);
     }
 }
 

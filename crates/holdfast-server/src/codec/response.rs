@@ -1,10 +1,13 @@
 //! Answers to the wire.
 
+use holdfast_env::give_way;
 use holdfast_mvcc::command::{
     DeleteRangeResponse, OpResponse, OpResult, PutResponse, RangeResponse, TxnResponse,
 };
 use holdfast_mvcc::types::{KeyValue, Revision};
 use holdfast_proto::{etcdserverpb as pb, mvccpb};
+
+use crate::limits;
 
 /// A number that the wire carries as signed. Revisions, versions and counts never come near the sign bit.
 pub fn signed(number: u64) -> i64 {
@@ -15,10 +18,21 @@ pub fn signed(number: u64) -> i64 {
 pub fn range(response: RangeResponse, header: pb::ResponseHeader) -> pb::RangeResponse {
     pb::RangeResponse {
         header: Some(header),
-        kvs: response.kvs.into_iter().map(key_value).collect(),
+        kvs: pairs(response.kvs),
         more: response.more,
         count: signed(response.count),
     }
+}
+
+/// The pairs of an answer; with many of them it gives way now and then.
+fn pairs(kvs: Vec<KeyValue>) -> Vec<mvccpb::KeyValue> {
+    let pair = |(number, kv)| {
+        if number >= limits::ASIDE_PAIRS && number % limits::TURN_PAIRS == 0 {
+            give_way();
+        }
+        key_value(kv)
+    };
+    kvs.into_iter().enumerate().map(pair).collect()
 }
 
 /// The answer to a put.

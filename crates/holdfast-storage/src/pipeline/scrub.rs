@@ -2,6 +2,7 @@
 //! runs on the way.
 
 use bytes::Bytes;
+use holdfast_env::give_way;
 use holdfast_mvcc::Head;
 use holdfast_mvcc::types::{RecordId, Revision};
 
@@ -91,6 +92,7 @@ fn allowed(shared: &Shared, stored: &Head) -> Option<Revision> {
 
 fn scrub_index(shared: &Shared, compact_revision: Revision, after: Option<&Bytes>) -> Option<Step> {
     let view = shared.view.load();
+    give_way();
     let mut state = view.state.write();
     if state.head().compact_revision != Some(compact_revision) {
         // A newer compaction was evaluated since we looked: begin again when it is visible.
@@ -161,6 +163,7 @@ fn retained(
     let retention = Retention::new(&view, Some(compact_revision));
     let (mut kept, mut dropped) = (Vec::new(), 0);
     for placed in group {
+        give_way();
         let records = placed.run.records()?;
         let all = records.len();
         let some = retention.filter(records);
