@@ -158,7 +158,7 @@ pub async fn run(mut system: System, plan: Plan, go: impl AsyncFnOnce() -> Resul
             }
             Beside::List => comparisons.push(bench.listing().await?),
             Beside::Compaction => comparisons.push(bench.compacting(&channels[leader]).await?),
-            Beside::Switches => bench.switching().await?,
+            Beside::Switches => bench.switching(&channels[leader]).await?,
         }
     }
     let mut pages = Vec::new();
@@ -330,8 +330,9 @@ impl Bench<'_> {
         Ok(comparison)
     }
 
-    /// Dumps one after the other, a member at a time, beside puts.
-    async fn switching(&mut self) -> Result<()> {
+    /// Dumps one after the other, a member at a time, beside puts. History is compacted away, so that dumps stay as short as
+    /// the keys let them be.
+    async fn switching(&mut self, channel: &Channel) -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let putting = {
             let (client, leader, plan) = (self.client.clone(), self.leader, self.plan.clone());
@@ -346,15 +347,27 @@ impl Bench<'_> {
                 anyhow::Ok(())
             })
         };
-        let dumped = |page: &Scrape| page.count("holdfast_dumps_total{result=\"ok\"}").unwrap_or(0);
         for number in 0..self.plan.dumps {
             let member = usize::try_from(number)? % self.cluster.members().len();
-            let before = dumped(&Scrape::of(&self.cluster.members()[member].client_url).await?);
-            self.cluster.member(member).process()?.ask_for_dump()?;
-            self.cluster.wait_settled(member, PATIENCE, |page| Ok(dumped(page) > before)).await?;
+            let head = self.client.revision(self.leader, TIMEOUT).await?;
+            ensure!(compact(channel, head).await?, "the compaction was refused");
+            self.dump_once(member).await?;
         }
         stop.store(true, Ordering::Relaxed);
         putting.await.context("the puts panicked")?
+    }
+
+    async fn dump_once(&mut self, member: usize) -> Result<()> {
+        let url = self.cluster.members()[member].client_url.clone();
+        let dumps = async || Scrape::of(&url).await?.count("holdfast_dumps_total{result=\"ok\"}");
+        let before = dumps().await.unwrap_or(0);
+        self.cluster.member(member).process()?.ask_for_dump()?;
+        let deadline = Instant::now() + PATIENCE;
+        while dumps().await.unwrap_or(0) == before {
+            ensure!(Instant::now() < deadline, "no dump within {PATIENCE:?}");
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
     }
 
     async fn window(&mut self, rate: f64) -> Result<Vec<Duration>> {
