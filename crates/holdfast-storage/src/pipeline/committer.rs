@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use holdfast_env::{Failpoint, Fault, Monotonic};
+use holdfast_env::{Failpoint, Fault, Monotonic, give_way};
 use holdfast_mvcc::types::{Change, LeaseChange};
 use tokio::sync::{mpsc, oneshot};
 
@@ -174,6 +174,10 @@ impl Committer {
             let waiting = self.shared.backlog.waiting();
             if self.shared.abandon.load(Ordering::Acquire) {
                 return Work::End;
+            }
+            if waiting.fence {
+                // Whoever has sent it holds writers back until it runs again, and this thread may have taken its CPU.
+                give_way();
             }
             if waiting.slices {
                 let now = self.shared.env.clock.now();
