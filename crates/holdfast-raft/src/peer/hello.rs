@@ -169,6 +169,9 @@ impl Identity {
 pub(crate) fn heed(roster: &Roster, refused: &pb::Refused) {
     match refused.cause() {
         pb::RefusedCause::Removed => roster.depart(Departure::Removed),
+        // Greetings can be overtaken: a busy peer may read that our log is empty after it was told on another connection
+        // what we have taken since. We have what we acknowledged, and greet again.
+        pb::RefusedCause::Wiped if !roster.own_log_is_empty() => {}
         pb::RefusedCause::Wiped => roster.depart(Departure::Wiped),
         pb::RefusedCause::WentBack => roster.depart(Departure::WentBack),
         pb::RefusedCause::Other => {}

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::hello::{HelloError, Identity};
+use super::hello::{HelloError, Identity, heed};
 use super::link::{Link, LinkError};
 use super::roster::{Departure, Roster};
 use crate::codec::rpc::{Body, decode_message, encode_message};
@@ -177,4 +177,15 @@ async fn a_removed_peer_is_told_so_for_good() {
     assert!(matches!(&greeted, Err(HelloError::RefusedByPeer(_))), "{greeted:?}");
     assert_eq!(*removed.departed().borrow(), Some(Departure::Removed));
     assert_eq!(*knowing.departed().borrow(), None);
+}
+
+/// A greeting from before its first entry is read by a busy peer that was told meanwhile, on another connection, what the member
+/// has taken since.
+#[test]
+fn a_member_whose_greeting_was_overtaken_does_not_end() {
+    let not_empty = roster();
+    assert!(!not_empty.own_log_is_empty());
+    let reason = "member 1 comes with an empty log, but it had one".to_owned();
+    heed(&not_empty, &pb::Refused { reason, cause: pb::RefusedCause::Wiped.into() });
+    assert_eq!(*not_empty.departed().borrow(), None);
 }
