@@ -359,11 +359,15 @@ impl Bench<'_> {
 
     async fn dump_once(&mut self, member: usize) -> Result<()> {
         let url = self.cluster.members()[member].client_url.clone();
-        let dumps = async || Scrape::of(&url).await?.count("holdfast_dumps_total{result=\"ok\"}");
-        let before = dumps().await.unwrap_or(0);
+        let dumps = async || {
+            // It is not on the page before the first one.
+            let ended = Scrape::of(&url).await?.count("holdfast_dumps_total{result=\"ok\"}");
+            anyhow::Ok(ended.unwrap_or(0))
+        };
+        let before = dumps().await?;
         self.cluster.member(member).process()?.ask_for_dump()?;
         let deadline = Instant::now() + PATIENCE;
-        while dumps().await.unwrap_or(0) == before {
+        while dumps().await? == before {
             ensure!(Instant::now() < deadline, "no dump within {PATIENCE:?}");
             tokio::time::sleep(POLL).await;
         }
@@ -376,15 +380,10 @@ impl Bench<'_> {
     }
 }
 
-/// Puts at a rate for one window; the time of each runs from the moment at which it was due.
-async fn put_at(
-    client: &Client,
-    leader: usize,
-    plan: &Plan,
-    rate: f64,
-    window: u64,
-) -> Result<Vec<Duration>> {
-    let mut rng = StdRng::seed_from_u64(plan.seed ^ window);
+/// Puts at a rate for one window, of keys and values that seed and salt choose; the time of each runs from the moment at which
+/// it was due.
+async fn put_at(client: &Client, leader: usize, plan: &Plan, rate: f64, salt: u64) -> Result<Vec<Duration>> {
+    let mut rng = StdRng::seed_from_u64(plan.seed ^ salt);
     let every = Duration::from_secs_f64(1.0 / rate);
     let mut puts = JoinSet::new();
     let began = tokio::time::Instant::now();

@@ -19,11 +19,11 @@ use crate::etcdserverpb::RangeResponse;
 /// to hand the tasks over.
 const ASIDE_BYTES: usize = 1 << 20;
 
-/// Lists of so many pairs are encoded aside, too, whatever their bytes.
-const LONG_LIST_PAIRS: usize = 4_096;
+/// Lists of so many pairs are put together and encoded aside, too, whatever their bytes.
+pub const LONG_LIST_PAIRS: usize = 4_096;
 
-/// Pairs of a long list that are encoded before other threads may run: some ten microseconds of work.
-const TURN_PAIRS: usize = 64;
+/// Pairs of a long list that are put together or encoded before other threads may run: some ten microseconds of work.
+pub const TURN_PAIRS: usize = 64;
 
 /// What a pair takes in a list beside itself, at most, below a length of 2 MiB: its tag and its length.
 const PAIR_FRAME_BYTES: usize = 4;

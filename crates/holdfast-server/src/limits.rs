@@ -110,11 +110,6 @@ pub const PEER_FRAME_OVERHEAD_BYTES: usize = 2 * 1024 * 1024;
 /// Committed entries that may wait to be applied; the next proposal is refused with "too many requests". etcd's rule.
 pub const APPLY_LAG_MAX: u64 = 5_000;
 
-/// Answers with so many pairs are put together aside, so that a serving thread's other tasks do not wait for it.
-pub const ASIDE_PAIRS: usize = 4096;
-/// Of those, so many are put together before other threads may run.
-pub const TURN_PAIRS: usize = 256;
-
 /// Bytes in one piece of a streamed list, exceeded by less than a pair: a stream holds one piece or two, and there may be
 /// many streams. Enough that what a piece costs by itself does not count.
 pub const RANGE_STREAM_PIECE_BYTES: usize = 256 * 1024;

@@ -2,7 +2,8 @@
 //!
 //! - Was the peer removed? Its id is used up; it is told so and ends.
 //! - Does the peer come with an empty log although it had one? It has forgotten its vote and what it acknowledged, so it
-//!   could help to elect a leader that lacks acknowledged writes. It is told so and ends, before it has voted with us.
+//!   could help to elect a leader that lacks acknowledged writes. It is told so and ends, before it has voted with us. When its
+//!   log is not empty (any more), the greeting was overtaken by what it has acknowledged since: it greets again.
 //!
 //! A member is known to have had a log when it has published its name (it does so when it has caught up), or when it
 //! has ever acknowledged an entry of ours since this process started.

@@ -5,9 +5,8 @@ use holdfast_mvcc::command::{
     DeleteRangeResponse, OpResponse, OpResult, PutResponse, RangeResponse, TxnResponse,
 };
 use holdfast_mvcc::types::{KeyValue, Revision};
+use holdfast_proto::codec::{LONG_LIST_PAIRS, TURN_PAIRS};
 use holdfast_proto::{etcdserverpb as pb, mvccpb};
-
-use crate::limits;
 
 /// A number that the wire carries as signed. Revisions, versions and counts never come near the sign bit.
 pub fn signed(number: u64) -> i64 {
@@ -27,7 +26,7 @@ pub fn range(response: RangeResponse, header: pb::ResponseHeader) -> pb::RangeRe
 /// The pairs of an answer; with many of them it gives way now and then.
 fn pairs(kvs: Vec<KeyValue>) -> Vec<mvccpb::KeyValue> {
     let pair = |(number, kv)| {
-        if number >= limits::ASIDE_PAIRS && number % limits::TURN_PAIRS == 0 {
+        if number >= LONG_LIST_PAIRS && number % TURN_PAIRS == 0 {
             give_way();
         }
         key_value(kv)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdfast_mvcc::command::{Command, Response as CommandResponse, TxnResponse};
 use holdfast_mvcc::types::Revision;
 use holdfast_mvcc::validate::{validate, validate_range, validate_txn};
-use holdfast_proto::codec::aside;
+use holdfast_proto::codec::{LONG_LIST_PAIRS, aside};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::Answer;
 use tonic::{Request, Response, Status};
@@ -14,7 +14,6 @@ use super::range_stream::{self, Pieces};
 use crate::auth::rules;
 use crate::codec::{request, response};
 use crate::frontend::{Call, Consistency, Frontend, Service};
-use crate::limits;
 use crate::metrics::RequestKind;
 use crate::status::Failure;
 
@@ -46,7 +45,7 @@ impl KvService {
             if decoded.serializable { Consistency::Serializable } else { Consistency::Linearizable };
         let (result, revision) = self.frontend.read(decoded.range, consistency, call).await?;
         let header = self.frontend.header(revision);
-        let is_long = result.kvs.len() >= limits::ASIDE_PAIRS;
+        let is_long = result.kvs.len() >= LONG_LIST_PAIRS;
         let answer = || response::range(result, header);
         Ok(if is_long { aside(answer) } else { answer() })
     }
