@@ -51,7 +51,7 @@ pub struct Dump {
 pub struct LogLook {
     /// Bytes of all its files.
     pub bytes: u64,
-    /// The length of the newest snapshot then.
+    /// The length of the newest snapshot then behind which the log had been let go.
     pub snapshot_bytes: u64,
 }
 

@@ -204,7 +204,7 @@ struct Eye {
     sealed: Option<u64>,
     /// True when the log was not yet let go behind the newest snapshot.
     is_durable: bool,
-    /// The length of the newest snapshot.
+    /// The length of the newest snapshot behind which the log was let go.
     newest: u64,
 }
 
@@ -216,17 +216,17 @@ impl Eye {
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         for line in text.get(self.read..whole).unwrap_or_default().lines() {
             match said(line) {
-                Some(Said::Sealed) => self.sealed = Some(came),
+                Some(Said::Sealed(revision)) => self.sealed = Some(bytes_at(revision)),
                 Some(Said::Durable(bytes)) => {
-                    let arrived_bytes = came - self.sealed.unwrap_or(came);
+                    let arrived_bytes = came.saturating_sub(self.sealed.unwrap_or(came));
                     self.record.dumps.push(Dump { stage, bytes, arrived_bytes });
-                    self.newest = bytes;
                     self.is_durable = true;
                 }
                 Some(Said::LetGo) if std::mem::take(&mut self.is_durable) => {
                     let sealed = self.sealed.unwrap_or(came);
                     if let Some(dump) = self.record.dumps.last_mut() {
-                        dump.arrived_bytes = came - sealed;
+                        dump.arrived_bytes = came.saturating_sub(sealed);
+                        self.newest = dump.bytes;
                     }
                 }
                 Some(Said::LetGo) => {}
@@ -239,10 +239,16 @@ impl Eye {
     }
 }
 
+/// Users' bytes in the entries up to a revision: each is a put, and the first one is revision 2.
+fn bytes_at(revision: u64) -> u64 {
+    revision.saturating_sub(1) * VALUE_BYTES as u64
+}
+
 /// What a member says of a dump.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
-    Sealed,
+    /// Up to this revision.
+    Sealed(u64),
     Durable(u64),
     LetGo,
 }
@@ -250,7 +256,7 @@ enum Said {
 fn said(line: &str) -> Option<Said> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     match line.get("message")?.as_str()? {
-        "dump: sealed, drained and flushed, writing" => Some(Said::Sealed),
+        "dump: sealed, drained and flushed, writing" => Some(Said::Sealed(line.get("revision")?.as_u64()?)),
         "dump: verified and durable" => Some(Said::Durable(line.get("bytes")?.as_u64()?)),
         "the log goes up to here" => Some(Said::LetGo),
         _ => None,
@@ -271,8 +277,9 @@ mod tests {
     fn lines_about_dumps_are_understood() {
         let line = "{\"level\":\"INFO\",\"message\":\"dump: verified and durable\",\"bytes\":17}";
         assert_eq!(said(line), Some(Said::Durable(17)));
-        let line = "{\"message\":\"dump: sealed, drained and flushed, writing\"}";
-        assert_eq!(said(line), Some(Said::Sealed));
+        let line = "{\"message\":\"dump: sealed, drained and flushed, writing\",\"revision\":3}";
+        assert_eq!(said(line), Some(Said::Sealed(3)));
+        assert_eq!(bytes_at(3), 2 * 8192);
         assert_eq!(said("dump: sealed, drained and flushed, writing"), None);
     }
 }

@@ -294,10 +294,18 @@ impl State {
         history.is_some_and(|history| history.is_retained(id, self.head.compact_revision))
     }
 
-    /// Removes what compaction made unreadable from the index, for at most `keys_max` keys behind `after`. Returns
-    /// where to go on, or `None` at the end. Changes nothing a reader can see.
-    pub fn drop_compacted(&mut self, after: Option<&Bytes>, keys_max: usize) -> Option<Bytes> {
-        let compact_revision = self.head.compact_revision?;
+    /// Removes what a compaction to `compact_revision` made unreadable from the index, for at most `keys_max` keys behind
+    /// `after`. Returns where to go on, or `None` at the end. Changes nothing a reader can see.
+    ///
+    /// # Panics
+    /// When nothing was compacted so far.
+    pub fn drop_compacted(
+        &mut self,
+        compact_revision: Revision,
+        after: Option<&Bytes>,
+        keys_max: usize,
+    ) -> Option<Bytes> {
+        assert!(self.head.compact_revision >= Some(compact_revision), "{compact_revision:?} is readable");
         let next = self.index.drop_compacted(compact_revision, after.map(|after| &after[..]), keys_max);
         next.map(Bytes::from)
     }

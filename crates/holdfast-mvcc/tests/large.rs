@@ -138,7 +138,7 @@ fn dead_keys_cost_chunks_but_never_end_a_scan() {
     assert_eq!((answer.kvs.len(), chunks), (20, 5));
     let revision = state.head().revision.get();
     apply(&mut state, &Command::Compact(Compact { revision: i64::try_from(revision).unwrap() }));
-    assert_eq!(state.drop_compacted(None, usize::MAX), None);
+    assert_eq!(state.drop_compacted(Revision::new(revision), None, usize::MAX), None);
     assert_eq!(state.keys(), KEYS, "tombstones at the compact revision stay");
     let put = Put {
         key: key(0),
@@ -151,10 +151,11 @@ fn dead_keys_cost_chunks_but_never_end_a_scan() {
     apply(&mut state, &Command::Put(put));
     apply(&mut state, &Command::Compact(Compact { revision: i64::try_from(revision).unwrap() + 1 }));
     let mut steps = 0;
-    let mut after = state.drop_compacted(None, 100);
+    let compacted = Revision::new(revision + 1);
+    let mut after = state.drop_compacted(compacted, None, 100);
     while let Some(next) = after {
         steps += 1;
-        after = state.drop_compacted(Some(&next), 100);
+        after = state.drop_compacted(compacted, Some(&next), 100);
     }
     assert_eq!(steps, KEYS / 100, "one step per 100 keys visited");
     assert_eq!(state.keys(), 20);

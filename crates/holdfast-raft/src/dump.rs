@@ -4,23 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_env::LogIndex;
+use holdfast_env::{LogId, LogIndex};
 use holdfast_log::Log;
 use holdfast_storage::Storage;
+use openraft::async_runtime::watch::WatchReceiver;
 
-use crate::limits::{DUMP_AGAIN, DUMP_HANDOVER, FRAME_PAYLOAD_BYTES};
+use crate::limits::{DUMP_AGAIN, DUMP_HANDOVER, FRAME_PAYLOAD_BYTES, PURGE_AGAIN};
 use crate::log_size::LogSize;
 use crate::shared::Shared;
-use crate::types::Raft;
-
-/// Of the log before a snapshot, this share of the dump threshold is kept for followers that are a little behind:
-/// sending them entries is much cheaper than sending a snapshot. 16 MiB by default: some ten times what etcd keeps.
-const KEPT_SHARE: u64 = 4;
+use crate::types::{Raft, from_raft};
 
 /// A snapshot that has outgrown what it holds is written anew only when that gives back this share of the dump threshold, too.
 const OUTGROWN_SHARE: u64 = 4;
 
 /// What the loop woke up for.
+#[derive(PartialEq, Eq)]
 enum Cause {
     /// The log has grown, a dump was demanded, or a snapshot is finished.
     Hint,
@@ -36,8 +34,10 @@ enum Cause {
 pub(crate) async fn run(shared: Arc<Shared>, raft: Raft) {
     let mut scrubs = shared.storage.scrubs();
     let mut damaged = shared.storage.damaged_snapshots();
+    // True when openraft does not know of the newest snapshot yet.
+    let mut is_late = false;
     loop {
-        let again = look_again(&shared);
+        let again = if is_late { Some(PURGE_AGAIN) } else { look_again(&shared) };
         // All arms are cancel-safe: they only watch.
         let cause = tokio::select! {
             biased;
@@ -49,11 +49,13 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Raft) {
             () = shared.env.clock.sleep(again.unwrap_or_default()), if again.is_some() => Cause::Again,
         };
         let is_missing = is_missing(&shared);
+        let was_late = is_late;
+        is_late = !is_known(&shared, &raft);
         let (purgeable, wants_dump) = {
             let mut log_size = shared.log_size.lock();
             let bytes = shared.config.dump_log_bytes;
             // Without a snapshot, what is left of the log and the stable store are all that this member has.
-            let purgeable = if is_missing { None } else { log_size.purgeable(bytes / KEPT_SHARE) };
+            let purgeable = if is_missing || is_late { None } else { log_size.purgeable(bytes) };
             (purgeable, log_size.wants_dump(bytes))
         };
         if let Some(index) = purgeable {
@@ -61,7 +63,7 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Raft) {
             // Fails only when openraft has stopped, and then so do we.
             raft.trigger().purge_log(index).await.ok();
         }
-        if is_missing && matches!(cause, Cause::Damaged | Cause::Again) {
+        if is_missing && (cause == Cause::Damaged || cause == Cause::Again && !was_late) {
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return,
@@ -90,6 +92,14 @@ fn look_again(shared: &Shared) -> Option<Duration> {
     } else {
         None
     }
+}
+
+/// True when openraft has heard of the newest snapshot. A dump is known here a moment sooner, and openraft lets the log go
+/// only behind the snapshot that it knows.
+fn is_known(shared: &Shared, raft: &Raft) -> bool {
+    let newest = shared.storage.current_snapshot().and_then(|snapshot| snapshot.applied.log_id);
+    let known = raft.data_metrics().borrow_watched().snapshot.as_ref().map(from_raft);
+    known.map(LogId::index) >= newest.map(LogId::index)
 }
 
 /// True when the log does not begin at its beginning, and no snapshot holds what is missing.

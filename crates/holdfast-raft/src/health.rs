@@ -1,6 +1,7 @@
 //! What a member knows of consensus, and the task that watches openraft for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_env::{LogId, LogIndex, Term};
 use holdfast_mvcc::types::MemberId;
@@ -37,6 +38,8 @@ pub struct Health {
     pub proposals_failed: u64,
     /// Entries committed since the start.
     pub proposals_committed: u64,
+    /// How long this member, as the leader, has held batches of writes back since the start because a dump was behind.
+    pub writes_paced: Duration,
     /// Leases whose end this member has proposed as the leader, because their time was over.
     pub leases_expired: u64,
     /// Keep-alives that this member has granted as the leader.

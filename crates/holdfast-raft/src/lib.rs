@@ -43,6 +43,7 @@ mod membership;
 mod node;
 mod ordered_watch;
 mod owner;
+mod pace;
 mod peer;
 mod proposals;
 mod proposer;

@@ -95,6 +95,13 @@ pub(crate) const ENDING_PAUSE: Duration = Duration::from_millis(50);
 /// How soon openraft is asked again to take up a dump that was begun without it: it does so when its own has ended.
 pub(crate) const DUMP_HANDOVER: Duration = Duration::from_millis(100);
 
+/// How soon the log is looked at again when openraft does not know of the newest snapshot yet: it lets nothing go before.
+pub(crate) const PURGE_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long one batch waits at most while a dump is behind: the log may become a little longer than promised rather than
+/// that writes stand still, should a dump take much longer than it looked like.
+pub(crate) const PACE_MAX: Duration = Duration::from_secs(1);
+
 /// How soon a dump that was to replace a damaged snapshot is tried again.
 pub(crate) const DUMP_AGAIN: Duration = Duration::from_secs(30);
 

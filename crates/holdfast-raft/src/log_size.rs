@@ -9,6 +9,15 @@ const MARK_BYTES: u64 = 64 << 10;
 /// More marks than this are thinned out: every second goes.
 const MARKS_MAX: usize = 4096;
 
+/// Of the log before a snapshot, this share of what makes a dump due at least is kept for followers that are a little
+/// behind: sending them entries is much cheaper than sending a snapshot. 8 MiB by default: some five times what etcd keeps.
+const KEPT_SHARE: u64 = 8;
+
+/// How much log is kept before a snapshot when `bytes_min` make a dump due at least.
+fn kept_bytes(bytes_min: u64) -> u64 {
+    bytes_min / KEPT_SHARE
+}
+
 /// Running totals over the applied entries of this process.
 #[derive(Debug, Default)]
 pub(crate) struct LogSize {
@@ -54,40 +63,53 @@ impl LogSize {
         }
     }
 
-    /// The total now.
-    pub(crate) fn total(&self) -> u64 {
-        self.total
+    /// Notes a finished snapshot: its size, and the entry that it ends with. A dump may have been sealed later than it was
+    /// asked for, so that only its entry tells how much log there is behind it.
+    pub(crate) fn snapshot_taken(&mut self, bytes: u64, last: u64) {
+        self.snapshot_bytes = bytes;
+        self.snapshot_total = self.snapshot_total.max(i128::from(self.total_at(last)));
     }
 
-    /// Notes a finished snapshot: its size, and the total where it was sealed.
-    pub(crate) fn snapshot_taken(&mut self, bytes: u64, sealed_total: u64) {
-        self.snapshot_bytes = bytes;
-        self.snapshot_total = i128::from(sealed_total);
+    /// How much log there is behind this entry, less than a mark too much.
+    pub(crate) fn behind(&self, index: u64) -> u64 {
+        self.total - self.total_at(index)
+    }
+
+    /// How much log behind a snapshot makes a dump due: together with what is kept before it, `bytes_min` or the snapshot's
+    /// size.
+    pub(crate) fn due(&self, bytes_min: u64) -> u64 {
+        bytes_min.max(self.snapshot_bytes) - kept_bytes(bytes_min)
+    }
+
+    /// The total up to this entry, less than a mark too little.
+    fn total_at(&self, index: u64) -> u64 {
+        let marks = self.marks.partition_point(|mark| mark.0 <= index);
+        marks.checked_sub(1).map_or(0, |last| self.marks[last].1)
     }
 
     /// Notes a dump that failed. A disk without room would only be filled by trying again at once: the next dump
     /// waits for another quarter of what makes one due.
     pub(crate) fn dump_failed(&mut self, bytes_min: u64) {
-        self.retry_total = self.total + bytes_min.max(self.snapshot_bytes) / 4;
+        self.retry_total = self.total + self.due(bytes_min) / 4;
     }
 
     /// Notes a snapshot that came from the leader: everything before is gone.
     pub(crate) fn snapshot_installed(&mut self, bytes: u64) {
         self.marks.clear();
-        let total = self.total;
-        self.snapshot_taken(bytes, total);
+        self.snapshot_bytes = bytes;
+        self.snapshot_total = i128::from(self.total);
     }
 
-    /// True when the log behind the last snapshot exceeds both `bytes_min` and the snapshot's size.
+    /// True when the log, with what is kept before the last snapshot, exceeds both `bytes_min` and the snapshot's size.
     pub(crate) fn wants_dump(&self, bytes_min: u64) -> bool {
         let log_bytes = i128::from(self.total) - self.snapshot_total;
-        self.total >= self.retry_total && log_bytes > i128::from(bytes_min.max(self.snapshot_bytes))
+        self.total >= self.retry_total && log_bytes > i128::from(self.due(bytes_min))
     }
 
-    /// The highest index up to which entries may go, when about `keep_bytes` before the last snapshot's end are kept
-    /// for followers that are a little behind. Forgets the marks up to there.
-    pub(crate) fn purgeable(&mut self, keep_bytes: u64) -> Option<u64> {
-        let limit = self.snapshot_total - i128::from(keep_bytes);
+    /// The highest index up to which entries may go, when [`kept_bytes`] before the last snapshot's end are kept. Forgets
+    /// the marks up to there.
+    pub(crate) fn purgeable(&mut self, bytes_min: u64) -> Option<u64> {
+        let limit = self.snapshot_total - i128::from(kept_bytes(bytes_min));
         let mut index = None;
         while let Some(&(mark, total)) = self.marks.front() {
             if i128::from(total) > limit {
@@ -106,26 +128,27 @@ mod tests {
 
     #[test]
     fn a_dump_is_wanted_behind_both_bounds() {
-        let mut size = LogSize::new(100, 60);
+        let mut size = LogSize::new(2 * MARK_BYTES, MARK_BYTES);
         assert!(!size.wants_dump(10));
-        size.applied(1, 41);
-        assert!(size.wants_dump(10));
-        assert!(!size.wants_dump(101));
-        size.snapshot_taken(5, 41);
+        size.applied(1, MARK_BYTES);
+        assert!(size.wants_dump(10), "with one byte that is kept, it is more than the snapshot");
+        assert!(!size.wants_dump(4 * MARK_BYTES));
+        size.snapshot_taken(5, 1);
         assert!(!size.wants_dump(0));
     }
 
     #[test]
     fn a_failed_dump_is_not_tried_again_at_once() {
         let mut size = LogSize::new(0, 0);
-        size.applied(1, 101);
-        assert!(size.wants_dump(100));
-        size.dump_failed(100);
-        assert!(!size.wants_dump(100));
-        size.applied(2, 24);
-        assert!(!size.wants_dump(100));
+        let (bytes_min, due) = (800, 700);
+        size.applied(1, due + 1);
+        assert!(size.wants_dump(bytes_min));
+        size.dump_failed(bytes_min);
+        assert!(!size.wants_dump(bytes_min));
+        size.applied(2, due / 4 - 1);
+        assert!(!size.wants_dump(bytes_min));
         size.applied(3, 1);
-        assert!(size.wants_dump(100));
+        assert!(size.wants_dump(bytes_min));
     }
 
     #[test]
@@ -135,11 +158,24 @@ mod tests {
             size.applied(index, MARK_BYTES);
         }
         assert_eq!(size.purgeable(0), None);
-        size.snapshot_taken(1, 8 * MARK_BYTES);
-        assert_eq!(size.purgeable(3 * MARK_BYTES), Some(5));
-        assert_eq!(size.purgeable(3 * MARK_BYTES), None);
+        size.snapshot_taken(1, 8);
+        assert_eq!(size.purgeable(3 * KEPT_SHARE * MARK_BYTES), Some(5));
+        assert_eq!(size.purgeable(3 * KEPT_SHARE * MARK_BYTES), None);
         size.snapshot_installed(1);
         assert_eq!(size.purgeable(0), None);
+    }
+
+    #[test]
+    fn a_dump_that_was_sealed_later_than_it_was_asked_for_leaves_less_log_behind_it() {
+        let mut size = LogSize::new(0, 0);
+        for index in 1..=10 {
+            size.applied(index, MARK_BYTES);
+        }
+        assert_eq!((size.behind(7), size.behind(0), size.behind(10)), (3 * MARK_BYTES, 10 * MARK_BYTES, 0));
+        size.snapshot_taken(1, 9);
+        assert!(!size.wants_dump(2 * MARK_BYTES));
+        size.snapshot_taken(1, 2);
+        assert!(!size.wants_dump(2 * MARK_BYTES), "an older one takes nothing back");
     }
 
     #[test]

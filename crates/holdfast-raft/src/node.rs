@@ -27,6 +27,7 @@ use crate::lease::{AskLoop, Asker, Asks, LeaseLeft, Leases, Lessor, Question};
 use crate::limits::within;
 use crate::log_store::LogStore;
 use crate::membership::{self, ChangeError, ChangeRules, Changes, MemberChange, TransferError};
+use crate::pace::Pace;
 use crate::peer::hello::Identity;
 use crate::peer::network::{NetworkFactory, Peers};
 use crate::peer::roster::{Departure, Roster};
@@ -80,6 +81,7 @@ impl Node {
             log_size: Mutex::new(dump::size_at_start(&storage, &log)),
             dump_hint: Notify::new(),
             demanded: Mutex::new(None),
+            pace: Pace::default(),
             stop: CancellationToken::new(),
             counters: Counters::default(),
             leadership: Mutex::default(),
@@ -261,6 +263,7 @@ impl Node {
             proposals_pending: shared.proposals.pending() as u64,
             proposals_failed: shared.counters.proposals_failed.load(Ordering::Relaxed),
             proposals_committed: shared.counters.proposals_committed.load(Ordering::Relaxed),
+            writes_paced: shared.pace.waited(),
             leases_expired: self.inner.leases.expired.load(Ordering::Relaxed),
             leases_renewed: self.inner.leases.renewed.load(Ordering::Relaxed),
         }

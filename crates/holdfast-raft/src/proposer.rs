@@ -108,7 +108,7 @@ impl Proposer {
         if local {
             let (shared, raft) = (Arc::clone(&self.shared), self.raft.clone());
             let append = async move {
-                match append_local(&shared, &raft, payloads).await {
+                match append_at_pace(&shared, &raft, payloads).await {
                     Ok(places) => {
                         let refused = places.into_iter().map(|place| sequences[place]).collect();
                         Outcome { refused, reason: Refusal::NotLeader }
@@ -144,6 +144,16 @@ async fn wait(pause: &mut Option<BoxFuture<'static, ()>>) {
         Some(pause) => pause.await,
         None => std::future::pending().await,
     }
+}
+
+/// As [`append_local`], no faster than dumps can follow: for what clients write.
+pub(crate) async fn append_at_pace(
+    shared: &Shared,
+    raft: &Raft,
+    payloads: Vec<Bytes>,
+) -> Result<Vec<usize>, Refusal> {
+    shared.pace.keep(shared, payloads.iter().map(|payload| payload.len() as u64).sum()).await;
+    append_local(shared, raft, payloads).await
 }
 
 /// Appends to our own log and waits until openraft is done with it. Gives the places in `payloads` of what was

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::NodeConfig;
 use crate::leadership::Leadership;
 use crate::log_size::LogSize;
+use crate::pace::Pace;
 use crate::peer::roster::Roster;
 use crate::proposals::Proposals;
 
@@ -30,7 +31,9 @@ pub(crate) struct Shared {
     /// Told when [`Shared::log_size`] wants a dump, one was demanded, or a snapshot is finished. The dump loop waits on it.
     pub(crate) dump_hint: Notify,
     /// A dump that was begun without openraft, until openraft takes it up; then it knows how far the log may go.
-    pub(crate) demanded: Mutex<Option<SealedDump>>,
+    pub(crate) demanded: Mutex<Option<RunningDump>>,
+    /// Holds appends back while a dump is behind.
+    pub(crate) pace: Pace,
     /// Ends all tasks; cancelled by shutdown.
     pub(crate) stop: CancellationToken,
     pub(crate) counters: Counters,
@@ -39,13 +42,8 @@ pub(crate) struct Shared {
     pub(crate) roster: Arc<Roster>,
 }
 
-/// A dump on its way.
-pub(crate) struct SealedDump {
-    /// The log's size where it was sealed, as [`LogSize::total`] counts it.
-    pub(crate) total: u64,
-    /// Gives the snapshot.
-    pub(crate) done: BoxFuture<'static, Result<Snapshot, StorageError>>,
-}
+/// A dump on its way: gives the snapshot.
+pub(crate) type RunningDump = BoxFuture<'static, Result<Snapshot, StorageError>>;
 
 /// Figures since the start.
 #[derive(Debug, Default)]
@@ -73,10 +71,8 @@ impl Counters {
 impl Shared {
     /// Begins a dump now, whatever came of the one before; returns when it is sealed.
     pub(crate) async fn demand_dump(&self) -> Result<(), StorageError> {
-        // What is applied before the seal only makes it seem that there is more log behind the snapshot.
-        let total = self.log_size.lock().total();
         let done = self.storage.start_dump().await?;
-        *self.demanded.lock() = Some(SealedDump { total, done });
+        *self.demanded.lock() = Some(done);
         self.dump_hint.notify_one();
         Ok(())
     }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::codec::{self, CodecError, EntryBody, Proposal};
 use crate::limits::FRAME_PAYLOAD_BYTES;
 use crate::peer::roster::Departure;
-use crate::shared::{SealedDump, Shared};
+use crate::shared::{RunningDump, Shared};
 use crate::types::{
     Membership, RaftEntry, RaftLogId, SnapshotMeta, StoredMembership, TypeConfig, from_raft, to_raft,
 };
@@ -149,10 +149,7 @@ impl StateMachine {
         let demanded = self.shared.demanded.lock().take();
         let dump = match demanded {
             Some(dump) => dump,
-            None => {
-                let total = self.shared.log_size.lock().total();
-                SealedDump { total, done: self.shared.storage.start_dump_by_policy().await? }
-            }
+            None => self.shared.storage.start_dump_by_policy().await?,
         };
         Ok(SnapshotBuilder { shared: Arc::clone(&self.shared), dump: Mutex::new(Some(dump)) })
     }
@@ -258,7 +255,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 pub(crate) struct SnapshotBuilder {
     shared: Arc<Shared>,
     /// `None` when the dump did not start. Locked only because openraft wants builders that can be shared.
-    dump: Mutex<Option<SealedDump>>,
+    dump: Mutex<Option<RunningDump>>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -268,13 +265,14 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     /// given again: a failed dump must not stop the member.
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
         let dump = self.dump.get_mut().take();
-        let (total, built) = match dump {
-            Some(SealedDump { total, done }) => (total, done.await),
-            None => (0, Err(StorageError::Closed)),
+        let built = match dump {
+            Some(dump) => dump.await,
+            None => Err(StorageError::Closed),
         };
         let result = match built {
             Ok(snapshot) => {
-                self.shared.log_size.lock().snapshot_taken(snapshot.bytes, total);
+                let last = snapshot.applied.log_id.map_or(0, |id| id.index().get());
+                self.shared.log_size.lock().snapshot_taken(snapshot.bytes, last);
                 into_raft(snapshot)
             }
             Err(error) => {

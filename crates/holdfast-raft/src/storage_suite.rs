@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::log_size::LogSize;
 use crate::log_store::LogStore;
+use crate::pace::Pace;
 use crate::peer::roster::Roster;
 use crate::proposals::Proposals;
 use crate::shared::{Counters, Shared};
@@ -92,6 +93,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
             log_size: parking_lot::Mutex::new(LogSize::new(0, 0)),
             dump_hint: Notify::new(),
             demanded: parking_lot::Mutex::new(None),
+            pace: Pace::default(),
             stop: CancellationToken::new(),
             leadership: parking_lot::Mutex::default(),
             counters: Counters::default(),

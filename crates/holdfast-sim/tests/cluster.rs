@@ -153,7 +153,7 @@ fn keep_alives_that_are_not_confirmed_are_found_out() {
 }
 
 /// Every fault that can be planted is found within this many seeds.
-const FAULT_SEEDS: u64 = 40;
+const FAULT_SEEDS: u64 = 400;
 /// Two are in the server, which the simulation does not run; one needs a member that stops between two batches of one
 /// commit, which hardly ever happens by itself. Others find them: `cluster-tests mutants`.
 const NOT_SIMULATED: [Fault; 3] =

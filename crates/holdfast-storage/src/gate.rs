@@ -105,12 +105,12 @@ impl Gate {
         Arc::clone(&self.inner.lock().alarms)
     }
 
-    /// The visible compact revision, when nobody reads below it: then what it made unreadable may go.
-    pub(crate) fn scrubbable(&self) -> Option<Revision> {
+    /// True when a compaction to this revision is visible and nobody reads below it: then what it made unreadable may go.
+    pub(crate) fn may_scrub(&self, compact_revision: Revision) -> bool {
         let inner = self.inner.lock();
-        let compact_revision = inner.compact_revision?;
         let lowest = inner.pins.keys().next();
-        lowest.is_none_or(|&lowest| lowest >= compact_revision).then_some(compact_revision)
+        inner.compact_revision >= Some(compact_revision)
+            && lowest.is_none_or(|&lowest| lowest >= compact_revision)
     }
 
     /// The visible compact revision.
@@ -176,13 +176,16 @@ mod tests {
         let old = gate.enter(at(5)).unwrap();
         let same = gate.enter(at(5)).unwrap();
         gate.advance(&head(9, Some(7)));
-        assert_eq!(gate.scrubbable(), None);
+        let seven = Revision::new(7);
+        assert!(!gate.may_scrub(seven));
+        assert!(gate.may_scrub(Revision::new(5)), "an older compaction is not in anybody's way");
         drop(old);
-        assert_eq!(gate.scrubbable(), None);
+        assert!(!gate.may_scrub(seven));
         drop(same);
-        assert_eq!(gate.scrubbable(), Some(Revision::new(7)));
+        assert!(gate.may_scrub(seven));
+        assert!(!gate.may_scrub(Revision::new(8)), "that is not compacted");
         let exact = gate.enter(at(7)).unwrap();
-        assert_eq!(gate.scrubbable(), Some(Revision::new(7)), "the compact revision itself stays readable");
+        assert!(gate.may_scrub(seven), "the compact revision itself stays readable");
         drop(exact);
     }
 }

@@ -88,5 +88,5 @@ pub use snapshot::install::IncomingSnapshot;
 pub use storage::Storage;
 pub use types::{
     Answer, Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, DispatcherState,
-    EventSink, HistoryHash, LeaseFigures, MemtableFigures, Snapshot, StorageStatus, Visible,
+    EventSink, HistoryHash, LeaseFigures, MemtableFigures, Seal, Snapshot, StorageStatus, Visible,
 };

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use holdfast_mvcc::State;
-use holdfast_mvcc::types::{Change, KeyRange, RangeEnd, Record, Revision};
+use bytes::Bytes;
+use holdfast_mvcc::types::{Change, KeyRange, RangeEnd, Record, RecordId, Revision};
+use holdfast_mvcc::{RecordMeta, State};
 use parking_lot::RwLock;
 
 use crate::limits::LOCK_KEYS_MAX;
@@ -25,6 +26,19 @@ impl Retention {
         Self { state: Arc::clone(&view.state), compact_revision }
     }
 
+    /// How many of these records are retained.
+    pub(crate) fn count(&self, metas: &[RecordMeta]) -> usize {
+        let Some(compact_revision) = self.compact_revision else { return metas.len() };
+        let mut count = 0;
+        for some in metas.chunks(LOCK_KEYS_MAX) {
+            let state = self.state.read();
+            let retained =
+                some.iter().filter(|m| is_retained(&state, compact_revision, m.id, &m.key, m.put.is_some()));
+            count += retained.count();
+        }
+        count
+    }
+
     /// Those of the records that are retained.
     pub(crate) fn filter(&self, mut records: Vec<Record>) -> Vec<Record> {
         let Some(compact_revision) = self.compact_revision else { return records };
@@ -35,23 +49,24 @@ impl Retention {
         while !records.is_empty() {
             let rest = records.split_off(records.len().min(LOCK_KEYS_MAX));
             let state = self.state.read();
-            kept.extend(records.into_iter().filter(|r| is_retained(&state, compact_revision, r)));
+            kept.extend(records.into_iter().filter(|r| {
+                let is_put = matches!(r.change, Change::Put(_));
+                is_retained(&state, compact_revision, r.id, &r.key, is_put)
+            }));
             records = rest;
         }
         kept
     }
 }
 
-fn is_retained(state: &State, compact_revision: Revision, record: &Record) -> bool {
-    if record.id.revision > compact_revision {
+fn is_retained(state: &State, compact_revision: Revision, id: RecordId, key: &Bytes, is_put: bool) -> bool {
+    if id.revision > compact_revision {
         return true;
     }
-    match record.change {
-        Change::Delete => record.id.revision == compact_revision,
-        Change::Put(_) => {
-            let range = KeyRange { start: record.key.clone(), end: RangeEnd::Single };
-            let alive = state.chunk(&range, None, compact_revision, 1);
-            alive.keys.first().is_some_and(|key| key.id == record.id)
-        }
+    if !is_put {
+        return id.revision == compact_revision;
     }
+    let range = KeyRange { start: key.clone(), end: RangeEnd::Single };
+    let alive = state.chunk(&range, None, compact_revision, 1);
+    alive.keys.first().is_some_and(|key| key.id == id)
 }

@@ -91,24 +91,28 @@ pub(crate) struct PlacedRun {
     value_pieces: u32,
 }
 
+/// The meta pack of a run, and how it lies in the engine.
+#[derive(Debug)]
+pub(crate) struct PlacedMeta {
+    /// The id of the run's first record.
+    pub(crate) first: RecordId,
+    /// The pack.
+    pub(crate) meta: Bytes,
+    pieces: u32,
+}
+
 /// How much is read in one page of runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageMax {
-    runs: usize,
-    /// Exceeded by less than one run.
-    bytes: usize,
+    /// Runs.
+    pub(crate) runs: usize,
+    /// Bytes of both packs, exceeded by less than one run.
+    pub(crate) bytes: usize,
 }
 
 impl PageMax {
     /// One run.
     pub(crate) const ONE: Self = Self { runs: 1, bytes: 0 };
-}
-
-impl PlacedRun {
-    /// True when a pack of the run is too long for one engine value.
-    pub(crate) fn is_in_pieces(&self) -> bool {
-        self.meta_pieces + self.value_pieces > 0
-    }
 }
 
 impl Stable {
@@ -281,23 +285,51 @@ impl Stable {
 
     /// The next runs from the one that starts at or behind `from`, ascending; empty at the end.
     pub(crate) fn runs(&self, from: RecordId, max: PageMax) -> Result<Vec<PlacedRun>, StoreError> {
-        let page = self.engine.scan(&pack_key(PackKind::Meta, from), max.runs, PAGE_BYTES)?;
-        let mut placed: Vec<PlacedRun> = Vec::with_capacity(page.len());
+        let mut placed: Vec<PlacedRun> = Vec::new();
         let mut bytes = 0;
-        for (key, stored) in &page {
+        for meta in self.placed_metas(from, max.runs)? {
             if bytes > max.bytes {
                 break;
             }
-            let first = key_id(key)?;
-            let (meta, meta_pieces) = self.load(PackKind::Meta, first, stored)?;
-            let (value, value_pieces) = match self.engine.get(&pack_key(PackKind::Value, first))? {
-                Some(stored) => self.load(PackKind::Value, first, &stored)?,
-                None => (Bytes::new(), 0),
-            };
-            bytes += meta.len() + value.len();
-            placed.push(PlacedRun { run: Run { first, meta, value }, meta_pieces, value_pieces });
+            let run = self.with_value(meta)?;
+            bytes += run.run.bytes();
+            placed.push(run);
         }
         Ok(placed)
+    }
+
+    /// The meta packs of the next runs from the one that starts at or behind `from`, ascending; empty at the end.
+    pub(crate) fn placed_metas(
+        &self,
+        from: RecordId,
+        runs_max: usize,
+    ) -> Result<Vec<PlacedMeta>, StoreError> {
+        let page = self.engine.scan(&pack_key(PackKind::Meta, from), runs_max, PAGE_BYTES)?;
+        page.iter()
+            .map(|(key, stored)| {
+                let first = key_id(key)?;
+                let (meta, pieces) = self.load(PackKind::Meta, first, stored)?;
+                Ok(PlacedMeta { first, meta, pieces })
+            })
+            .collect()
+    }
+
+    /// The run of this meta pack.
+    pub(crate) fn with_value(&self, placed: PlacedMeta) -> Result<PlacedRun, StoreError> {
+        let PlacedMeta { first, meta, pieces: meta_pieces } = placed;
+        let (value, value_pieces) = match self.engine.get(&pack_key(PackKind::Value, first))? {
+            Some(stored) => self.load(PackKind::Value, first, &stored)?,
+            None => (Bytes::new(), 0),
+        };
+        Ok(PlacedRun { run: Run { first, meta, value }, meta_pieces, value_pieces })
+    }
+
+    /// As [`Stable::with_value`] for a run that is to be removed: without what is in its value pack.
+    pub(crate) fn without_value(&self, placed: PlacedMeta) -> Result<PlacedRun, StoreError> {
+        let PlacedMeta { first, meta, pieces: meta_pieces } = placed;
+        let stored = self.engine.get(&pack_key(PackKind::Value, first))?;
+        let value_pieces = stored.as_ref().map_or(0, pieces_of);
+        Ok(PlacedRun { run: Run { first, meta, value: Bytes::new() }, meta_pieces, value_pieces })
     }
 
     /// What work that goes through the whole store takes at a time.
@@ -310,8 +342,8 @@ impl Stable {
         PageMax { runs: (bytes / self.pack_bytes()).clamp(1, self.slice().runs), bytes }
     }
 
-    /// Replaces adjacent runs by others, atomically. At most a slice of whole runs, or one in pieces that is
-    /// replaced by nothing. The pieces go afterwards: a crash in between leaves bytes that nothing refers to.
+    /// Replaces adjacent runs by others, atomically. At most a slice; one in pieces is replaced by nothing. The pieces go
+    /// afterwards: a crash in between leaves bytes that nothing refers to.
     pub(crate) fn replace(&self, old: &[PlacedRun], new: &[Run]) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         for placed in old {
@@ -394,7 +426,7 @@ impl Stable {
             Some(&WHOLE) => Ok((stored.slice(1..), 0)),
             Some(&PACKED) => Ok((unpack(&stored[1..])?, 0)),
             Some(&IN_PIECES) if stored.len() == 5 => {
-                let pieces = u32::from_le_bytes([stored[1], stored[2], stored[3], stored[4]]);
+                let pieces = pieces_of(stored);
                 let mut pack = Vec::new();
                 for piece in 0..pieces {
                     let found = self.engine.get(&piece_key(kind, first, piece))?;
@@ -540,6 +572,14 @@ fn put_pack(puts: &mut Vec<(Vec<u8>, Vec<u8>)>, kind: PackKind, first: RecordId,
     let mut stored = vec![IN_PIECES];
     stored.extend_from_slice(&pieces.to_le_bytes());
     puts.push((pack_key(kind, first), stored));
+}
+
+/// How many pieces a stored pack is in; 0 when it is in one value.
+fn pieces_of(stored: &Bytes) -> u32 {
+    match stored[..] {
+        [IN_PIECES, a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+        _ => 0,
+    }
 }
 
 /// A pack in one value.

@@ -25,12 +25,13 @@ use crate::open::{self, Running};
 use crate::pieces::{self, PieceRequest, ReadPiece};
 use crate::pipeline::control::{Control, QueueItem, ShardJob};
 use crate::pipeline::dump_control::Urgency;
+use crate::pipeline::scrub::Scrub;
 use crate::pipeline::shared::Shared;
 use crate::read;
 use crate::snapshot::install::IncomingSnapshot;
 use crate::types::{
-    Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, EventSink, HistoryHash,
-    LeaseFigures, Snapshot, StorageStatus, Visible,
+    Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, DispatcherState, EventSink,
+    HistoryHash, LeaseFigures, Seal, Snapshot, StorageStatus, Visible,
 };
 use crate::view::View;
 
@@ -453,6 +454,20 @@ impl Storage {
     /// Who waits for the next one goes on waiting.
     pub fn cancel_dump(&self, reason: CancelReason) -> bool {
         self.shared().dump.cancel(reason)
+    }
+
+    /// Where the last dump was sealed, while there is work that the next one waits for: until that dump is over, what was
+    /// written meanwhile is merged, and the scrub has been through the store, unless it has nothing to remove, or somebody
+    /// reads that.
+    pub fn behind(&self) -> Option<Seal> {
+        let shared = self.shared();
+        let seal = shared.dump.seal()?;
+        let is_busy = match *shared.state.lock() {
+            DispatcherState::Dumping | DispatcherState::Merging => true,
+            DispatcherState::Normal => *shared.scrubbed.borrow() == seal.scrubbed && Scrub::is_due(shared),
+            DispatcherState::Installing | DispatcherState::Poisoned => false,
+        };
+        is_busy.then_some(seal)
     }
 
     async fn request_dump(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_env::{DiskFile, LogId};
+use holdfast_env::{DiskFile, LogId, Monotonic};
 use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::{Command, Outcome};
 use holdfast_mvcc::types::{Record, Revision};
@@ -114,6 +114,17 @@ pub struct Changes {
     pub through: Revision,
     /// The newest revision when the read began.
     pub newest: Revision,
+}
+
+/// Where a dump begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal {
+    /// The last entry that is in it.
+    pub last: Option<LogId>,
+    /// When it was sealed.
+    pub at: Monotonic,
+    /// The compact revision behind which nothing unreadable was left then; 0 when nothing was ever scrubbed.
+    pub scrubbed: u64,
 }
 
 /// Why a dump was cancelled.

@@ -211,6 +211,32 @@ async fn writes_that_never_pause_do_not_hold_the_scrub_back() {
     }
 }
 
+/// Each batch comes with a compaction, and all the same what the first one made unreadable goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compactions_that_never_pause_do_not_hold_the_scrub_back() {
+    for engine in [EngineKind::Sled, EngineKind::Redb] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut member, mut other) = loaded(dir.path(), engine).await;
+        let mut revision = compact_both(&mut member, &mut other).await;
+        let storage = member.storage.clone();
+        let scrubbed = tokio::spawn(async move { storage.scrubbed(Revision::new(revision)).await });
+        let value = "v".repeat(8 << 10);
+        let compacting = async {
+            while !scrubbed.is_finished() {
+                let mut batch: Vec<_> = (0..64).map(|n| put(&format!("busy/{n}"), &value)).collect();
+                revision += 64;
+                batch.push(compact(revision));
+                for answer in member.dispatch(batch).await {
+                    answer.await.unwrap();
+                }
+            }
+        };
+        within(compacting).await;
+        within(scrubbed).await.unwrap().unwrap();
+        member.close().await;
+    }
+}
+
 /// Nobody writes, and nobody has to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_replaced_goes_with_nobody_doing_anything() {

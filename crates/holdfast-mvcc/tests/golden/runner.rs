@@ -232,7 +232,8 @@ impl Script {
 
     fn cleanup(&mut self, keys_max: usize) -> Result<String, Box<dyn Error>> {
         let digest = self.state.digest();
-        let next = self.state.drop_compacted(None, keys_max);
+        let compacted = self.state.head().compact_revision;
+        let next = compacted.and_then(|revision| self.state.drop_compacted(revision, None, keys_max));
         assert_eq!(self.state.digest(), digest, "nobody sees the clean-up");
         Ok(format!("next={}\n", next.map_or("none".to_owned(), |next| show(&next))))
     }

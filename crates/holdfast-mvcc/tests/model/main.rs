@@ -88,6 +88,8 @@ struct Run {
     resumed: State,
     checkpoints: Checkpoints,
     tidied: Option<Bytes>,
+    /// The compaction that it is tidied for: later ones wait until that is done.
+    tidied_for: Option<Revision>,
     store: Store,
     accepted: u64,
     /// Entries so far.
@@ -117,6 +119,7 @@ impl Run {
             resumed: State::new(),
             checkpoints: Checkpoints::default(),
             tidied: None,
+            tidied_for: None,
             store: Store::default(),
             accepted: 0,
             entries: 0,
@@ -145,7 +148,7 @@ impl Run {
         }
         if dice.once_in(4) {
             let keys = 1 + dice.below(5) as usize;
-            self.tidied = self.tidy.drop_compacted(self.tidied.as_ref(), keys);
+            self.tidy_some(keys);
         }
         if dice.once_in(2) {
             self.checkpoints.step(&mut dice, &self.tidy);
@@ -165,6 +168,14 @@ impl Run {
 
     fn entry(&self) -> EntryId {
         EntryId { term: naive::TERM, index: LogIndex(self.entries) }
+    }
+
+    fn tidy_some(&mut self, keys: usize) {
+        let newest = self.tidy.head().compact_revision;
+        let begun = self.tidied_for.filter(|_| self.tidied.is_some());
+        let Some(compact_revision) = begun.or(newest) else { return };
+        self.tidied_for = Some(compact_revision);
+        self.tidied = self.tidy.drop_compacted(compact_revision, self.tidied.as_ref(), keys);
     }
 
     fn evaluate(&mut self, command: &Command) {

@@ -217,7 +217,7 @@ impl PeerServer {
         let refusal = if running >= FORWARDS_IN_FLIGHT || self.shared.is_overloaded() {
             Some(Refusal::Busy)
         } else {
-            match proposer::append_local(&self.shared, &self.raft, forward.payloads).await {
+            match proposer::append_at_pace(&self.shared, &self.raft, forward.payloads).await {
                 // All or none: a batch is one message to openraft's core.
                 Ok(refused) => (entries > 0 && refused.len() == entries).then_some(Refusal::NotLeader),
                 Err(refusal) => Some(refusal),

@@ -71,6 +71,7 @@ struct Refreshed {
     proposals_applied: IntGauge,
     proposals_pending: IntGauge,
     proposals_failed: IntCounter,
+    writes_paced: Gauge,
     db_bytes: IntGauge,
     db_bytes_in_use: IntGauge,
     keys: IntGauge,
@@ -315,6 +316,10 @@ impl Refreshed {
                 .gauge("etcd_server_proposals_pending", "The current number of pending proposals to commit."),
             proposals_failed: maker
                 .counter("etcd_server_proposals_failed_total", "The total number of failed proposals seen."),
+            writes_paced: maker.real_gauge(
+                "holdfast_writes_paced_seconds",
+                "How long batches of writes were held back on this member while dumps were behind, since the start.",
+            ),
             db_bytes: maker.gauge(
                 "etcd_mvcc_db_total_size_in_bytes",
                 "Logical bytes of the retained history, equal on all members.",
@@ -373,6 +378,7 @@ impl Refreshed {
         self.votes.set(i64::from(health.votes));
         raise(&self.leader_changes, health.leader_changes);
         raise(&self.proposals_failed, health.proposals_failed);
+        self.writes_paced.set(health.writes_paced.as_secs_f64());
         self.proposals_pending.set(signed(health.proposals_pending));
         self.proposals_committed.set(signed(health.committed.map_or(0, |id| id.index().get())));
         let applied = storage.visible.log_id.map_or(0, |id| id.index().get());

@@ -3,11 +3,14 @@
 //!
 //! Beside that it has chores, done in bounded pieces: checkpoints, the scrub, regeneration, the check of the snapshot.
 //! While there is nothing to commit they are all it does. Under load that moment never comes: then they take the time in
-//! which a commit gathers, and at most a quarter of all time, so that space comes back however much is written.
+//! which a commit gathers, and at most a quarter of all time, so that space comes back however much is written. The scrub
+//! takes all the time that commits leave once so much was written that the next dump may have to wait for it: a dump that reads what
+//! nobody can read any more takes longer each time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use holdfast_env::{Failpoint, Fault, Monotonic, give_way};
 use holdfast_mvcc::types::{Change, LeaseChange};
@@ -52,6 +55,8 @@ pub(crate) struct Committer {
     rest_until: Monotonic,
     /// Bytes committed since the last flush.
     unflushed: usize,
+    /// Bytes committed since the last dump was sealed, or since the start.
+    since_seal: usize,
     /// From the end of a dump until the overlay is stored.
     merges: bool,
     /// The highest level of pressure that the running dump came to.
@@ -98,6 +103,7 @@ impl Committer {
             linger_until: None,
             rest_until: Monotonic::default(),
             unflushed: 0,
+            since_seal: 0,
             merges: false,
             pressed: None,
         }
@@ -127,7 +133,12 @@ impl Committer {
                     let began = self.shared.env.clock.now();
                     self.do_some_of(chore).await?;
                     let now = self.shared.env.clock.now();
-                    let rest = (now.since(began) * CHORE_REST_FACTOR).max(CHORE_REST_MIN);
+                    let hurries = matches!(chore, Chore::Scrub) && self.since_seal > self.rests_below();
+                    let rest = if hurries {
+                        Duration::ZERO
+                    } else {
+                        (now.since(began) * CHORE_REST_FACTOR).max(CHORE_REST_MIN)
+                    };
                     self.rest_until = now.after(rest);
                     super::breathe().await;
                 }
@@ -222,7 +233,7 @@ impl Committer {
             return Some(Chore::Checkpoint);
         }
         if Scrub::is_wanted(&self.shared) {
-            return Scrub::is_allowed(&self.shared, &self.committed.head).then_some(Chore::Scrub);
+            return self.scrub.is_allowed(&self.shared, &self.committed.head).then_some(Chore::Scrub);
         }
         if self.regeneration.is_wanted(&self.shared, &self.generation) {
             return Some(Chore::Regenerate);
@@ -272,6 +283,7 @@ impl Committer {
         self.shared.positions.lock().stable = position.applied.log_id;
         self.shared.view.load().ring.stored(position.head.revision);
         self.committed = position;
+        self.since_seal += bytes;
         for slice in slices {
             self.retire(&slice);
         }

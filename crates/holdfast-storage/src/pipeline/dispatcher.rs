@@ -24,7 +24,7 @@ use crate::memtable::{Memtable, shard_of};
 use crate::record::Stored;
 use crate::ring::Ring;
 use crate::snapshot::install::Prepared;
-use crate::types::{Applied, CancelReason, DispatchBody, DispatchItem, Snapshot, Visible};
+use crate::types::{Applied, CancelReason, DispatchBody, DispatchItem, Seal, Snapshot, Visible};
 use crate::view::View;
 
 /// The loop's state.
@@ -355,7 +355,8 @@ impl Dispatcher {
         let started = self.shared.env.clock.now();
         let span = tracing::info_span!("dump.start", as_of = ?last, urgency = urgency.label());
         step(&span, 1, "the request is due");
-        self.shared.dump.begin(urgency);
+        let scrubbed = *self.shared.scrubbed.borrow();
+        self.shared.dump.begin(urgency, Seal { last, at: started, scrubbed });
         let head = self.shared.view.load().state.read().head().clone();
         self.seal();
         step(&span, 2, "the memtable is sealed, the overlay takes its place");

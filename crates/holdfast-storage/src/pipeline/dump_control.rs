@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::figures::DumpResult;
 use crate::limits::{DUMP_RETRY, DUMP_RETRY_MAX};
-use crate::types::CancelReason;
+use crate::types::{CancelReason, Seal};
 
 /// Who needs a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -38,6 +38,7 @@ pub(crate) struct DumpControl {
 #[derive(Debug, Default)]
 struct Inner {
     runs: bool,
+    seal: Option<Seal>,
     urgency: Urgency,
     cancelled: Option<CancelReason>,
     /// Dumps in a row that did not succeed.
@@ -48,8 +49,9 @@ struct Inner {
 impl DumpControl {
     /// A dump begins. When the one before ended because too much was written meanwhile, this one holds entries back
     /// instead: else the log of a member that is written to all the time would never become shorter.
-    pub(crate) fn begin(&self, urgency: Urgency) {
+    pub(crate) fn begin(&self, urgency: Urgency, seal: Seal) {
         let mut inner = self.inner.lock();
+        inner.seal = Some(seal);
         let insists = inner.cancelled == Some(CancelReason::Overlay);
         let urgency = if insists { Urgency::Demanded } else { urgency };
         (inner.runs, inner.urgency, inner.cancelled) = (true, urgency, None);
@@ -96,6 +98,11 @@ impl DumpControl {
         }
     }
 
+    /// Where the last dump was sealed.
+    pub(crate) fn seal(&self) -> Option<Seal> {
+        self.inner.lock().seal
+    }
+
     /// How long the next dump that nobody needs at once has to wait.
     pub(crate) fn wait(&self, now: Monotonic) -> Option<Duration> {
         let inner = self.inner.lock();
@@ -112,28 +119,30 @@ mod tests {
         Monotonic::from_start(Duration::from_secs(seconds))
     }
 
+    const SEAL: Seal = Seal { last: None, at: at(0), scrubbed: 0 };
+
     #[test]
     fn the_first_reason_counts_and_only_while_a_dump_runs() {
         let control = DumpControl::default();
         assert!(!control.cancel(CancelReason::Admin));
         assert_eq!(control.cancelled(), None);
-        control.begin(Urgency::Policy);
+        control.begin(Urgency::Policy, SEAL);
         assert!(control.cancel(CancelReason::Overlay));
         assert!(control.cancel(CancelReason::Admin));
         assert_eq!(control.cancelled(), Some(CancelReason::Overlay));
         control.ended(DumpResult::Cancelled(CancelReason::Overlay), at(0));
-        control.begin(Urgency::Policy);
+        control.begin(Urgency::Policy, SEAL);
         assert_eq!(control.cancelled(), None, "the next one starts anew");
         assert_eq!(control.urgency(), Urgency::Demanded, "and holds entries back instead");
         control.ended(DumpResult::Ok, at(0));
-        control.begin(Urgency::Policy);
+        control.begin(Urgency::Policy, SEAL);
         assert_eq!(control.urgency(), Urgency::Policy);
     }
 
     #[test]
     fn a_dump_that_was_joined_by_someone_in_need_is_needed() {
         let control = DumpControl::default();
-        control.begin(Urgency::Policy);
+        control.begin(Urgency::Policy, SEAL);
         control.join(Urgency::Demanded);
         control.join(Urgency::Policy);
         assert_eq!(control.urgency(), Urgency::Demanded);

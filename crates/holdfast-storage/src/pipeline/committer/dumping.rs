@@ -38,12 +38,14 @@ impl Committer {
         );
         // What is stored while the dump goes on must not be put into a pack that the dump reads.
         self.tail = Vec::new();
+        self.since_seal = 0;
         self.pressed = None;
         step(&span, 7, "it is flushed, the dump reads");
         drop(span);
         // Not said by the dispatcher, which has no time for it: a line may wait for the disk.
         let urgency = self.shared.dump.urgency().label();
-        tracing::info!(as_of = ?stable, urgency, "dump: sealed, drained and flushed, writing");
+        let revision = position.head.revision.get();
+        tracing::info!(as_of = ?stable, revision, urgency, "dump: sealed, drained and flushed, writing");
         let mut job = Job {
             pages: Pages::new(&self.shared, &self.generation, &position),
             started,
@@ -168,9 +170,9 @@ impl Committer {
         self.shared.env.clock.now().since(job.started) >= DUMP_DEADLINE / 2
     }
 
-    /// What may come in while a dump rests. The log is as long as the policy promises when no more comes in during a dump
+    /// What may come in while a dump rests, or the scrub behind it. The log is as long as the policy promises when no more comes in during a dump
     /// than it writes; without rests it writes hardly faster than clients can, so an eighth of that is left for rests.
-    fn rests_below(&self) -> usize {
+    pub(super) fn rests_below(&self) -> usize {
         let logical = self.shared.view.load().state.read().logical_bytes();
         usize::try_from(logical / 8).unwrap_or(usize::MAX)
     }
