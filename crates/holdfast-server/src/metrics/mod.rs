@@ -2,13 +2,15 @@
 //!
 //! Counters that the services own are counted where things happen; everything that another crate knows is read when
 //! the page is asked for. Module map: [`rpc`] counts RPCs, [`events`] counts changes, [`watch`] what watch streams do,
-//! `dispatch` forms what the dispatcher and its dumps do, `checkpoints` those of the key index, `leases` those of leases, `fsync` the log's times.
+//! `dispatch` forms what the dispatcher and its dumps do, `checkpoints` those of the key index, `leases` those of leases, `proposals`
+//! those of proposals, `fsync` the log's times.
 
 mod checkpoints;
 mod dispatch;
 pub mod events;
 mod fsync;
 mod leases;
+mod proposals;
 pub mod rpc;
 pub mod watch;
 
@@ -29,6 +31,7 @@ use checkpoints::CheckpointGauges;
 use dispatch::DispatchGauges;
 use events::EventCounts;
 use leases::LeaseGauges;
+use proposals::ProposalGauges;
 use rpc::RpcMetrics;
 use watch::{WatchCounts, WatchFigures, WatchGauges};
 
@@ -67,11 +70,7 @@ struct Refreshed {
     votes: IntGauge,
     leader_changes: IntCounter,
     leases: LeaseGauges,
-    proposals_committed: IntGauge,
-    proposals_applied: IntGauge,
-    proposals_pending: IntGauge,
-    proposals_failed: IntCounter,
-    writes_paced: Gauge,
+    proposals: ProposalGauges,
     db_bytes: IntGauge,
     db_bytes_in_use: IntGauge,
     keys: IntGauge,
@@ -308,18 +307,7 @@ impl Refreshed {
             ),
             leader_changes: maker
                 .counter("etcd_server_leader_changes_seen_total", "The number of leader changes seen."),
-            proposals_committed: maker
-                .gauge("etcd_server_proposals_committed_total", "The index of the last committed log entry."),
-            proposals_applied: maker
-                .gauge("etcd_server_proposals_applied_total", "The index of the last applied log entry."),
-            proposals_pending: maker
-                .gauge("etcd_server_proposals_pending", "The current number of pending proposals to commit."),
-            proposals_failed: maker
-                .counter("etcd_server_proposals_failed_total", "The total number of failed proposals seen."),
-            writes_paced: maker.real_gauge(
-                "holdfast_writes_paced_seconds",
-                "How long batches of writes were held back on this member while dumps were behind, since the start.",
-            ),
+            proposals: ProposalGauges::new(maker),
             db_bytes: maker.gauge(
                 "etcd_mvcc_db_total_size_in_bytes",
                 "Logical bytes of the retained history, equal on all members.",
@@ -377,12 +365,7 @@ impl Refreshed {
         self.is_learner.set(i64::from(health.is_learner));
         self.votes.set(i64::from(health.votes));
         raise(&self.leader_changes, health.leader_changes);
-        raise(&self.proposals_failed, health.proposals_failed);
-        self.writes_paced.set(health.writes_paced.as_secs_f64());
-        self.proposals_pending.set(signed(health.proposals_pending));
-        self.proposals_committed.set(signed(health.committed.map_or(0, |id| id.index().get())));
-        let applied = storage.visible.log_id.map_or(0, |id| id.index().get());
-        self.proposals_applied.set(signed(applied));
+        self.proposals.refresh(storage, health);
         let bytes = signed(storage.logical_bytes);
         self.db_bytes.set(bytes);
         self.db_bytes_in_use.set(bytes);
@@ -393,6 +376,7 @@ impl Refreshed {
                 .with_label_values(&[state_label(state)])
                 .set(i64::from(storage.state == state));
         }
+        let applied = storage.visible.log_id.map_or(0, |id| id.index().get());
         let behind =
             |reached: Option<LogId>| signed(applied.saturating_sub(reached.map_or(0, |id| id.index().get())));
         self.stable_lag.set(behind(storage.stable));
