@@ -13,6 +13,9 @@ const MARKS_MAX: usize = 4096;
 /// behind: sending them entries is much cheaper than sending a snapshot. 8 MiB by default: some five times what etcd keeps.
 const KEPT_SHARE: u64 = 8;
 
+/// Of what makes a dump due, this share is not counted: the padding of the log's batches, and what comes in until it begins.
+const UNCOUNTED_SHARE: u64 = 32;
+
 /// How much log is kept before a snapshot when `bytes_min` make a dump due at least.
 fn kept_bytes(bytes_min: u64) -> u64 {
     bytes_min / KEPT_SHARE
@@ -75,10 +78,11 @@ impl LogSize {
         self.total - self.total_at(index)
     }
 
-    /// How much log behind a snapshot makes a dump due: together with what is kept before it, `bytes_min` or the snapshot's
-    /// size.
+    /// How much log behind a snapshot makes a dump due: together with what is kept before it and what is not counted here,
+    /// `bytes_min` or the snapshot's size.
     pub(crate) fn due(&self, bytes_min: u64) -> u64 {
-        bytes_min.max(self.snapshot_bytes) - kept_bytes(bytes_min)
+        let bytes = bytes_min.max(self.snapshot_bytes);
+        bytes - bytes / UNCOUNTED_SHARE - kept_bytes(bytes_min)
     }
 
     /// The total up to this entry, less than a mark too little.
@@ -131,7 +135,7 @@ mod tests {
         let mut size = LogSize::new(2 * MARK_BYTES, MARK_BYTES);
         assert!(!size.wants_dump(10));
         size.applied(1, MARK_BYTES);
-        assert!(size.wants_dump(10), "with one byte that is kept, it is more than the snapshot");
+        assert!(size.wants_dump(10), "with what is not counted, it is more than the snapshot");
         assert!(!size.wants_dump(4 * MARK_BYTES));
         size.snapshot_taken(5, 1);
         assert!(!size.wants_dump(0));
@@ -140,7 +144,7 @@ mod tests {
     #[test]
     fn a_failed_dump_is_not_tried_again_at_once() {
         let mut size = LogSize::new(0, 0);
-        let (bytes_min, due) = (800, 700);
+        let (bytes_min, due) = (3_200, 2_700);
         size.applied(1, due + 1);
         assert!(size.wants_dump(bytes_min));
         size.dump_failed(bytes_min);

@@ -25,6 +25,7 @@ impl Pace {
         let _turn = self.turn.lock().await;
         let wait = wait_before(shared, bytes);
         if !wait.is_zero() {
+            shared.storage.await_work();
             shared.env.clock.sleep(wait).await;
             let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
             self.waited_nanos.fetch_add(nanos, Ordering::Relaxed);

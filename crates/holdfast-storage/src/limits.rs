@@ -41,12 +41,15 @@ pub(crate) const COMMIT_BYTES_MAX: usize = 896 << 10;
 /// While something waits to be committed, chores rest so many times as long as they took ...
 pub(crate) const CHORE_REST_FACTOR: u32 = 7;
 
-/// ... and at least this long.
-pub(crate) const CHORE_REST_MIN: Duration = Duration::from_millis(5);
+/// ... and at least this long: a piece of the scrub may be only deletes, which take the disk longer than us.
+pub(crate) const CHORE_REST_MIN: Duration = Duration::from_millis(15);
 
 /// What an engine writes for a batch beside what is in it, about: with redb, the leaves that are touched and the way to
 /// them. Counted towards the next flush, because with few writes a second it is more than the writes.
 pub(crate) const BATCH_BESIDE_BYTES: usize = 48 << 10;
+
+/// Somebody who waited for the work behind a dump so long ago may wait again: batches of writes come one after the other.
+pub(crate) const AWAITED: Duration = Duration::from_millis(500);
 
 /// The committer flushes the engine after this many bytes: redb reuses no page before, a restart after a power cut
 /// replays from here, and the log's writes wait behind all that a flush gives the disk at once.

@@ -339,6 +339,7 @@ pub(crate) fn start(
         scrubbing: RwLock::new(()),
         ended: watch::Sender::new(false),
         dump: DumpControl::default(),
+        awaited: AtomicU64::default(),
         figures: Collector::default(),
         abandon: AtomicBool::new(false),
         snapshots,

@@ -470,6 +470,11 @@ impl Storage {
         is_busy.then_some(seal)
     }
 
+    /// Tells that somebody waits for the work that [`Storage::behind`] tells of: it takes no rests for half a second.
+    pub fn await_work(&self) {
+        self.shared().await_work();
+    }
+
     async fn request_dump(
         &self,
         urgency: Urgency,

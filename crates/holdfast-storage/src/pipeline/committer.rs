@@ -4,8 +4,7 @@
 //! Beside that it has chores, done in bounded pieces: checkpoints, the scrub, regeneration, the check of the snapshot.
 //! While there is nothing to commit they are all it does. Under load that moment never comes: then they take the time in
 //! which a commit gathers, and at most a quarter of all time, so that space comes back however much is written. The scrub
-//! takes all the time that commits leave once so much was written that the next dump may have to wait for it: a dump that reads what
-//! nobody can read any more takes longer each time.
+//! takes all the time that commits leave while writers wait for it (`Storage::behind`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,8 +54,6 @@ pub(crate) struct Committer {
     rest_until: Monotonic,
     /// Bytes committed since the last flush.
     unflushed: usize,
-    /// Bytes committed since the last dump was sealed, or since the start.
-    since_seal: usize,
     /// From the end of a dump until the overlay is stored.
     merges: bool,
     /// The highest level of pressure that the running dump came to.
@@ -103,7 +100,6 @@ impl Committer {
             linger_until: None,
             rest_until: Monotonic::default(),
             unflushed: 0,
-            since_seal: 0,
             merges: false,
             pressed: None,
         }
@@ -133,7 +129,7 @@ impl Committer {
                     let began = self.shared.env.clock.now();
                     self.do_some_of(chore).await?;
                     let now = self.shared.env.clock.now();
-                    let hurries = matches!(chore, Chore::Scrub) && self.since_seal > self.rests_below();
+                    let hurries = matches!(chore, Chore::Scrub) && self.shared.is_awaited();
                     let rest = if hurries {
                         Duration::ZERO
                     } else {
@@ -283,7 +279,6 @@ impl Committer {
         self.shared.positions.lock().stable = position.applied.log_id;
         self.shared.view.load().ring.stored(position.head.revision);
         self.committed = position;
-        self.since_seal += bytes;
         for slice in slices {
             self.retire(&slice);
         }

@@ -112,15 +112,15 @@ fn scrub_store(
     let retention = Retention::new(&shared.view.load_full(), Some(compact_revision));
     let max = stable.slice();
     let mut page = Vec::new();
-    let mut rewritten = 0;
+    let mut touched = 0;
     for placed in stable.placed_metas(from, max.runs)? {
-        if placed.first.revision > compact_revision || rewritten > max.bytes {
+        if placed.first.revision > compact_revision || touched > max.bytes {
             break;
         }
         give_way();
         let run = Weighed::new(placed, &retention)?;
-        if run.fate == Fate::Shrinks {
-            rewritten += run.bytes;
+        if run.fate != Fate::Stays {
+            touched += run.bytes;
         }
         page.push(run);
     }

@@ -1,10 +1,11 @@
 //! What the loops and the handles share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use holdfast_env::{Env, LogId};
+use holdfast_env::{Env, LogId, Monotonic};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
@@ -16,6 +17,7 @@ use crate::error::StoreError;
 use crate::figures::Collector;
 use crate::generation::{Generation, Generations};
 use crate::lease::LeaseFeed;
+use crate::limits::AWAITED;
 use crate::snapshot::store::SnapshotStore;
 use crate::types::{Applied, DispatcherState, EventSink, Visible};
 use crate::view::{Cache, View};
@@ -66,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) ended: watch::Sender<bool>,
     /// What is asked of the running dump.
     pub(crate) dump: DumpControl,
+    /// When somebody last waited for the work behind a dump, in nanoseconds of the clock; 0 for never.
+    pub(crate) awaited: AtomicU64,
     /// What dispatcher and dumps have done.
     pub(crate) figures: Collector,
     /// Ends all work at once: the shutdown has waited long enough.
@@ -77,6 +81,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Takes note that somebody waits for the work behind a dump.
+    pub(crate) fn await_work(&self) {
+        self.awaited.store(nanos(self.env.clock.now()), Ordering::Relaxed);
+    }
+
+    /// True when somebody waits for the work behind a dump, or did so a moment ago: it takes no rests then.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let last = self.awaited.load(Ordering::Relaxed);
+        last > 0 && self.env.clock.now().since(Monotonic::from_start(Duration::from_nanos(last))) < AWAITED
+    }
+
     /// Takes note of a failed stable store; returns what failed where, and what to do. A damaged one is marked, so that
     /// the next start rebuilds it, unless what it would be rebuilt from is gone.
     pub(crate) fn store_failed(&self, generation: &Generation, error: &StoreError) -> String {
@@ -106,6 +121,10 @@ impl Shared {
             }
         }
     }
+}
+
+fn nanos(now: Monotonic) -> u64 {
+    u64::try_from(now.since(Monotonic::default()).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How far the stable store has come.

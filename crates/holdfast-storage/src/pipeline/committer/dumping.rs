@@ -38,7 +38,6 @@ impl Committer {
         );
         // What is stored while the dump goes on must not be put into a pack that the dump reads.
         self.tail = Vec::new();
-        self.since_seal = 0;
         self.pressed = None;
         step(&span, 7, "it is flushed, the dump reads");
         drop(span);
@@ -159,7 +158,10 @@ impl Committer {
                 self.shared.env.faults.hit(Failpoint::DrainUnderDumpMid);
             }
             Some(PressureLevel::Hurry) => {}
-            None if worked.is_zero() || self.is_late(job) || self.has_grown(job) => {}
+            None if worked.is_zero()
+                || self.is_late(job)
+                || self.has_grown(job)
+                || self.shared.is_awaited() => {}
             None => self.shared.env.clock.sleep((worked * DUMP_REST_FACTOR).min(DUMP_REST_MAX)).await,
         }
         Ok(())
@@ -170,9 +172,9 @@ impl Committer {
         self.shared.env.clock.now().since(job.started) >= DUMP_DEADLINE / 2
     }
 
-    /// What may come in while a dump rests, or the scrub behind it. The log is as long as the policy promises when no more comes in during a dump
+    /// What may come in while a dump rests. The log is as long as the policy promises when no more comes in during a dump
     /// than it writes; without rests it writes hardly faster than clients can, so an eighth of that is left for rests.
-    pub(super) fn rests_below(&self) -> usize {
+    fn rests_below(&self) -> usize {
         let logical = self.shared.view.load().state.read().logical_bytes();
         usize::try_from(logical / 8).unwrap_or(usize::MAX)
     }
