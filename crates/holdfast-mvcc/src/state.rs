@@ -298,7 +298,7 @@ impl State {
     /// `after`. Returns where to go on, or `None` at the end. Changes nothing a reader can see.
     ///
     /// # Panics
-    /// When nothing was compacted so far.
+    /// When that revision has not been compacted to.
     pub fn drop_compacted(
         &mut self,
         compact_revision: Revision,
