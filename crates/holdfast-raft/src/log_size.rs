@@ -9,8 +9,9 @@ const MARK_BYTES: u64 = 64 << 10;
 /// More marks than this are thinned out: every second goes.
 const MARKS_MAX: usize = 4096;
 
-/// Of the log before a snapshot, this share of what makes a dump due at least is kept for followers that are a little
-/// behind: sending them entries is much cheaper than sending a snapshot. 8 MiB by default: some five times what etcd keeps.
+/// Of the log before a snapshot, this share of what makes a dump due at least is kept until there is much behind it, for
+/// followers that are a little behind: sending them entries is much cheaper than sending a snapshot. 8 MiB by default:
+/// some five times what etcd keeps.
 const KEPT_SHARE: u64 = 8;
 
 /// Of what makes a dump due, this share is not counted: the padding of the log's batches, and what comes in until it begins.
@@ -78,11 +79,10 @@ impl LogSize {
         self.total - self.total_at(index)
     }
 
-    /// How much log behind a snapshot makes a dump due: together with what is kept before it and what is not counted here,
-    /// `bytes_min` or the snapshot's size.
+    /// How much log behind a snapshot makes a dump due: with what is not counted here, `bytes_min` or the snapshot's size.
     pub(crate) fn due(&self, bytes_min: u64) -> u64 {
         let bytes = bytes_min.max(self.snapshot_bytes);
-        bytes - bytes / UNCOUNTED_SHARE - kept_bytes(bytes_min)
+        bytes - bytes / UNCOUNTED_SHARE
     }
 
     /// The total up to this entry, less than a mark too little.
@@ -104,16 +104,17 @@ impl LogSize {
         self.snapshot_total = i128::from(self.total);
     }
 
-    /// True when the log, with what is kept before the last snapshot, exceeds both `bytes_min` and the snapshot's size.
+    /// True when the log behind the last snapshot exceeds both `bytes_min` and the snapshot's size.
     pub(crate) fn wants_dump(&self, bytes_min: u64) -> bool {
         let log_bytes = i128::from(self.total) - self.snapshot_total;
         self.total >= self.retry_total && log_bytes > i128::from(self.due(bytes_min))
     }
 
-    /// The highest index up to which entries may go, when [`kept_bytes`] before the last snapshot's end are kept. Forgets
-    /// the marks up to there.
+    /// The highest index up to which entries may go. Before the last snapshot's end [`kept_bytes`] are kept until there is so
+    /// much log behind it that a dump is due. Forgets the marks up to there.
     pub(crate) fn purgeable(&mut self, bytes_min: u64) -> Option<u64> {
-        let limit = self.snapshot_total - i128::from(kept_bytes(bytes_min));
+        let kept = if self.wants_dump(bytes_min) { 0 } else { kept_bytes(bytes_min) };
+        let limit = self.snapshot_total - i128::from(kept);
         let mut index = None;
         while let Some(&(mark, total)) = self.marks.front() {
             if i128::from(total) > limit {
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn a_failed_dump_is_not_tried_again_at_once() {
         let mut size = LogSize::new(0, 0);
-        let (bytes_min, due) = (3_200, 2_700);
+        let (bytes_min, due) = (3_200, 3_100);
         size.applied(1, due + 1);
         assert!(size.wants_dump(bytes_min));
         size.dump_failed(bytes_min);
@@ -163,8 +164,15 @@ mod tests {
         }
         assert_eq!(size.purgeable(0), None);
         size.snapshot_taken(1, 8);
-        assert_eq!(size.purgeable(3 * KEPT_SHARE * MARK_BYTES), Some(5));
-        assert_eq!(size.purgeable(3 * KEPT_SHARE * MARK_BYTES), None);
+        let bytes_min = 3 * KEPT_SHARE * MARK_BYTES;
+        assert_eq!(size.purgeable(bytes_min), Some(5));
+        assert_eq!(size.purgeable(bytes_min), None);
+        size.applied(11, bytes_min);
+        assert_eq!(
+            size.purgeable(bytes_min),
+            Some(8),
+            "what is due to go with the next dump takes its place"
+        );
         size.snapshot_installed(1);
         assert_eq!(size.purgeable(0), None);
     }
