@@ -18,7 +18,6 @@ use crate::types::{Raft, from_raft};
 const OUTGROWN_SHARE: u64 = 4;
 
 /// What the loop woke up for.
-#[derive(PartialEq, Eq)]
 enum Cause {
     /// The log has grown, a dump was demanded, or a snapshot is finished.
     Hint,
@@ -49,7 +48,6 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Raft) {
             () = shared.env.clock.sleep(again.unwrap_or_default()), if again.is_some() => Cause::Again,
         };
         let is_missing = is_missing(&shared);
-        let was_late = is_late;
         is_late = !is_known(&shared, &raft);
         let (purgeable, wants_dump) = {
             let mut log_size = shared.log_size.lock();
@@ -63,7 +61,7 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Raft) {
             // Fails only when openraft has stopped, and then so do we.
             raft.trigger().purge_log(index).await.ok();
         }
-        if is_missing && (cause == Cause::Damaged || cause == Cause::Again && !was_late) {
+        if is_missing && matches!(cause, Cause::Damaged | Cause::Again) {
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return,

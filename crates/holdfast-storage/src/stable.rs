@@ -244,13 +244,8 @@ impl Stable {
 
     /// The next meta packs from the run that starts at or behind `from`, ascending; empty at the end.
     pub(crate) fn meta_packs(&self, from: RecordId) -> Result<Vec<(RecordId, Bytes)>, StoreError> {
-        let page = self.engine.scan(&pack_key(PackKind::Meta, from), 256, PAGE_BYTES)?;
-        page.iter()
-            .map(|(key, stored)| {
-                let first = key_id(key)?;
-                Ok((first, self.load(PackKind::Meta, first, stored)?.0))
-            })
-            .collect()
+        let page = self.placed_metas(from, 256)?;
+        Ok(page.into_iter().map(|placed| (placed.first, placed.meta)).collect())
     }
 
     /// Hands out the meta entries from the run that starts at or behind `from` up to `through` (inclusive), ascending, many

@@ -462,7 +462,9 @@ impl Storage {
     pub fn behind(&self) -> Option<Seal> {
         let shared = self.shared();
         let seal = shared.dump.seal()?;
-        let is_busy = match *shared.state.lock() {
+        // Taken out first: nothing else is locked under it.
+        let state = *shared.state.lock();
+        let is_busy = match state {
             DispatcherState::Dumping | DispatcherState::Merging => true,
             DispatcherState::Normal => *shared.scrubbed.borrow() == seal.scrubbed && Scrub::is_due(shared),
             DispatcherState::Installing | DispatcherState::Poisoned => false,
