@@ -1,0 +1,134 @@
+//! Connections with TLS, for tonic's channels and hyper's client.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::cause;
+use crate::client::ClientTls;
+use crate::reload::{Change, Reloading};
+use crate::stream::ClientStream;
+
+/// Makes connections to `https://` URLs. Files that changed are used from the next connection on.
+#[derive(Clone)]
+pub struct Connector {
+    settings: Arc<Reloading<ClientTls>>,
+    protocol: Protocol,
+    looks: Looks,
+}
+
+/// Who looks whether files have changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    /// Each connection, unless that was done a moment ago.
+    Here,
+    /// A task of their owner.
+    Elsewhere,
+}
+
+#[derive(Clone, Copy)]
+enum Protocol {
+    Http2,
+    Http1,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL names no host.
+    #[error("{0} names no host")]
+    NoHost(Uri),
+    /// Nobody answers there.
+    #[error("cannot connect")]
+    Unreachable(#[source] io::Error),
+    /// TLS could not be agreed on.
+    #[error("{0}")]
+    Handshake(String),
+}
+
+impl Connector {
+    /// For gRPC.
+    pub fn new(settings: Arc<Reloading<ClientTls>>) -> Self {
+        Self { settings, protocol: Protocol::Http2, looks: Looks::Here }
+    }
+
+    /// For HTTP/1.1.
+    pub fn http1(settings: Arc<Reloading<ClientTls>>) -> Self {
+        Self { protocol: Protocol::Http1, ..Self::new(settings) }
+    }
+
+    /// For gRPC, with files that a task of their owner looks at.
+    pub fn watched(settings: Arc<Reloading<ClientTls>>) -> Self {
+        Self { looks: Looks::Elsewhere, ..Self::new(settings) }
+    }
+
+    /// Connects.
+    ///
+    /// Errors: in words, with the next step.
+    pub async fn connect(self, uri: Uri) -> Result<ClientStream, ConnectError> {
+        let host = uri.host().ok_or_else(|| ConnectError::NoHost(uri.clone()))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = uri.port_u16().unwrap_or(443);
+        let settings = self.fresh().await;
+        let mut config = Arc::clone(&settings.config);
+        if matches!(self.protocol, Protocol::Http1) {
+            Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
+        let name = ServerName::try_from(host.clone()).map_err(|_| ConnectError::NoHost(uri.clone()))?;
+        let socket = TcpStream::connect((host, port)).await.map_err(ConnectError::Unreachable)?;
+        socket.set_nodelay(true).map_err(ConnectError::Unreachable)?;
+        let made = TlsConnector::from(config).connect(name, socket).await;
+        let stream = made.map_err(|error| ConnectError::Handshake(in_words(&error)))?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(|shown| shown.first());
+        if !shown.is_some_and(|shown| settings.allowed.admits(shown)) {
+            let refused = rustls::CertificateError::ApplicationVerificationFailure;
+            let refused = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::from(refused));
+            return Err(ConnectError::Handshake(in_words(&refused)));
+        }
+        Ok(ClientStream(Box::new(stream)))
+    }
+
+    /// The settings, as the files are now.
+    async fn fresh(&self) -> Arc<ClientTls> {
+        if self.looks == Looks::Elsewhere {
+            return self.settings.current();
+        }
+        let settings = Arc::clone(&self.settings);
+        let looked = tokio::task::spawn_blocking(move || settings.look_if_due()).await;
+        if let Ok(Change::Refused(error)) = looked {
+            tracing::warn!(%error, "changed certificate files are not used");
+        }
+        self.settings.current()
+    }
+}
+
+fn in_words(error: &io::Error) -> String {
+    cause::explained(error).unwrap_or_else(|| {
+        format!(
+            "the server broke the connection off during the TLS handshake ({error}): is it a TLS port, and does its log say \
+             why?"
+        )
+    })
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<ClientStream>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move { connector.connect(uri).await.map(TokioIo::new) })
+    }
+}
