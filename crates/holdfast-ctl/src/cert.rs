@@ -85,7 +85,8 @@ fn issue(flags: &Issued, kind: &str, purposes: &[ExtendedKeyUsagePurpose]) -> an
 /// The CA in a directory, as far as certificates of it need it: its name and its key.
 fn issuer(dir: &Path) -> anyhow::Result<Issuer<'static, KeyPair>> {
     let files = Files::of(dir, CA);
-    let missing = || format!("cannot use {}: make a CA first, with holdfastctl cert ca", files.cert.display());
+    let missing =
+        || format!("cannot use {}: make a CA first, with holdfastctl cert ca", files.cert.display());
     let name = holdfast_tls::common_name_in(&files.cert).with_context(missing)?;
     if name.as_deref() != Some(CA_NAME) {
         bail!("{} is of another CA: have that one sign, or give another --dir", files.cert.display());

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-use crate::answer::{self, HANDSHAKE_RECORD};
+use crate::answer::{self, HANDSHAKE_RECORD, Words};
 use crate::cause::Cause;
 use crate::limits;
 use crate::reload::Reloading;
@@ -103,7 +103,7 @@ struct Failed {
     cause: Cause,
     error: Option<io::Error>,
     /// What is left to be said, and where.
-    words: Option<(TcpStream, Vec<u8>)>,
+    words: Option<(TcpStream, Words)>,
 }
 
 impl Acceptor {
@@ -130,8 +130,8 @@ impl Acceptor {
             Err(failed) => failed,
         };
         self.port.failed(failed.cause, peer, failed.error.as_ref());
-        if let Some((socket, text)) = failed.words {
-            answer::last_words(socket, &text).await;
+        if let Some((socket, words)) = failed.words {
+            answer::last_words(socket, words).await;
         }
         None
     }
@@ -146,7 +146,7 @@ impl Tls {
             None => return Err(Failed { cause: Cause::Closed, error: None, words: None }),
             Some(&HANDSHAKE_RECORD) => {}
             Some(_) => {
-                let words = Some((socket, answer::to_plain_text(&begin[..seen])));
+                let words = Some((socket, Words::for_plain_text(&begin[..seen])));
                 return Err(Failed { cause: Cause::PlainText, error: None, words });
             }
         }
@@ -157,11 +157,10 @@ impl Tls {
         drop(turn);
         match made {
             Ok(stream) => Ok(ServerStream::Tls(Box::new(stream))),
-            // The alert is on its way.
             Err((error, socket)) => Err(Failed {
                 cause: Cause::of(&error),
                 error: Some(error),
-                words: Some((socket, Vec::new())),
+                words: Some((socket, Words::None)),
             }),
         }
     }

@@ -177,7 +177,8 @@ fn alerted(alert: AlertDescription) -> String {
         AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
             "the server wants a client certificate: give cert and key, signed by the CA that the server trusts".to_owned()
         }
-        AlertDescription::UnknownCA => "the server does not trust the CA of our client certificate: give a certificate \
+        // The second one when the server's CA has the name of ours, and another key.
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => "the server does not trust the CA of our client certificate: give a certificate \
                                         of a CA in the server's trusted CA file"
             .to_owned(),
         AlertDescription::CertificateExpired => {

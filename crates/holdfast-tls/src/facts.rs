@@ -138,7 +138,9 @@ mod tests {
 
     #[test]
     fn names_and_times_are_read() {
-        for (year, at) in [(1999, 920_246_400), (2024, 1_709_251_200), (2049, 2_498_169_600), (2100, 4_107_542_400)] {
+        for (year, at) in
+            [(1999, 920_246_400), (2024, 1_709_251_200), (2049, 2_498_169_600), (2100, 4_107_542_400)]
+        {
             let certificate = certificate(year, Some("alice \u{e9}"));
             assert_eq!(first_expiry([&certificate]), Some(at), "{year}");
             assert_eq!(common_name(&certificate).as_deref(), Some("alice \u{e9}"));

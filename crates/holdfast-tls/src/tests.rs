@@ -195,7 +195,7 @@ async fn who_is_answered_can_read_it_to_the_end() {
     };
     let answer = async {
         let (socket, _) = listener.accept().await.unwrap();
-        answer::last_words(socket, &answer::to_plain_text(b"GET /")).await;
+        answer::last_words(socket, answer::Words::for_plain_text(b"GET /")).await;
     };
     let (heard, ()) = tokio::join!(talk, answer);
     assert!(heard.ends_with("this port speaks TLS: use https://\n"), "{heard}");
