@@ -389,6 +389,11 @@ impl SystemFlags {
     }
 }
 
+/// For a store that is larger than the default quota.
+fn without_quota(member_flags: Vec<String>) -> Vec<String> {
+    [vec!["--quota-backend-bytes=-1".to_owned()], member_flags].concat()
+}
+
 fn control(member_flags: &[String]) -> Result<System> {
     let etcd: PathBuf = binary::etcd().context("no etcd: set ETCD_BIN or run scripts/fetch-peers")?;
     Ok(System::etcd(etcd, member_flags))
@@ -461,7 +466,8 @@ async fn run(command: Workload) -> Result<bool> {
             let load = Load { writers, value_bytes: 128, timeout: Duration::from_secs(3), seed };
             let (store_bytes, value_bytes) = (store_mib << 20, value_kib << 10);
             let plan = replace::Plan { store_bytes, value_bytes, cuts, window, load };
-            let report = Box::pin(replace::run(System::holdfast(&member_flags)?, plan)).await?;
+            let report =
+                Box::pin(replace::run(System::holdfast(&without_quota(member_flags))?, plan)).await?;
             println!("{report}");
             Ok(report.is_clean())
         }

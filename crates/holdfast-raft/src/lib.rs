@@ -20,7 +20,7 @@
 //! # Module map
 //! `node` the running member; `config`, `error`, `health` what it is told and tells; `proposals` and
 //! `proposer` writes, `reads` linearizable reads; `lease` deadlines and keep-alives; `log_store` and `state_machine` openraft's storage on ours; `dump` and
-//! `log_size` when to dump and purge, `pace` how fast writes may come meanwhile; `leadership` who leads; `membership` who takes part; `founding` where a restored state stands; `digest` whether they agree; `peer` connections, `grpc` the real network; `codec`
+//! `log_size` when to dump and purge, `pace` how fast writes may come meanwhile; `leadership` who leads, `lost_leader` what is done when it is gone; `membership` who takes part; `founding` where a restored state stands; `digest` whether they agree; `peer` connections, `grpc` the real network; `codec`
 //! bytes; `types`, `runtime` and `ordered_watch` openraft's parameters; `owner` whose tasks run; `limits` bounds.
 
 mod codec;
@@ -39,6 +39,7 @@ mod lease;
 mod limits;
 mod log_size;
 mod log_store;
+mod lost_leader;
 mod membership;
 mod node;
 mod ordered_watch;

@@ -70,6 +70,13 @@ pub(crate) const RECONNECT_MIN: Duration = Duration::from_millis(50);
 /// The longest pause before connecting again: a peer that comes back must be reached within an election timeout.
 pub(crate) const RECONNECT_MAX: Duration = Duration::from_millis(500);
 
+/// Into so many steps the time between two heartbeats is cut: those who may follow a leader that is gone campaign two steps
+/// apart, 50 ms by default. That is enough for the first one's votes to be on disks, and much less than an election timeout.
+pub(crate) const LOST_LEADER_STEPS: u32 = 4;
+
+/// How often a member campaigns in the place of a leader that is gone, before it leaves that to the election timeout.
+pub(crate) const LOST_LEADER_CAMPAIGNS: u32 = 4;
+
 /// Leases whose end is proposed at once: a batch of others' writes waits behind so many at most, and 100,000 leases that end
 /// together are gone within seconds.
 pub(crate) const EXPIRE_BATCH_MAX: usize = 128;

@@ -26,6 +26,7 @@ use crate::health::{self, Health};
 use crate::lease::{AskLoop, Asker, Asks, LeaseLeft, Leases, Lessor, Question};
 use crate::limits::within;
 use crate::log_store::LogStore;
+use crate::lost_leader;
 use crate::membership::{self, ChangeError, ChangeRules, Changes, MemberChange, TransferError};
 use crate::pace::Pace;
 use crate::peer::hello::Identity;
@@ -453,6 +454,10 @@ impl Inner {
             spawn.task("raft-watcher", Box::pin(watcher.run())),
             spawn.task("members", Box::pin(membership::keeper::run(changes.clone()))),
             spawn.task("failed", Box::pin(failed)),
+            spawn.task(
+                "lost-leader",
+                Box::pin(lost_leader::run(Arc::clone(shared), raft.clone(), Arc::clone(peers))),
+            ),
         ];
         let server = PeerServer {
             shared: Arc::clone(shared),

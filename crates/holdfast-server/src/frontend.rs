@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use holdfast_env::{Clock, Monotonic, Rng};
 use holdfast_mvcc::auth::Caller;
-use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, ReadAt};
+use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, ReadAt, Refusal};
 use holdfast_mvcc::types::{LeaseId, MemberId, RangeEnd, Revision};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::{ChangeError, ChangeRules, LeaseLeft, Log, Member, MemberChange, Node};
@@ -30,6 +30,7 @@ use crate::identity::{self, Identity};
 use crate::limits;
 use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Metrics, RequestKind, Scrape};
+use crate::quota;
 use crate::status::{Failure, within};
 use crate::tls::Tls;
 use crate::watch::{LeaderWanted, Watches};
@@ -261,6 +262,7 @@ impl Frontend {
 
     #[tracing::instrument(name = "propose", level = "debug", skip_all)]
     async fn propose_for(&self, caller: Caller, command: Command, call: Call) -> Result<Answer, Failure> {
+        self.check_quota(&command, call).await?;
         tracing::debug!(since_arrival = ?self.clock.now().since(call.began), "checked, to be proposed");
         let proposed = self.node.propose_for(caller, command, self.remaining(call)).await;
         let since_arrival = self.clock.now().since(call.began);
@@ -271,6 +273,34 @@ impl Frontend {
             Err(error) => tracing::debug!(?since_arrival, %error, "not committed as far as known"),
         }
         proposed.map_err(|error| within(error, call.client_deadline, self.budget))
+    }
+
+    /// Refuses what would reach the quota, and raises the alarm for that.
+    async fn check_quota(&self, command: &Command, call: Call) -> Result<(), Failure> {
+        let Some(quota) = self.limits.quota_backend_bytes else { return Ok(()) };
+        let cost = quota::cost(command);
+        if cost == 0 {
+            return Ok(());
+        }
+        let bytes = self.storage.logical_bytes();
+        if bytes.saturating_add(cost) < quota {
+            return Ok(());
+        }
+        let alarm = Alarm { member: self.identity.member_id, kind: AlarmKind::NoSpace };
+        if !self.storage.alarms().contains(&alarm) {
+            tracing::error!(
+                bytes,
+                quota,
+                "the data has reached the quota: all that needs space is refused until a compaction (etcdctl compact, or \
+                 --auto-compaction-retention) has taken enough history away, or --quota-backend-bytes is raised"
+            );
+            let raise =
+                self.node.propose_for(Caller::Server, Command::RaiseAlarm(alarm), self.remaining(call));
+            if let Err(error) = raise.await {
+                tracing::warn!(%error, "the alarm NOSPACE could not be raised");
+            }
+        }
+        Err(Failure::Refused(Refusal::NoSpace))
     }
 
     /// Changes who takes part; gives the members after it.

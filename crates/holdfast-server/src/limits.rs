@@ -73,8 +73,14 @@ pub const REQUEST_TIME_BASE: Duration = Duration::from_secs(5);
 /// the client gets our answer and not its transport's. Enough for a turn of the scheduler and a way through a network.
 pub const DEADLINE_HEADROOM_MAX: Duration = Duration::from_millis(20);
 
-/// Quota that is reported when none is set; `--quota-backend-bytes`. etcd's default.
+/// The quota on data when none is set; `--quota-backend-bytes`. etcd's default.
 pub const QUOTA_BACKEND_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// How often the leader looks whether there is space again below the quota.
+pub const QUOTA_LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The alarm for missing space is cleared once the data takes less than this share of the quota.
+pub const QUOTA_CLEAR_PERCENT: u32 = 90;
 
 /// Memory budget for values; `--memory-bytes`.
 pub const MEMORY_BYTES: usize = 512 * 1024 * 1024;

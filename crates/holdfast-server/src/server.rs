@@ -25,7 +25,7 @@ use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Fixed, Metrics};
 use crate::tls::{self, Tls};
 use crate::watch::{Inbox, WatchParts, WatchTerms, Watches};
-use crate::{auto_compaction, digests, http, joining, limits, listener, serve};
+use crate::{auto_compaction, digests, http, joining, limits, listener, quota, serve};
 
 /// A running member. Stop it with [`Server::stop`]; dropping it leaves its tasks running.
 pub struct Server {
@@ -61,7 +61,7 @@ impl Server {
         );
         let metrics = Arc::new(Metrics::new(&Fixed {
             member_id: identity.member_id.0,
-            quota_bytes: config.limits.quota_backend_bytes,
+            quota_bytes: config.limits.quota_backend_bytes.unwrap_or(0),
         }));
         let log = Log::open(&env, log_config(config, &data_dir))?;
         let inbox = Inbox::new(limits::WATCH_INBOX_BYTES_MAX, metrics.events.clone(), metrics.watch.clone());
@@ -160,6 +160,10 @@ impl Server {
             let (frontend, clock) = (Arc::clone(&self.frontend), Arc::clone(&self.env.clock));
             auto_compaction::run(frontend, clock, kept, self.stop.clone())
         });
+        let quota = config.limits.quota_backend_bytes.map(|quota| {
+            let (frontend, clock) = (Arc::clone(&self.frontend), Arc::clone(&self.env.clock));
+            quota::run(frontend, clock, quota, self.stop.clone())
+        });
         let stopping = self.stop.clone();
         let lines = async move {
             stopping.cancelled().await;
@@ -170,6 +174,7 @@ impl Server {
         tasks.push(self.env.spawn.task("certificates", Box::pin(certificates)));
         tasks.push(self.env.spawn.task("lines", Box::pin(lines)));
         tasks.extend(compaction.map(|run| self.env.spawn.task("compaction", Box::pin(run))));
+        tasks.extend(quota.map(|run| self.env.spawn.task("quota", Box::pin(run))));
         tasks.extend(digests.map(|run| self.env.spawn.task("digests", Box::pin(run))));
         tasks.push(self.env.spawn.task("serve", Box::pin(serve)));
         tasks.push(self.env.spawn.task("greet", Box::pin(greeting.run())));

@@ -71,6 +71,8 @@ pub enum Failure {
     StreamFiltered,
     /// Not served by this version.
     Unimplemented(&'static str),
+    /// There is no downgrade.
+    Downgrade(NoDowngrade),
     /// The refusal of a step that a call on a lock or an election is made of.
     Step(Box<Failure>),
     /// The key with which a call waited for a lock is gone: its lease ended.
@@ -92,6 +94,19 @@ pub enum Failure {
         /// What is taken.
         bytes_max: u64,
     },
+}
+
+/// Why there is no downgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoDowngrade {
+    /// The target is not a version.
+    NotAVersion,
+    /// Nothing can be downgraded to that version.
+    InvalidTarget,
+    /// There is none to be cancelled.
+    NoneInProgress,
+    /// The request wants something else.
+    UnknownAction,
 }
 
 /// What only one member knows of a caller; what the state says is a [`Refusal`].
@@ -214,6 +229,7 @@ impl From<Failure> for Status {
             Failure::Unimplemented(method) => {
                 Self::new(Code::Unimplemented, format!("{method} is not served by this version of holdfast"))
             }
+            Failure::Downgrade(why) => no_downgrade(why),
             Failure::Step(refusal) => step(*refusal),
             Failure::SessionExpired => Self::new(Code::Unknown, "mutex: session is expired"),
             Failure::NoneElected => Self::new(Code::Unknown, "election: no leader"),
@@ -231,6 +247,18 @@ impl From<Failure> for Status {
             ),
         }
     }
+}
+
+fn no_downgrade(why: NoDowngrade) -> Status {
+    let (code, text) = match why {
+        NoDowngrade::NotAVersion => {
+            (Code::InvalidArgument, "etcdserver: wrong downgrade target version format")
+        }
+        NoDowngrade::InvalidTarget => (Code::InvalidArgument, "etcdserver: invalid downgrade target version"),
+        NoDowngrade::NoneInProgress => (Code::FailedPrecondition, "etcdserver: no inflight downgrade job"),
+        NoDowngrade::UnknownAction => (Code::Unknown, "etcdserver: unknown method"),
+    };
+    Status::new(code, text)
 }
 
 /// In etcd locks and elections are made by a client inside the server, and what it is refused loses its code on the way

@@ -2,7 +2,7 @@
 //!
 //! A connection behaves as one over TCP does: frames arrive in order and at most once. While a direction is cut its
 //! frames wait; a connection that waits longer than its patience breaks, and both ends see it closed. Opening a
-//! connection needs both directions.
+//! connection needs both directions. A process that ends closes its connections; a machine without power says nothing to anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,6 +47,8 @@ struct NetworkState {
     listeners: BTreeMap<String, mpsc::Sender<Incoming>>,
     /// Directions that carry nothing.
     cut: BTreeSet<(Host, Host)>,
+    /// Machines without power. They have it again when something listens there.
+    dark: BTreeSet<Host>,
     /// Open connections with the switch that breaks both directions.
     connections: BTreeMap<u64, (Host, Host, Arc<Switch>)>,
     next_connection: u64,
@@ -92,25 +94,23 @@ impl Network {
         self.shared.state.lock().cut.clear();
     }
 
-    /// Breaks every connection of `host` and stops its listeners: the machine is gone.
+    /// Breaks every connection of `host` and stops its listeners: the process is gone.
     pub fn disconnect(&self, host: Host) {
         let mut state = self.shared.state.lock();
-        let addresses: Vec<String> =
-            state.hosts.iter().filter(|(_, h)| **h == host).map(|(a, _)| a.clone()).collect();
-        for address in addresses {
-            state.listeners.remove(&address);
-        }
-        state.connections.retain(|_, (from, to, broken)| {
-            let hit = *from == host || *to == host;
-            if hit {
-                broken.throw();
-            }
-            !hit
-        });
+        state.stop_listening(host);
+        state.break_connections(host);
+    }
+
+    /// Takes the power of `host` away: nobody listens there, and who is connected with it hears nothing more, not even that.
+    pub fn darken(&self, host: Host) {
+        let mut state = self.shared.state.lock();
+        state.stop_listening(host);
+        state.dark.insert(host);
     }
 
     fn is_cut(&self, from: Host, to: Host) -> bool {
-        self.shared.state.lock().cut.contains(&(from, to))
+        let state = self.shared.state.lock();
+        state.cut.contains(&(from, to)) || state.dark.contains(&from) || state.dark.contains(&to)
     }
 
     fn delay(&self) -> Duration {
@@ -157,6 +157,23 @@ impl Network {
     }
 }
 
+impl NetworkState {
+    fn stop_listening(&mut self, host: Host) {
+        let Self { hosts, listeners, .. } = self;
+        listeners.retain(|address, _| hosts.get(address) != Some(&host));
+    }
+
+    fn break_connections(&mut self, host: Host) {
+        self.connections.retain(|_, (from, to, broken)| {
+            let hit = *from == host || *to == host;
+            if hit {
+                broken.throw();
+            }
+            !hit
+        });
+    }
+}
+
 /// Carries the frames of one direction of one connection.
 struct Pump {
     network: Network,
@@ -176,7 +193,20 @@ impl Pump {
         self.switch.throw();
     }
 
+    /// Returns when the connection is closed or has broken.
     async fn carry(&self, out: &mut mpsc::Receiver<Bytes>, into: &mpsc::Sender<Bytes>) {
+        self.carry_frames(out, into).await;
+        let is_dark = || {
+            let state = self.network.shared.state.lock();
+            state.dark.contains(&self.from) || state.dark.contains(&self.to)
+        };
+        if is_dark() {
+            // Its end was closed, but nobody is there to say so.
+            tokio::time::sleep(CUT_PATIENCE).await;
+        }
+    }
+
+    async fn carry_frames(&self, out: &mut mpsc::Receiver<Bytes>, into: &mpsc::Sender<Bytes>) {
         loop {
             let frame = tokio::select! {
                 biased;
@@ -209,7 +239,14 @@ impl Net for SimNet {
 
     fn listen(&self, address: &str) -> BoxFuture<'static, Result<mpsc::Receiver<Incoming>, NetError>> {
         let (accept, incoming) = mpsc::channel(ACCEPT_MAX);
-        self.network.shared.state.lock().listeners.insert(address.to_owned(), accept);
+        {
+            let mut state = self.network.shared.state.lock();
+            if state.dark.remove(&self.host) {
+                // Whoever still thinks that it is connected is told that nobody knows of it.
+                state.break_connections(self.host);
+            }
+            state.listeners.insert(address.to_owned(), accept);
+        }
         Box::pin(async move { Ok(incoming) })
     }
 }

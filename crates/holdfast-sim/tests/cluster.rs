@@ -1,16 +1,19 @@
 //! Seeds of the simulated cluster. `HOLDFAST_SIM_SEED=n` begins with that seed, `HOLDFAST_SIM_SEEDS=n` runs that many;
 //! `HOLDFAST_SIM_TRACE=1` prints what happened in a run that broke a promise; `HOLDFAST_SIM_HARMS=0` harms and fills no
-//! disks, `HOLDFAST_SIM_CHANGES=0` leaves the membership as it is; `HOLDFAST_PLANT=name` plants a fault.
+//! disks, `HOLDFAST_SIM_CHANGES=0` leaves the membership as it is; `HOLDFAST_PLANT=name` plants a fault. As many seeds run at
+//! once as there are processors; `HOLDFAST_SIM_THREADS=n` says otherwise.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_env::{Failpoint, Fault, Faults};
 use holdfast_sim::cluster::{PointCount, Report, Run, RunConfig, run, run_traced};
 use holdfast_sim::disk::Lie;
 
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 200;
 /// Every so many seeds, one is run twice.
 const REPLAY_EVERY: u64 = 20;
 
@@ -99,29 +102,90 @@ fn beyond_points(sum: &Report) -> [(&'static str, u64); 9] {
     ]
 }
 
-#[test]
-fn seeds_of_writes_cuts_and_crashes_keep_every_promise() {
-    let first = setting("HOLDFAST_SIM_SEED").unwrap_or(0);
-    let seeds = first..first + setting("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS);
-    let mut sum = Report::default();
-    let mut points: BTreeMap<Failpoint, PointCount> = BTreeMap::new();
-    let mut replayed = 0;
-    for seed in seeds.clone() {
+/// What many seeds came to.
+#[derive(Default)]
+struct Sum {
+    report: Report,
+    points: BTreeMap<Failpoint, PointCount>,
+    replayed: u64,
+}
+
+impl Sum {
+    /// Runs a seed; every so many of them twice, which must give the same.
+    fn run(&mut self, seed: u64) {
         let run = run_seed(seed);
-        if seed % REPLAY_EVERY == 0 {
+        if seed.is_multiple_of(REPLAY_EVERY) {
             let again = run_seed(seed);
             let differs = run.trace.iter().zip(&again.trace).find(|(first, second)| first != second);
             assert_eq!(differs, None, "seed {seed} run twice gives two traces");
             assert_eq!(again.report, run.report, "seed {seed} run twice gives two reports");
-            replayed += 1;
+            self.replayed += 1;
         }
-        add(&mut sum, &run.report);
-        for (point, count) in run.points {
-            let total = points.entry(point).or_default();
+        add(&mut self.report, &run.report);
+        self.add_points(run.points);
+    }
+
+    fn add_points(&mut self, points: BTreeMap<Failpoint, PointCount>) {
+        for (point, count) in points {
+            let total = self.points.entry(point).or_default();
             total.reached += count.reached;
             total.stopped += count.stopped;
         }
     }
+
+    fn add(mut self, other: Self) -> Self {
+        add(&mut self.report, &other.report);
+        self.add_points(other.points);
+        self.replayed += other.replayed;
+        self
+    }
+}
+
+/// Sets the next seed behind the last one when its thread panics, so that the others end soon.
+struct LastOne<'a> {
+    next: &'a AtomicU64,
+    end: u64,
+}
+
+impl Drop for LastOne<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.next.store(self.end, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs seeds, each on one thread from its beginning to its end, several at once.
+fn run_seeds(seeds: Range<u64>) -> Sum {
+    let processors = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let threads = setting("HOLDFAST_SIM_THREADS").unwrap_or(processors);
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        let _last = LastOne { next: &next, end: seeds.end };
+        let mut sum = Sum::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !seeds.contains(&seed) {
+                return sum;
+            }
+            sum.run(seed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let sums = running.into_iter().map(|thread| match thread.join() {
+            Ok(sum) => sum,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        sums.fold(Sum::default(), Sum::add)
+    })
+}
+
+#[test]
+fn seeds_of_writes_cuts_and_crashes_keep_every_promise() {
+    let first = setting("HOLDFAST_SIM_SEED").unwrap_or(0);
+    let seeds = first..first + setting("HOLDFAST_SIM_SEEDS").unwrap_or(SEEDS);
+    let Sum { report: sum, points, replayed } = run_seeds(seeds.clone());
     assert!(sum.acknowledged > 0 && sum.reads > 0 && sum.keep_alives > 0, "the clients did nothing: {sum:?}");
     let mut told = table(&points);
     for (row, count) in beyond_points(&sum) {

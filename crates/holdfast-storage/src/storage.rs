@@ -376,6 +376,12 @@ impl Storage {
         }
     }
 
+    /// Bytes of all retained records, as of what is evaluated or a moment before; the same on all members. Takes only short
+    /// locks.
+    pub fn logical_bytes(&self) -> u64 {
+        self.index_figures(&self.shared().view.load()).logical_bytes
+    }
+
     /// As they were read last.
     fn index_figures(&self, view: &View) -> IndexFigures {
         let mut figures = self.inner.figures.lock();

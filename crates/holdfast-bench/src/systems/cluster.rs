@@ -167,6 +167,8 @@ fn member_arguments(command: &mut Command, name: &str, ports: Ports) {
     command.args(["--name", name]);
     command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
     command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+    // As much as etcd takes without a warning: large stores are measured, too.
+    command.args(["--quota-backend-bytes", "8589934592"]);
 }
 
 fn peer_list(peer_ports: &[u16]) -> String {

@@ -51,11 +51,45 @@ struct Inner {
     /// Where the peer is; replaced when the membership says so.
     node: Mutex<PeerNode>,
     state: Mutex<State>,
-    /// True while connected. Written by the link's task.
-    connected: ordered_watch::Sender<bool>,
+    /// Written by the link's task, and for connections that the peer opens by the peer server.
+    presence: ordered_watch::Sender<Presence>,
     /// Ends the pause before the next try. The link's task waits on it.
     hurry: Notify,
 }
+
+/// What connections show of a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Presence {
+    ours: Ours,
+    /// Connections for requests that the peer has opened to us.
+    theirs: usize,
+}
+
+/// Our connection for requests to a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Ours {
+    /// There is none, and the first try to get one is under way.
+    #[default]
+    Trying,
+    /// It is there.
+    Connected,
+    /// There is none, and the last try failed.
+    Refused,
+}
+
+impl Presence {
+    fn is_connected(&self) -> bool {
+        self.ours == Ours::Connected
+    }
+
+    /// No connection is left in either direction, and the peer takes none: what the others see when its process has ended.
+    fn is_gone(&self) -> bool {
+        self.ours == Ours::Refused && self.theirs == 0
+    }
+}
+
+/// Counts one connection that the peer has opened to us, until it is dropped.
+pub(crate) struct Theirs(Link);
 
 /// How far a peer's log is the leader's, as the peer has said in that leader's term.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +127,7 @@ impl Link {
             matched: Mutex::default(),
             node: Mutex::new(node),
             state: Mutex::new(state),
-            connected: OrderedWatch::channel(false).0,
+            presence: OrderedWatch::channel(Presence::default()).0,
             hurry: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -178,7 +212,37 @@ impl Link {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        *self.inner.connected.borrow_watched()
+        self.inner.presence.borrow_watched().is_connected()
+    }
+
+    /// True when there is no connection in either direction, and the peer takes none.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.inner.presence.borrow_watched().is_gone()
+    }
+
+    /// Waits until [`Link::is_gone`] is `gone`.
+    pub(crate) async fn until_gone_is(&self, gone: bool) {
+        let mut presence = self.inner.presence.subscribe();
+        // The sender is ours, so there is no other end.
+        presence.wait_until(|presence| presence.is_gone() == gone).await.ok();
+    }
+
+    /// Notes a connection for requests that the peer has opened to us.
+    pub(crate) fn opened_by_peer(&self) -> Theirs {
+        self.change_presence(|presence| presence.theirs += 1);
+        Theirs(self.clone())
+    }
+
+    fn change_presence(&self, change: impl FnOnce(&mut Presence)) {
+        self.inner.presence.send_if_modified(|presence| {
+            let before = *presence;
+            change(presence);
+            *presence != before
+        });
+    }
+
+    fn set_ours(&self, ours: Ours) {
+        self.change_presence(|presence| presence.ours = ours);
     }
 
     /// Tries to connect now, if the link is down: the peer was heard of.
@@ -190,8 +254,8 @@ impl Link {
 
     /// Waits until the link is connected, at most `limit`.
     pub(crate) async fn wait_connected(&self, limit: Duration) -> Result<(), LinkError> {
-        let mut connected = self.inner.connected.subscribe();
-        let wait = connected.wait_until(|connected| *connected);
+        let mut presence = self.inner.presence.subscribe();
+        let wait = presence.wait_until(Presence::is_connected);
         match within(&*self.inner.env.clock, limit, wait).await {
             Some(Ok(_)) => Ok(()),
             Some(Err(_)) | None => Err(LinkError::Down),
@@ -236,19 +300,22 @@ impl Link {
                 Ok(duplex) => {
                     tracing::info!(peer = format!("{:x}", self.peer()), "connected to the peer");
                     (pause, reported) = (RECONNECT_MIN, false);
+                    let connected = self.inner.env.clock.now();
                     self.serve(duplex, &stop).await;
                     tracing::info!(peer = format!("{:x}", self.peer()), "the connection to the peer ended");
-                }
-                Err(error) if !reported => {
-                    tracing::warn!(
-                        peer = format!("{:x}", self.peer()),
-                        error,
-                        "cannot reach the peer; trying on"
-                    );
-                    reported = true;
+                    // Whether the peer is still there is worth knowing at once.
+                    if self.inner.env.clock.now().since(connected) >= RECONNECT_MAX {
+                        continue;
+                    }
                 }
                 Err(error) => {
-                    tracing::debug!(peer = format!("{:x}", self.peer()), error, "still cannot reach it");
+                    self.set_ours(Ours::Refused);
+                    let peer = format!("{:x}", self.peer());
+                    if std::mem::replace(&mut reported, true) {
+                        tracing::debug!(peer, error, "still cannot reach it");
+                    } else {
+                        tracing::warn!(peer, error, "cannot reach the peer; trying on");
+                    }
                 }
             }
             // Half to all of the pause, so that members that lost each other do not come back in step.
@@ -267,7 +334,7 @@ impl Link {
     /// Hands answers to those who wait, until the connection ends.
     async fn serve(&self, mut duplex: Duplex, stop: &CancellationToken) {
         self.inner.state.lock().send = Some(duplex.send);
-        self.inner.connected.send_if_different(true);
+        self.set_ours(Ours::Connected);
         loop {
             let frame = tokio::select! {
                 biased;
@@ -292,7 +359,7 @@ impl Link {
                 }
             }
         }
-        self.inner.connected.send_if_different(false);
+        self.set_ours(Ours::Trying);
         let mut state = self.inner.state.lock();
         state.send = None;
         state.pending.clear();
@@ -303,6 +370,12 @@ impl Pending {
     /// Waits for the answer. Cancel-safe: may be dropped and awaited again.
     pub(crate) async fn answer(&mut self) -> Result<Body, LinkError> {
         (&mut self.answer).await.map_err(|_| LinkError::Broken)
+    }
+}
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        self.0.change_presence(|presence| presence.theirs -= 1);
     }
 }
 

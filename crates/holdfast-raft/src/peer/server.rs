@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::discover;
 use super::hello::{HelloError, Identity, heed};
+use super::link::Link;
 use super::network::Peers;
 use super::snapshot::{self, Receiving};
 use crate::codec::rpc::{self, AppendResult, Body, decode_message, encode_message};
@@ -81,10 +82,10 @@ impl PeerServer {
             match self.identity.welcome(self.peers.roster(), clock, &mut duplex).await {
                 Ok(peer) => match lane {
                     Lane::Raft => {
+                        let link = self.peers.get(peer);
                         // A peer that is back should not wait for our next try.
-                        if let Some(link) = self.peers.get(peer) {
-                            link.hurry();
-                        }
+                        link.iter().for_each(Link::hurry);
+                        let _open = link.map(|link| link.opened_by_peer());
                         self.serve_requests(peer, duplex).await;
                     }
                     Lane::Snapshot => {

@@ -28,13 +28,34 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// An election timeout that a busy machine does not pass by accident.
 pub(crate) const SLACK: Duration = Duration::from_secs(4);
 
-/// A network whose connections can all be cut, and mended.
+/// A network whose connections can be cut, and mended.
 #[derive(Clone)]
 pub(crate) struct CutNet {
     inner: GrpcNet,
-    cut: watch::Sender<bool>,
+    cut: watch::Sender<Cut>,
     deaf: Arc<Notify>,
     pub(crate) transfers: Transfers,
+}
+
+/// Which connections are cut.
+#[derive(Clone, Default, PartialEq, Eq)]
+enum Cut {
+    #[default]
+    None,
+    /// Those that the member opens to this address.
+    To(String),
+    All,
+}
+
+impl Cut {
+    /// Whether it is one that was opened to `address`; `None` for one that was accepted.
+    fn is_of(&self, address: Option<&str>) -> bool {
+        match self {
+            Self::None => false,
+            Self::To(cut) => address == Some(cut),
+            Self::All => true,
+        }
+    }
 }
 
 /// What goes over the connections for snapshots that a member opens.
@@ -98,16 +119,21 @@ fn chunk(frame: &Bytes) -> Option<(u64, u64)> {
 impl CutNet {
     fn new() -> Self {
         let inner = GrpcNet::new(tokio::runtime::Handle::current(), GrpcNetConfig::default());
-        Self { inner, cut: watch::Sender::new(false), deaf: Arc::default(), transfers: Transfers::default() }
+        Self { inner, cut: watch::Sender::default(), deaf: Arc::default(), transfers: Transfers::default() }
     }
 
     /// Breaks all connections and lets none come about.
     pub(crate) fn cut(&self) {
-        self.cut.send_replace(true);
+        self.cut.send_replace(Cut::All);
+    }
+
+    /// Breaks the connections that this member has opened to one address, and lets it open none.
+    pub(crate) fn cut_to(&self, address: &str) {
+        self.cut.send_replace(Cut::To(address.to_owned()));
     }
 
     pub(crate) fn mend(&self) {
-        self.cut.send_replace(false);
+        self.cut.send_replace(Cut::None);
     }
 
     /// Ends one listener for good; connections stay.
@@ -116,17 +142,20 @@ impl CutNet {
     }
 }
 
-/// The same connection, until `cut`.
-fn until_cut(outer: Duplex, cut: watch::Receiver<bool>) -> Duplex {
+/// The same connection, until it is cut. `address` is where the member opened it to.
+fn until_cut(outer: Duplex, address: Option<&str>, cut: &watch::Receiver<Cut>) -> Duplex {
     let (send, outbound) = mpsc::channel::<Bytes>(FRAMES_MAX);
     let (inbound, recv) = mpsc::channel(FRAMES_MAX);
-    tokio::spawn(pump(outbound, outer.send, cut.clone()));
-    tokio::spawn(pump(outer.recv, inbound, cut));
+    let is_cut = || {
+        let (mut cut, address) = (cut.clone(), address.map(str::to_owned));
+        async move { drop(cut.wait_for(|cut| cut.is_of(address.as_deref())).await) }
+    };
+    tokio::spawn(pump(outbound, outer.send, is_cut()));
+    tokio::spawn(pump(outer.recv, inbound, is_cut()));
     Duplex { send, recv }
 }
 
-async fn pump(mut from: mpsc::Receiver<Bytes>, to: mpsc::Sender<Bytes>, mut cut: watch::Receiver<bool>) {
-    let is_cut = async { drop(cut.wait_for(|cut| *cut).await) };
+async fn pump(mut from: mpsc::Receiver<Bytes>, to: mpsc::Sender<Bytes>, is_cut: impl Future<Output = ()>) {
     let moving = async {
         while let Some(frame) = from.recv().await {
             if to.send(frame).await.is_err() {
@@ -146,12 +175,12 @@ impl Net for CutNet {
     fn connect(&self, address: &str, lane: Lane) -> BoxFuture<'static, Result<Duplex, NetError>> {
         let (net, address) = (self.clone(), address.to_owned());
         Box::pin(async move {
-            if *net.cut.borrow() {
+            if net.cut.borrow().is_of(Some(&address)) {
                 return Err(NetError::Unreachable { address, reason: "cut".to_owned() });
             }
             let duplex = net.inner.connect(&address, lane).await?;
             let duplex = if lane == Lane::Snapshot { net.transfers.over(duplex) } else { duplex };
-            Ok(until_cut(duplex, net.cut.subscribe()))
+            Ok(until_cut(duplex, Some(&address), &net.cut.subscribe()))
         })
     }
 
@@ -169,10 +198,10 @@ impl Net for CutNet {
                         next = outer.recv() => next,
                     };
                     let Some(Incoming { lane, duplex }) = next else { return };
-                    if *net.cut.borrow() {
+                    if net.cut.borrow().is_of(None) {
                         continue;
                     }
-                    let duplex = until_cut(duplex, net.cut.subscribe());
+                    let duplex = until_cut(duplex, None, &net.cut.subscribe());
                     if accepted.send(Incoming { lane, duplex }).await.is_err() {
                         return;
                     }
@@ -385,6 +414,19 @@ impl Cluster {
 
     fn backup(&self, place: usize) -> PathBuf {
         self.dir.path().join(format!("{place}.backup"))
+    }
+
+    /// Where the peers of a member reach it.
+    pub(crate) fn url(&self, place: usize) -> &str {
+        &self.urls[place]
+    }
+
+    /// Ends a member without a word to the others, as when its process is killed.
+    pub(crate) async fn kill(&mut self, place: usize) {
+        let member = self.members[place].take().expect("only a running member can be killed");
+        member.node.abandon().await;
+        member.storage.shutdown().await;
+        member.log.shutdown().await;
     }
 
     /// Stops a member in order.

@@ -114,8 +114,8 @@ pub struct RequestLimits {
     pub waiting_calls_max: usize,
     /// Most snapshots for clients at a time.
     pub snapshot_streams_max: usize,
-    /// The quota in bytes; reported only.
-    pub quota_backend_bytes: u64,
+    /// The quota on data in bytes; `None` for no quota.
+    pub quota_backend_bytes: Option<u64>,
 }
 
 /// How watches are served.
@@ -189,10 +189,7 @@ impl Config {
         reached_by_clients.check(&advertise_client_urls)?;
         let initial_cluster = initial_cluster(flags, &listen_peer_urls)?;
         check_timers(flags)?;
-        let mut warnings = flags.warnings.clone();
-        if flags.quota_backend_bytes > 0 {
-            warnings.push("--quota-backend-bytes is reported in Status, but not enforced yet".to_owned());
-        }
+        let warnings = flags.warnings.clone();
         Ok(Self {
             name: flags.name.clone(),
             data_dir: flags
@@ -411,9 +408,11 @@ fn request_limits(flags: &ServerFlags) -> Result<RequestLimits, ConfigError> {
                 let rule = format!("it must be from 1 to {}", u32::MAX);
                 value("max-concurrent-streams", flags.max_concurrent_streams, rule)
             })?,
+        // As in etcd: 0 for the default, less for none.
         quota_backend_bytes: match u64::try_from(flags.quota_backend_bytes) {
-            Ok(quota) if quota > 0 => quota,
-            _ => limits::QUOTA_BACKEND_BYTES,
+            Ok(0) => Some(limits::QUOTA_BACKEND_BYTES),
+            Ok(quota) => Some(quota),
+            Err(_) => None,
         },
     })
 }

@@ -32,7 +32,7 @@ fn without_flags_it_is_a_single_member_on_etcds_ports() {
     assert_eq!(config.initial_cluster.len(), 1);
     assert_eq!(urls(&config.initial_cluster[0].peer_urls), "http://localhost:2380");
     assert_eq!(config.limits.request_bytes_max, 1_572_864);
-    assert_eq!(config.limits.quota_backend_bytes, 2_147_483_648);
+    assert_eq!(config.limits.quota_backend_bytes, Some(2_147_483_648));
     assert_eq!(config.request_budget(), Duration::from_secs(7));
     assert!(config.warnings.is_empty());
 }
@@ -260,8 +260,15 @@ fn flags_without_effect_are_warned_about_once() {
     let config =
         config(&["--snapshot-count=10000", "--pre-vote=true", "--logger=zap", "--quota-backend-bytes=1000"])
             .unwrap();
-    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
-    assert_eq!(config.limits.quota_backend_bytes, 1000);
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+}
+
+#[test]
+fn no_quota_is_the_default_one_and_a_negative_one_is_none() {
+    for (given, quota) in [("1000", Some(1000)), ("0", Some(2_147_483_648)), ("-1", None)] {
+        let config = config(&[&format!("--quota-backend-bytes={given}")]).unwrap();
+        assert_eq!(config.limits.quota_backend_bytes, quota, "{given}");
+    }
 }
 
 #[test]

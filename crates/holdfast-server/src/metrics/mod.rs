@@ -100,7 +100,7 @@ struct Refreshed {
 pub struct Fixed {
     /// This member's id.
     pub member_id: u64,
-    /// The reported quota in bytes.
+    /// The quota on data in bytes; 0 for none.
     pub quota_bytes: u64,
 }
 

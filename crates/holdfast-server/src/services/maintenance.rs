@@ -1,4 +1,4 @@
-//! The Maintenance service. Downgrade comes later.
+//! The Maintenance service.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::auth::Asking;
 use crate::auth::rules;
 use crate::codec::response::{compact_revision, signed};
 use crate::frontend::{Call, Frontend, Service};
-use crate::status::Failure;
+use crate::status::{Failure, NoDowngrade};
 use crate::version;
 
 /// Serves [`pb::maintenance_server::Maintenance`].
@@ -53,7 +53,7 @@ impl MaintenanceService {
             db_size_in_use: bytes,
             is_learner: health.is_learner,
             storage_version: version::ETCD_API.to_owned(),
-            db_size_quota: signed(self.frontend.limits.quota_backend_bytes),
+            db_size_quota: signed(self.frontend.limits.quota_backend_bytes.unwrap_or(0)),
             downgrade_info: Some(pb::DowngradeInfo::default()),
         }
     }
@@ -95,6 +95,27 @@ impl MaintenanceService {
         hashed.hash = hashed.hash.max(1);
         Ok(hashed)
     }
+}
+
+/// Why there is no downgrade: a version of holdfast reads the data of its own format alone, so that there is none to go to, and
+/// none under way. In the order in which etcd checks.
+fn no_downgrade(request: &pb::DowngradeRequest) -> NoDowngrade {
+    use pb::downgrade_request::DowngradeAction;
+    match DowngradeAction::try_from(request.action) {
+        Ok(DowngradeAction::Validate | DowngradeAction::Enable) if is_version(&request.version) => {
+            NoDowngrade::InvalidTarget
+        }
+        Ok(DowngradeAction::Validate | DowngradeAction::Enable) => NoDowngrade::NotAVersion,
+        Ok(DowngradeAction::Cancel) => NoDowngrade::NoneInProgress,
+        Err(_) => NoDowngrade::UnknownAction,
+    }
+}
+
+/// `3.6`, or a semantic version.
+fn is_version(text: &str) -> bool {
+    let numbers = text.split_once(['-', '+']).map_or(text, |(numbers, _)| numbers);
+    let parts: Vec<&str> = numbers.split('.').collect();
+    (2..=3).contains(&parts.len()) && parts.iter().all(|part| part.parse::<u64>().is_ok())
 }
 
 fn described(alarm: &Alarm) -> pb::AlarmMember {
@@ -192,6 +213,6 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         self.frontend.admit(Asking::of(&request), rules::DOWNGRADE, Service::Voters).await?;
-        Err(Failure::Unimplemented("Downgrade").into())
+        Err(Failure::Downgrade(no_downgrade(request.get_ref())).into())
     }
 }

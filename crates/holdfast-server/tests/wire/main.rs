@@ -12,6 +12,7 @@ mod locks;
 mod members;
 mod metadata;
 mod pings;
+mod quota;
 mod range_stream;
 mod single;
 mod snapshot;

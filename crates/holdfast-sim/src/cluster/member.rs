@@ -308,7 +308,8 @@ impl Machines {
         Ok(Life { node, storage, log, spawn, seen })
     }
 
-    /// Crashes a member: its tasks end, its connections break, its disk loses what was not synced.
+    /// Crashes a member: its tasks end. When its process is killed its connections break; when its machine loses power its disk
+    /// also loses what was not synced, and nobody is told.
     pub(super) fn crash(&self, index: usize, crash: Crash) {
         let Some(life) = self.life(index) else { return };
         self.shared.history.trace(("crash", index, crash));
@@ -318,12 +319,20 @@ impl Machines {
     /// Ends a life, also from within it.
     pub(super) fn cut(&self, index: usize, spawn: &SimSpawn, crash: Crash) {
         let machine = &self.shared.machines[index];
+        let network = &self.shared.network;
         match crash {
-            Crash::Power => machine.disk.crash(),
-            Crash::Kill => machine.disk.kill_processes(),
+            Crash::Power => {
+                machine.disk.crash();
+                // Before its tasks end, which closes their connections.
+                network.darken(Host(index));
+                spawn.kill();
+            }
+            Crash::Kill => {
+                machine.disk.kill_processes();
+                spawn.kill();
+                network.disconnect(Host(index));
+            }
         }
-        spawn.kill();
-        self.shared.network.disconnect(Host(index));
         self.shared.history.count(|report| report.crashes += 1);
         if let Some(life) = machine.life.lock().take() {
             self.shared.graves.lock().push(life);

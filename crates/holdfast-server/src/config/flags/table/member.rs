@@ -81,7 +81,7 @@ pub(super) const LIMITS: Section = Section {
         ),
         flag("max-concurrent-streams", Count, "4294967295").serves("Most streams per client connection"),
         flag("quota-backend-bytes", Number, "0")
-            .serves("Quota on the data in bytes; 0 for the default, 2 GiB. Reported, not enforced yet"),
+            .serves("Quota on the data, its history included, in bytes; 0 for the default, 2 GiB, -1 for none"),
         flag("grpc-keepalive-interval", Duration, "2h").serves("Ping an idle client so often; 0s for never"),
         flag("grpc-keepalive-timeout", Duration, "20s")
             .serves("Drop a client that does not answer a ping for so long"),
