@@ -1,6 +1,8 @@
 //! etcdctl, in two versions, with certificates that `holdfastctl cert` makes: mutual TLS, and the name in a certificate as the
 //! user; who has none, or believes none, is refused.
 
+#![expect(clippy::unwrap_used, reason = "in a test a failure to set the scene is a panic")]
+
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Connections with TLS, for tonic's channels and hyper's client.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,14 +8,18 @@ use std::task::{Context, Poll};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use rustls::ProtocolVersion;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncBufRead;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use crate::cause;
 use crate::client::ClientTls;
 use crate::reload::{Change, Reloading};
 use crate::stream::ClientStream;
+use crate::{cause, limits};
 
 /// Makes connections to `https://` URLs. Files that changed are used from the next connection on.
 #[derive(Clone)]
@@ -85,7 +90,8 @@ impl Connector {
         let socket = TcpStream::connect((host, port)).await.map_err(ConnectError::Unreachable)?;
         socket.set_nodelay(true).map_err(ConnectError::Unreachable)?;
         let made = TlsConnector::from(config).connect(name, socket).await;
-        let stream = made.map_err(|error| ConnectError::Handshake(in_words(&error)))?;
+        let mut stream = made.map_err(|error| ConnectError::Handshake(in_words(&error)))?;
+        verdict(&mut stream).await.map_err(|error| ConnectError::Handshake(in_words(&error)))?;
         let shown = stream.get_ref().1.peer_certificates().and_then(|shown| shown.first());
         if !shown.is_some_and(|shown| settings.allowed.admits(shown)) {
             let refused = rustls::CertificateError::ApplicationVerificationFailure;
@@ -107,6 +113,30 @@ impl Connector {
         }
         self.settings.current()
     }
+}
+
+/// With TLS 1.3 we are done before the server has looked at our certificate. Waits for what it says next: tickets for
+/// further sessions when it admits us, and else why it does not. A request that is under way by then would end without a
+/// reason, and nobody would know whether it was served.
+async fn verdict(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    let (socket, session) = stream.get_ref();
+    if session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        return Ok(());
+    }
+    // Who gives no tickets says nothing.
+    match timeout(limits::VERDICT_TIME_MAX, socket.readable()).await {
+        Err(_) => return Ok(()),
+        Ok(readable) => readable?,
+    }
+    // Takes in what is there, and waits for no more.
+    poll_fn(|context| {
+        Poll::Ready(match Pin::new(&mut *stream).poll_fill_buf(context) {
+            Poll::Ready(Ok([])) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        })
+    })
+    .await
 }
 
 fn in_words(error: &io::Error) -> String {

@@ -13,6 +13,10 @@ pub const HANDSHAKES_MAX: usize = 1024;
 /// Pause after a failed accept (usually: no file descriptors left), so that a port does not spin.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Who connects with TLS 1.3 waits so long for the server's verdict on its certificate, which comes at once with the tickets
+/// that servers give.
+pub const VERDICT_TIME_MAX: Duration = Duration::from_millis(500);
+
 /// Files are looked at again so often.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 

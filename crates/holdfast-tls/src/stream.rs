@@ -135,8 +135,7 @@ impl AsyncWrite for ServerStream {
 
 /// A connection that we have made, behind its handshake.
 ///
-/// With TLS 1.3 a server judges our certificate when we believe to be done, so that its refusal comes with a read or a
-/// write: it is said in words there.
+/// What a server says when it breaks TLS off later is put in words here, too.
 pub struct ClientStream(pub(crate) Box<client::TlsStream<TcpStream>>);
 
 fn in_words<T>(polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

@@ -147,12 +147,17 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 /// How many connections of a port have failed for a cause, once that is at least one.
 pub(crate) async fn failures(server: &Server, port: &str, cause: &str) -> u64 {
+    failures_from(1, server, port, cause).await
+}
+
+/// The same, once it is at least this many: a connection is closed a moment before it is counted.
+pub(crate) async fn failures_from(least: u64, server: &Server, port: &str, cause: &str) -> u64 {
     let find = || {
         let failures = server.tls().figures().failures;
         let found = failures.into_iter().find(|(name, why, _)| *name == port && why.label() == cause);
         found.map_or(0, |(_, _, count)| count)
     };
-    until(|| find() > 0).await;
+    until(|| find() >= least).await;
     find()
 }
 
