@@ -463,11 +463,11 @@ async fn run(command: Workload) -> Result<bool> {
         }
         Workload::Replace(flags) => {
             let ReplaceFlags { member_flags, store_mib, value_kib, cuts, window, writers, seed } = flags;
+            let system = System::holdfast(&without_quota(member_flags))?;
             let load = Load { writers, value_bytes: 128, timeout: Duration::from_secs(3), seed };
             let (store_bytes, value_bytes) = (store_mib << 20, value_kib << 10);
             let plan = replace::Plan { store_bytes, value_bytes, cuts, window, load };
-            let report =
-                Box::pin(replace::run(System::holdfast(&without_quota(member_flags))?, plan)).await?;
+            let report = Box::pin(replace::run(system, plan)).await?;
             println!("{report}");
             Ok(report.is_clean())
         }

@@ -15,6 +15,7 @@ INNER = {
     # ground
     "holdfast-env": set(),
     "holdfast-proto": set(),
+    "holdfast-tls": set(),
     # pure
     "holdfast-mvcc": set(),
     "holdfast-bolt": set(),
@@ -24,11 +25,19 @@ INNER = {
     "holdfast-log": {"holdfast-env"},
     "holdfast-storage": {"holdfast-env", "holdfast-mvcc", "holdfast-index", "holdfast-watch"},
     # consensus
-    "holdfast-raft": {"holdfast-env", "holdfast-proto", "holdfast-mvcc", "holdfast-log", "holdfast-storage"},
+    "holdfast-raft": {
+        "holdfast-env",
+        "holdfast-proto",
+        "holdfast-tls",
+        "holdfast-mvcc",
+        "holdfast-log",
+        "holdfast-storage",
+    },
     # edge
     "holdfast-server": {
         "holdfast-env",
         "holdfast-proto",
+        "holdfast-tls",
         "holdfast-mvcc",
         "holdfast-index",
         "holdfast-watch",
@@ -36,9 +45,9 @@ INNER = {
         "holdfast-storage",
         "holdfast-raft",
     },
-    "holdfast-client": {"holdfast-proto"},
+    "holdfast-client": {"holdfast-proto", "holdfast-tls"},
     # what a snapshot holds, and how a member's data directory is made, is written once: in the server
-    "holdfast-ctl": {"holdfast-env", "holdfast-proto", "holdfast-client", "holdfast-server"},
+    "holdfast-ctl": {"holdfast-env", "holdfast-proto", "holdfast-tls", "holdfast-client", "holdfast-server"},
     "holdfast-bench": {"holdfast-proto", "holdfast-client"},
     "holdfast-testserver": {"holdfast-proto", "holdfast-server"},
     # beside the house: the simulator runs the real crates, the oracle shares no code with what it judges
@@ -58,7 +67,8 @@ DEV = {
     "holdfast-log": {"holdfast-sim"},
     "holdfast-storage": {"holdfast-sim"},
     "holdfast-raft": {"holdfast-sim"},
-    "holdfast-server": {"holdfast-sim", "holdfast-testserver"},
+    # The client is a peer of the server: its tests alone may have it.
+    "holdfast-server": {"holdfast-sim", "holdfast-testserver", "holdfast-client"},
     "holdfast-client": {"holdfast-testserver"},
     "holdfast-ctl": {"holdfast-testserver"},
     "holdfast-bench": {"holdfast-testserver"},
@@ -91,6 +101,10 @@ ONLY_NAMED_BY = {
     "prost": _WIRE,
     "prost-types": _WIRE,
     "protox": {"holdfast-proto"},
+    # One place decides how TLS is spoken, and with which provider of cryptography.
+    "rustls": {"holdfast-tls"},
+    "tokio-rustls": {"holdfast-tls"},
+    "rustls-native-certs": {"holdfast-tls"},
 }
 
 # A pure crate's normal dependencies: data structures, checksums, error derives. No world of any kind.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use holdfast_tls::{ClientFiles, ClientTls, Connector, Reloading};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
@@ -30,11 +31,18 @@ pub struct Config {
     pub call_timeout: Duration,
     /// How long a connection may take to be made. 1 s unless set.
     pub connect_timeout: Duration,
+    /// What `https://` endpoints are connected to with: the CAs of this machine, and no certificate, unless set. Files that
+    /// change are used from the next connection on.
+    pub tls: ClientFiles,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { call_timeout: Duration::from_secs(5), connect_timeout: Duration::from_secs(1) }
+        Self {
+            call_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(1),
+            tls: ClientFiles::default(),
+        }
     }
 }
 
@@ -78,13 +86,19 @@ impl Client {
 
     /// As [`Client::new`], with other times.
     ///
-    /// Errors: no endpoint, or a text that is none.
+    /// Errors: no endpoint, or a text that is none; certificate files that cannot be used.
     pub fn with_config<E: Into<String>>(
         endpoints: impl IntoIterator<Item = E>,
         config: Config,
     ) -> Result<Self, Error> {
+        let endpoints: Vec<String> = endpoints.into_iter().map(Into::into).collect();
+        let tls = if endpoints.iter().any(|url| is_tls(url)) {
+            Some(Arc::new(ClientTls::load(&config.tls).map_err(Error::Tls)?))
+        } else {
+            None
+        };
         let members: Vec<_> =
-            endpoints.into_iter().map(|url| member(url.into(), &config)).collect::<Result<_, _>>()?;
+            endpoints.into_iter().map(|url| member(url, &config, tls.as_ref())).collect::<Result<_, _>>()?;
         if members.is_empty() {
             return Err(Error::NoEndpoint);
         }
@@ -173,17 +187,24 @@ impl Client {
     }
 }
 
-fn member(url: String, config: &Config) -> Result<Member, Error> {
+fn is_tls(url: &str) -> bool {
+    url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
+
+fn member(url: String, config: &Config, tls: Option<&Arc<Reloading<ClientTls>>>) -> Result<Member, Error> {
     let endpoint = match Endpoint::from_shared(url.clone()) {
         Ok(endpoint) => endpoint,
         Err(source) => return Err(Error::BadEndpoint { endpoint: url, source }),
     };
-    let channel = endpoint
+    let endpoint = endpoint
         .connect_timeout(config.connect_timeout)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .connect_lazy();
+        .keep_alive_timeout(PING_TIMEOUT);
+    let channel = match tls.filter(|_| is_tls(&url)) {
+        Some(tls) => endpoint.connect_with_connector_lazy(Connector::new(Arc::clone(tls))),
+        None => endpoint.connect_lazy(),
+    };
     Ok(Member { endpoint: url, channel })
 }
 

@@ -25,6 +25,9 @@ pub enum Error {
         #[source]
         source: tonic::transport::Error,
     },
+    /// Certificate files that cannot be used.
+    #[error(transparent)]
+    Tls(holdfast_tls::TlsError),
     /// The server refuses the request, and would refuse it again. Nothing happened.
     #[error("refused: {message} ({code:?})")]
     Refused {
@@ -71,7 +74,9 @@ impl Error {
     /// What to do about it.
     pub fn class(&self) -> Class {
         match self {
-            Self::NoEndpoint | Self::BadEndpoint { .. } | Self::Refused { .. } => Class::Rejected,
+            Self::NoEndpoint | Self::BadEndpoint { .. } | Self::Tls(_) | Self::Refused { .. } => {
+                Class::Rejected
+            }
             Self::Unavailable { .. } => Class::Retry,
             Self::Unknown { .. } => Class::Unknown,
         }
@@ -82,9 +87,15 @@ impl Error {
     }
 }
 
+/// Each endpoint with what it came to, once, however often that was tried.
 fn list(attempts: &[Attempt]) -> String {
-    let texts: Vec<_> =
-        attempts.iter().map(|Attempt { endpoint, cause }| format!("{endpoint}: {cause}")).collect();
+    let mut texts = Vec::new();
+    for Attempt { endpoint, cause } in attempts {
+        let text = format!("{endpoint}: {cause}");
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
     texts.join("; ")
 }
 
@@ -136,10 +147,13 @@ pub(crate) fn judge(status: &Status) -> Verdict {
     }
 }
 
-/// Nobody listened at the endpoint.
+/// Nobody listened at the endpoint, or TLS could not be agreed on with who did.
 fn was_never_sent(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
+        if error.is::<holdfast_tls::ConnectError>() {
+            return true;
+        }
         let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         if kind == Some(std::io::ErrorKind::ConnectionRefused) {
             return true;

@@ -49,4 +49,5 @@ pub use codec::{KeyValue, LeaseId};
 pub use error::{Attempt, Class, Error};
 pub use folder::{Folder, FolderEvent};
 pub use held::{Acquired, Held, HoldState};
+pub use holdfast_tls::{ClientFiles, PairFiles, Roots, TlsError, Verify};
 pub use kv::{Deleted, SetIfNotExists};

@@ -5,7 +5,9 @@
 //!
 //! Exit codes: 0 done, 1 something on the machine or in the cluster, 2 flags.
 
+mod cert;
 mod cli;
+mod connect;
 mod inspect;
 mod output;
 mod restore;
@@ -61,7 +63,10 @@ fn told(error: &anyhow::Error) -> String {
 }
 
 async fn run(cli: &Cli) -> anyhow::Result<String> {
-    let Command::Snapshot(command) = &cli.command;
+    let command = match &cli.command {
+        Command::Snapshot(command) => command,
+        Command::Cert(command) => return cert::cert(command),
+    };
     Ok(match command {
         SnapshotCommand::Save { file } => save::save(cli, file).await?,
         SnapshotCommand::Status { file } => status::status(file, cli.write_out)?,

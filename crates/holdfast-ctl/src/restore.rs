@@ -41,7 +41,7 @@ fn config(flags: &RestoreFlags) -> anyhow::Result<Config> {
         args.extend(["--data-dir".into(), dir.into()]);
     }
     let given = flags::parse(args, &|_| None)?;
-    Ok(Config::from_flags(&given.server)?)
+    Ok(Config::without_ports(&given.server)?)
 }
 
 fn told(restored: &Restored, members: usize) -> String {

@@ -3,6 +3,7 @@
 //! The file is written aside, its content checked against the checksum that comes last, made durable, and then given its
 //! name: whoever finds it has all of it.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +14,9 @@ use pb::auth_client::AuthClient;
 use pb::maintenance_client::MaintenanceClient;
 use sha2::{Digest, Sha256};
 use tonic::Request;
-use tonic::transport::Endpoint;
 
 use crate::cli::Cli;
+use crate::connect::connect;
 
 /// Of the checksum that comes last.
 const CHECKSUM_BYTES: usize = 32;
@@ -25,13 +26,7 @@ pub(crate) async fn save(cli: &Cli, file: &Path) -> anyhow::Result<String> {
     if cli.endpoints.contains(',') {
         bail!("a snapshot is of one member: give one of --endpoints={}", cli.endpoints);
     }
-    let url = if cli.endpoints.contains("://") {
-        cli.endpoints.clone()
-    } else {
-        format!("http://{}", cli.endpoints)
-    };
-    let endpoint = Endpoint::from_shared(url).context("--endpoints")?.connect_timeout(cli.dial_timeout);
-    let channel = endpoint.connect().await.with_context(|| format!("cannot connect to {}", cli.endpoints))?;
+    let channel = connect(cli).await?;
     let mut request = Request::new(pb::SnapshotRequest {});
     if let Some((name, password)) = login(cli)? {
         let mut auth = AuthClient::new(channel.clone());
@@ -71,7 +66,15 @@ fn login(cli: &Cli) -> anyhow::Result<Option<(String, String)>> {
 }
 
 fn refused(status: &tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("the member refused: {} ({:?})", status.message(), status.code())
+    // A connection that breaks has a cause of its own: with TLS, a server's verdict on our certificate comes so late.
+    let mut cause = status.source();
+    while let Some(deeper) = cause.and_then(Error::source) {
+        cause = Some(deeper);
+    }
+    match cause {
+        Some(cause) => anyhow::anyhow!("the connection broke: {cause}"),
+        None => anyhow::anyhow!("the member refused: {} ({:?})", status.message(), status.code()),
+    }
 }
 
 /// A file on its way; removed when it does not become one.

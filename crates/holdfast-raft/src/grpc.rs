@@ -7,11 +7,14 @@ mod bind;
 mod client;
 mod codec;
 mod server;
+mod stream;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use bind::bind_all;
 use holdfast_env::{BoxFuture, Duplex, Incoming, Lane, Net, NetError};
+use holdfast_tls::{ClientTls, Port, Reloading, ServerTls};
 use tokio::sync::mpsc;
 
 /// The metadata key that says what a connection is for.
@@ -47,16 +50,43 @@ impl Default for GrpcNetConfig {
 }
 
 /// The real network between members.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct GrpcNet {
     runtime: tokio::runtime::Handle,
     config: GrpcNetConfig,
+    port: Arc<Port>,
+    tls: Option<PeerTls>,
+}
+
+/// What `https://` addresses are served and connected to with.
+#[derive(Clone)]
+pub struct PeerTls {
+    /// For the members that connect.
+    pub accept: Arc<Reloading<ServerTls>>,
+    /// For connections to other members.
+    pub connect: Arc<Reloading<ClientTls>>,
 }
 
 impl GrpcNet {
-    /// Connections run on `runtime`.
+    /// Connections run on `runtime`, in plain text.
     pub fn new(runtime: tokio::runtime::Handle, config: GrpcNetConfig) -> Self {
-        Self { runtime, config }
+        Self { runtime, config, port: Port::new("peer"), tls: None }
+    }
+
+    /// With `tls` for `https://` addresses; connections that fail are counted on `port`.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<PeerTls>, port: Arc<Port>) -> Self {
+        Self { tls, port, ..self }
+    }
+
+    fn tls_of(&self, address: &str) -> Result<Option<&PeerTls>, String> {
+        if !address.starts_with("https://") {
+            return Ok(None);
+        }
+        let missing = || {
+            "this member has no certificate for https:// between members: give --peer-cert-file".to_owned()
+        };
+        self.tls.as_ref().map(Some).ok_or_else(missing)
     }
 }
 

@@ -60,7 +60,7 @@ pub use config::{Member, NodeConfig};
 pub use digest::Comparison;
 pub use error::{NodeError, StartError, TimeoutCause};
 pub use founding::founding_position;
-pub use grpc::{GrpcNet, GrpcNetConfig, bind_all};
+pub use grpc::{GrpcNet, GrpcNetConfig, PeerTls, bind_all};
 pub use health::Health;
 pub use holdfast_log::{Log, LogConfig, LogError, LogStats};
 pub use lease::LeaseLeft;

@@ -13,10 +13,10 @@ use std::task::{Context, Poll};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use holdfast_env::BoxFuture;
+use holdfast_tls::ServerStream;
 use hyper::rt::Executor;
 use hyper_util::server::graceful::GracefulConnection;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 
 use crate::cork::Cork;
 
@@ -37,13 +37,13 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
 pub struct Connection<C> {
     transport: Pin<Box<C>>,
     calls: Calls,
-    cork: Cork<TcpStream>,
+    cork: Cork<ServerStream>,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
 impl<C: GracefulConnection> Connection<C> {
     /// Runs `transport`, whose executor is `calls` and whose socket is held by `cork`.
-    pub fn new(transport: C, calls: Calls, cork: Cork<TcpStream>) -> Self {
+    pub fn new(transport: C, calls: Calls, cork: Cork<ServerStream>) -> Self {
         Self { transport: Box::pin(transport), calls, cork, running: FuturesUnordered::new() }
     }
 

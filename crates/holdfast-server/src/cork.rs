@@ -73,7 +73,8 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
             }
         }
         self.forget();
-        Poll::Ready(Ok(()))
+        // With TLS, what was written may still be in the session; a plain socket has nothing to do here.
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn forget(&mut self) {

@@ -14,6 +14,9 @@ pub enum ServerError {
     /// The flags cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Certificate files cannot be used.
+    #[error(transparent)]
+    Tls(#[from] holdfast_tls::TlsError),
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -74,7 +77,8 @@ impl ServerError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Config(_) => Exit::Usage,
-            Self::DataDir(_)
+            Self::Tls(_)
+            | Self::DataDir(_)
             | Self::Listen { .. }
             | Self::Log(_)
             | Self::Storage(_)

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
+use crate::auth::certificates::Certificates;
 use crate::auth::tokens::Tokens;
 use crate::auth::{AuthConfig, Who};
 use crate::backup::room::Room;
@@ -31,6 +32,7 @@ use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Metrics, RequestKind, Scrape};
 use crate::quota;
 use crate::status::{Failure, within};
+use crate::tls::Tls;
 use crate::watch::{LeaderWanted, Watches};
 
 /// What all services share. Behind an `Arc`; nothing in it changes but through the parts' own handles.
@@ -64,6 +66,10 @@ pub struct Frontend {
     blocking_reads: Arc<Semaphore>,
     /// The tokens that are good here.
     tokens: Tokens,
+    /// The files and ports of TLS.
+    pub tls: Arc<Tls>,
+    /// Names in the certificates of open connections.
+    pub certificates: Arc<Certificates>,
     bcrypt_cost: u32,
     /// Passwords that are made into hashes, and that are compared.
     hashing: guard::Slow,
@@ -87,6 +93,8 @@ pub struct Parts {
     pub stop: CancellationToken,
     /// The time a request may take inside the server.
     pub budget: Duration,
+    /// The files and ports of TLS.
+    pub tls: Arc<Tls>,
     /// Consensus.
     pub node: Node,
     /// Local state.
@@ -157,6 +165,8 @@ impl Frontend {
             stop: parts.stop,
             blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
             tokens: Tokens::new(parts.auth.token_ttl),
+            tls: parts.tls,
+            certificates: Arc::default(),
             bcrypt_cost: parts.auth.bcrypt_cost,
             hashing: guard::Slow::default(),
             comparing: guard::Slow::default(),
@@ -489,6 +499,7 @@ impl Frontend {
             log_last: log.last,
             log_purged: log.purged,
             watch: self.watch_figures(),
+            tls: self.tls.figures(),
         }
     }
 

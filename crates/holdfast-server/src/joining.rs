@@ -6,17 +6,20 @@
 //! which id they know its own. Ours: `holdfast join`, which adds it, too, and can be run again at any time: it goes on
 //! where it was. With `--replace` it first removes the member whose place it takes.
 
+use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_env::{Disk, Env};
 use holdfast_mvcc::types::MemberId;
 use holdfast_proto::etcdserverpb as pb;
+use holdfast_tls::{ClientTls, Connector, TlsError};
 use pb::cluster_client::ClusterClient;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::config::flags::JoinFlags;
+use crate::config::flags::{ClientTlsFlags, JoinFlags};
 use crate::config::{ClusterState, Config, ConfigError, MemberUrl};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::error::ServerError;
@@ -75,6 +78,9 @@ pub enum JoinError {
     /// An endpoint cannot be used.
     #[error(transparent)]
     Endpoint(#[from] ConfigError),
+    /// The files to connect with cannot be used.
+    #[error(transparent)]
+    Tls(TlsError),
     /// The cluster did not do what was asked.
     #[error("{doing} through {endpoints}: {status}")]
     Refused {
@@ -161,7 +167,7 @@ pub async fn join(env: &Env, config: &Config, flags: &JoinFlags) -> Result<(), S
         );
         return named(config, owner).map(drop);
     }
-    let mut cluster = Cluster::connect(&flags.endpoints)?;
+    let mut cluster = Cluster::connect(&flags.endpoints, &flags.tls).await?;
     let owner = if flags.replace { DataDir::owner(env, &config.data_dir).ok().flatten() } else { None };
     let ours = config.own_peer_urls();
     let (cluster_id, members) = cluster.members().await?;
@@ -224,6 +230,15 @@ fn rename_aside(disk: &dyn Disk, path: &Path, to: &mut PathBuf) -> io::Result<()
     Ok(())
 }
 
+/// The cause that people can act on.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
 /// A running cluster, as its clients see it.
 struct Cluster {
     client: ClusterClient<Channel>,
@@ -231,25 +246,42 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn connect(endpoints: &str) -> Result<Self, JoinError> {
-        let mut urls = Vec::new();
+    /// Connects to the first endpoint that can be connected to.
+    async fn connect(endpoints: &str, tls: &ClientTlsFlags) -> Result<Self, JoinError> {
+        let mut causes = Vec::new();
         for text in endpoints.split(',').map(str::trim).filter(|text| !text.is_empty()) {
-            // etcdctl's endpoints often come without a scheme.
-            let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-            let url = MemberUrl::parse("endpoints", &text)?.to_string();
-            let endpoint = Endpoint::from_shared(url).map_err(|_| ConfigError::Url {
+            let text = tls.with_scheme(text);
+            let url = MemberUrl::parse("endpoints", &text)?;
+            let endpoint = Endpoint::from_shared(url.to_string()).map_err(|_| ConfigError::Url {
                 flag: "endpoints",
                 url: text,
                 why: "it is not a URL: write http://host:port",
             })?;
-            urls.push(endpoint.connect_timeout(ANSWER_LIMIT).timeout(ANSWER_LIMIT));
+            let endpoint = endpoint.connect_timeout(ANSWER_LIMIT).timeout(ANSWER_LIMIT);
+            let connected = if url.is_tls() {
+                let settings = ClientTls::load(&tls.files()).map_err(JoinError::Tls)?;
+                endpoint.connect_with_connector(Connector::new(Arc::new(settings))).await
+            } else {
+                endpoint.connect().await
+            };
+            match connected {
+                Ok(channel) => {
+                    let client = ClusterClient::new(channel);
+                    return Ok(Self { client, endpoints: url.to_string() });
+                }
+                Err(error) => causes.push(innermost(&error)),
+            }
         }
-        let client = ClusterClient::new(Channel::balance_list(urls.into_iter()));
-        Ok(Self { client, endpoints: endpoints.to_owned() })
+        let (endpoints, status) = (endpoints.to_owned(), causes.join("; "));
+        Err(JoinError::Refused { doing: "connecting", endpoints, status })
     }
 
     fn refused(&self, doing: &'static str, status: &tonic::Status) -> JoinError {
-        JoinError::Refused { doing, endpoints: self.endpoints.clone(), status: status.message().to_owned() }
+        let status = match status.source() {
+            Some(cause) => innermost(cause),
+            None => status.message().to_owned(),
+        };
+        JoinError::Refused { doing, endpoints: self.endpoints.clone(), status }
     }
 
     async fn members(&mut self) -> Result<(u64, Vec<pb::Member>), JoinError> {

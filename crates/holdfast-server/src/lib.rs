@@ -15,7 +15,7 @@
 //!
 //! # Module map
 //! [`config`], [`limits`], [`identity`], [`joining`], [`data_dir`] before the start; [`server`] the order of start and stop;
-//! [`serve`], [`listener`], [`connection`], [`cork`], [`pings`] the client port; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
+//! [`serve`], [`listener`], [`connection`], [`cork`], [`pings`] the client port; [`tls`] certificates of all ports; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
 //! [`watch`] the watch streams; [`lines`] what locks and elections wait in; [`digests`] whether the members agree; [`auto_compaction`] history that goes by itself, [`quota`] when there is too much of it; [`backup`] etcd's database files;
 //! [`codec`], [`status`] the wire; [`metrics`], [`monitoring`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
@@ -50,5 +50,6 @@ pub mod serve;
 pub mod server;
 pub mod services;
 pub mod status;
+pub mod tls;
 pub mod version;
 pub mod watch;

@@ -285,3 +285,12 @@ const _: () =
 
 /// How long a member may take to digest all of its data.
 pub const DIGEST_LIMIT: Duration = Duration::from_secs(300);
+
+/// Certificates that expire within so many days are warned of: time enough for who renews them by hand.
+pub const EXPIRY_WARNING_DAYS: i64 = 30;
+
+/// That warning is repeated so often.
+pub const EXPIRY_WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One day in seconds.
+pub const DAY_SECONDS: i64 = 24 * 60 * 60;

@@ -108,7 +108,7 @@ async fn serve(flags: &ServerFlags, join: Option<&JoinFlags>) -> (Exit, String) 
         },
         why = stop.clone().wait() => return (Exit::Success, format!("stopped by {why} before it had started")),
     };
-    let metrics = metrics_ports.serve(&server.http_routes());
+    let metrics = metrics_ports.serve(&server.http_routes(), server.tls());
     let ending = until_the_end(&server, stop, &mut dumps).await;
     if let Ending::Asked(why) = ending {
         tracing::info!(why, "stopping");
@@ -130,7 +130,7 @@ async fn serve(flags: &ServerFlags, join: Option<&JoinFlags>) -> (Exit, String) 
 /// Starts a member, after it has joined if it is to.
 async fn start(config: &Config, join: Option<&JoinFlags>) -> Result<Server, ServerError> {
     if let Some(join) = join {
-        joining::join(&server::world(config), config, join).await?;
+        joining::join(&server::world(config)?, config, join).await?;
     }
     Server::start(config).await
 }

@@ -20,13 +20,14 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tower::{Layer, ServiceExt};
 
+use crate::auth::certificates::{CertificateId, Certificates, Showing};
 use crate::config::Config;
 use crate::connection::{Calls, Connection};
 use crate::cork::cork;
 use crate::error::ServerError;
 use crate::frontend::Frontend;
 use crate::lines::Lines;
-use crate::listener::Connections;
+use crate::listener::{Connections, Taken};
 use crate::metrics::rpc::{RpcLayer, RpcMetrics};
 use crate::pings::{PingRule, PingWatch};
 use crate::services::auth::AuthService;
@@ -119,23 +120,41 @@ impl Transport {
     }
 
     /// Serves until `stop`, then until the connections are closed.
-    pub async fn serve(self, routes: axum::Router, mut connections: Connections, stop: CancellationToken) {
-        let service = RpcLayer::new(self.metrics.clone())
-            .layer(Routes::from(routes).prepare())
-            .map_request(|request: axum::http::Request<Incoming>| request.map(Body::new));
+    pub async fn serve(
+        self,
+        routes: axum::Router,
+        mut connections: Connections,
+        users: Option<Arc<Certificates>>,
+        stop: CancellationToken,
+    ) {
+        let service = RpcLayer::new(self.metrics.clone()).layer(Routes::from(routes).prepare());
         let mut open = JoinSet::new();
         loop {
             tokio::select! {
                 // All arms are cancel-safe: a connection that was accepted is handed over at once.
                 () = stop.cancelled() => break,
-                Some(Ok(stream)) = connections.next() => {
+                Some(taken) = connections.next() => {
                     let calls = Calls::default();
-                    let (corked, cork) = cork(stream, PingWatch::new(self.pings.clone()));
-                    let served = self
-                        .transport(&calls)
-                        .serve_connection(TokioIo::new(corked), TowerToHyperService::new(service.clone()))
-                        .into_owned();
-                    open.spawn(until_closed(Connection::new(served, calls, cork), stop.clone()));
+                    let (transport, pings) = (self.transport(&calls), PingWatch::new(self.pings.clone()));
+                    let (service, users, stop) = (service.clone(), users.clone(), stop.clone());
+                    open.spawn(async move {
+                        let Taken { socket, peer, acceptor } = taken;
+                        let stream = tokio::select! {
+                            // A handshake that is dropped is a connection that is closed.
+                            () = stop.cancelled() => None,
+                            stream = acceptor.accept(socket, peer) => stream,
+                        };
+                        let Some(stream) = stream else { return };
+                        let user = users.and_then(|users| users.show(&stream.common_name()?));
+                        let id = user.as_ref().map(Showing::id);
+                        let service = service.map_request(move |request| from_connection(request, id));
+                        let (corked, cork) = cork(stream, pings);
+                        let served = transport
+                            .serve_connection(TokioIo::new(corked), TowerToHyperService::new(service))
+                            .into_owned();
+                        until_closed(Connection::new(served, calls, cork), stop).await;
+                        drop(user);
+                    });
                 }
                 Some(_) = open.join_next(), if !open.is_empty() => {}
             }
@@ -159,6 +178,18 @@ impl Transport {
         transport.http1().timer(TokioTimer::new());
         transport
     }
+}
+
+/// A request as the services see it, with what its connection has shown.
+fn from_connection(
+    request: axum::http::Request<Incoming>,
+    certificate: Option<CertificateId>,
+) -> axum::http::Request<Body> {
+    let mut request = request.map(Body::new);
+    if let Some(id) = certificate {
+        request.extensions_mut().insert(id);
+    }
+    request
 }
 
 /// Serves a connection to its end; from `stop` on it takes no further calls.

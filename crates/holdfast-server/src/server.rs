@@ -9,7 +9,6 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::{Departure, GrpcNet, GrpcNetConfig, Log, LogConfig, Member, Node, NodeConfig};
 use holdfast_storage::{Storage, StorageConfig, StorageError};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
@@ -21,8 +20,10 @@ use crate::error::ServerError;
 use crate::frontend::{Frontend, Parts};
 use crate::identity::{self, Identity, Origin};
 use crate::lines::Lines;
+use crate::listener::Bound;
 use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Fixed, Metrics};
+use crate::tls::{self, Tls};
 use crate::watch::{Inbox, WatchParts, WatchTerms, Watches};
 use crate::{auto_compaction, digests, http, joining, limits, listener, quota, serve};
 
@@ -46,7 +47,8 @@ impl Server {
     /// Errors: the first thing that does not work. As long as that is the directory or an address, nothing on disk was
     /// changed.
     pub async fn start(config: &Config) -> Result<Self, ServerError> {
-        let env = world(config);
+        let tls = tls::of(config)?;
+        let env = connected_world(config, &tls);
         let identity = joining::identify(&env, config).await?;
         let (data_dir, listeners) = claim(&env, config, &identity).await?;
         tracing::info!(
@@ -82,6 +84,7 @@ impl Server {
         let stop = CancellationToken::new();
         let parts = Parts {
             identity,
+            tls,
             limits: config.limits,
             auth: config.auth,
             change_rules: config.change_rules,
@@ -117,21 +120,27 @@ impl Server {
     async fn serve(
         &mut self,
         config: &Config,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Bound>,
         ready: watch::Sender<bool>,
     ) -> Result<(), ServerError> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         let lines = Arc::new(Lines::new(Arc::clone(&self.frontend), Arc::clone(&self.env.spawn)));
         let routes = serve::routes(&self.frontend, &lines, config, health_service)?;
-        let connections = listener::connections(listeners, &self.env.clock);
+        let tls = Arc::clone(&self.frontend.tls);
+        let listeners = listeners.into_iter().map(|listener| {
+            let acceptor = tls.acceptor(&tls.ports.client, listener.is_tls);
+            (listener, acceptor)
+        });
+        let connections = listener::connections(listeners.collect(), &self.env.clock);
+        let users = config.tls.names_users.then(|| Arc::clone(&self.frontend.certificates));
         let transport =
             serve::Transport::of(config, self.frontend.metrics.rpc.clone(), Arc::clone(&self.env.clock));
         let (ended, serving) = oneshot::channel::<()>();
         *self.serving.lock() = Some(serving);
         let stop = self.stop.clone();
         let serve = async move {
-            transport.serve(routes, connections, stop).await;
+            transport.serve(routes, connections, users, stop).await;
             // Its end is the message.
             drop(ended);
         };
@@ -160,7 +169,9 @@ impl Server {
             stopping.cancelled().await;
             lines.ended().await;
         };
+        let certificates = tls.watch(Arc::clone(&self.env.clock), self.stop.clone());
         let mut tasks = self.tasks.lock();
+        tasks.push(self.env.spawn.task("certificates", Box::pin(certificates)));
         tasks.push(self.env.spawn.task("lines", Box::pin(lines)));
         tasks.extend(compaction.map(|run| self.env.spawn.task("compaction", Box::pin(run))));
         tasks.extend(quota.map(|run| self.env.spawn.task("quota", Box::pin(run))));
@@ -188,6 +199,11 @@ impl Server {
     /// The plain HTTP routes alone, for a listener beside the client port.
     pub fn http_routes(&self) -> axum::Router {
         http::routes(Arc::clone(&self.frontend))
+    }
+
+    /// The files and ports of TLS.
+    pub fn tls(&self) -> &Arc<Tls> {
+        &self.frontend.tls
     }
 
     /// How the watchers of this member are doing.
@@ -271,7 +287,7 @@ async fn claim(
     env: &Env,
     config: &Config,
     identity: &Identity,
-) -> Result<(DataDir, Vec<TcpListener>), ServerError> {
+) -> Result<(DataDir, Vec<Bound>), ServerError> {
     let lock = || DataDir::lock(env, &config.data_dir, identity);
     let locked = DataDir::owner(env, &config.data_dir)?.map(|_| lock()).transpose()?;
     let listeners = listener::bind("listen-client-urls", &config.listen_client_urls).await?;
@@ -411,15 +427,23 @@ fn node_config(config: &Config, identity: &Identity) -> NodeConfig {
 }
 
 /// The real world, as this member uses it.
-pub fn world(config: &Config) -> Env {
+///
+/// Errors: certificate files that cannot be used.
+pub fn world(config: &Config) -> Result<Env, ServerError> {
+    Ok(connected_world(config, tls::of(config)?.as_ref()))
+}
+
+fn connected_world(config: &Config, tls: &Tls) -> Env {
     let runtime = tokio::runtime::Handle::current();
-    Env { faults: config.faults.clone(), ..Env::real(runtime, peer_net(config)) }
+    Env { faults: config.faults.clone(), ..Env::real(runtime, peer_net(config, tls)) }
 }
 
 /// The network to the other members. Its frames hold the largest request and whatever goes with it.
-fn peer_net(config: &Config) -> Arc<dyn holdfast_env::Net> {
+fn peer_net(config: &Config, tls: &Tls) -> Arc<dyn holdfast_env::Net> {
     let defaults = GrpcNetConfig::default();
     let frame_bytes_max =
         defaults.frame_bytes_max.max(config.limits.request_bytes_max + limits::PEER_FRAME_OVERHEAD_BYTES);
-    Arc::new(GrpcNet::new(tokio::runtime::Handle::current(), GrpcNetConfig { frame_bytes_max, ..defaults }))
+    let net_config = GrpcNetConfig { frame_bytes_max, ..defaults };
+    let net = GrpcNet::new(tokio::runtime::Handle::current(), net_config);
+    Arc::new(net.with_tls(tls.peer(), Arc::clone(&tls.ports.peer)))
 }

@@ -27,6 +27,10 @@ const PORTS: std::ops::Range<u16> = 10_000..15_000;
 /// Flags for members whose test is not about elections: a machine that stands still for a second starts none.
 pub const CALM: [&str; 2] = ["--election-timeout=3000", "--heartbeat-interval=100"];
 
+/// How the flags begin that make an end speak TLS.
+const CLIENT_CERTIFICATE: &str = "--cert-file=";
+const PEER_CERTIFICATE: &str = "--peer-cert-file=";
+
 /// A running cluster. Stop it with [`TestCluster::stop`].
 pub struct TestCluster {
     members: Vec<TestMember>,
@@ -107,7 +111,7 @@ impl TestCluster {
         let ports = free_ports(2)?;
         let mut cluster: Vec<String> =
             (0..at).map(|member| format!("n{member}={}", self.peer_url(member))).collect();
-        cluster.push(format!("n{at}={}", loopback(ports[0])));
+        cluster.push(format!("n{at}={}", loopback(ports[0], extra_flags, PEER_CERTIFICATE)));
         let existing = ["--initial-cluster-state=existing"];
         let flags: Vec<&str> = existing.iter().chain(extra_flags).copied().collect();
         let member = member(at, (ports[0], ports[1]), &cluster.join(","), &self.directory, &flags)?;
@@ -174,15 +178,19 @@ impl TestCluster {
 /// Configurations of members that know each other, by the same flags as on a command line.
 fn configs(size: usize, directory: &TempDir, extra_flags: &[&str]) -> Result<Vec<TestMember>> {
     let ports = free_ports(size * 2)?;
-    let cluster: Vec<String> = (0..size).map(|at| format!("n{at}={}", loopback(ports[at * 2]))).collect();
+    let cluster: Vec<String> = (0..size)
+        .map(|at| format!("n{at}={}", loopback(ports[at * 2], extra_flags, PEER_CERTIFICATE)))
+        .collect();
     let cluster = cluster.join(",");
     (0..size)
         .map(|at| member(at, (ports[at * 2], ports[at * 2 + 1]), &cluster, directory, extra_flags))
         .collect()
 }
 
-fn loopback(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
+/// Plain text, unless there is a certificate for this end among the flags.
+fn loopback(port: u16, flags: &[&str], certificate: &str) -> String {
+    let scheme = if flags.iter().any(|flag| flag.starts_with(certificate)) { "https" } else { "http" };
+    format!("{scheme}://127.0.0.1:{port}")
 }
 
 fn member(
@@ -196,8 +204,8 @@ fn member(
         "holdfast".to_owned(),
         format!("--name=n{at}"),
         format!("--data-dir={}", directory.path().join(format!("n{at}")).display()),
-        format!("--listen-peer-urls={}", loopback(peer_port)),
-        format!("--listen-client-urls={}", loopback(client_port)),
+        format!("--listen-peer-urls={}", loopback(peer_port, extra_flags, PEER_CERTIFICATE)),
+        format!("--listen-client-urls={}", loopback(client_port, extra_flags, CLIENT_CERTIFICATE)),
         format!("--initial-cluster={cluster}"),
         // Small, because a test writes little and many tests run at once.
         "--segment-bytes=8MiB".to_owned(),

@@ -1,11 +1,13 @@
 //! Opens connections.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use holdfast_env::net::FRAMES_MAX;
 use holdfast_env::{Duplex, Lane};
+use holdfast_tls::Connector;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
@@ -27,7 +29,11 @@ pub(super) async fn open(net: &GrpcNet, address: &str, lane: Lane) -> Result<Dup
         .http2_keep_alive_interval(net.config.keepalive_interval)
         .keep_alive_timeout(net.config.keepalive_timeout)
         .keep_alive_while_idle(true);
-    let channel = endpoint.connect().await.map_err(|error| chain(&error))?;
+    let connected = match net.tls_of(address)? {
+        None => endpoint.connect().await,
+        Some(tls) => endpoint.connect_with_connector(Connector::watched(Arc::clone(&tls.connect))).await,
+    };
+    let channel = connected.map_err(|error| chain(&error))?;
     let mut client = Grpc::new(channel).max_decoding_message_size(net.config.frame_bytes_max);
     client.ready().await.map_err(|error| chain(&error))?;
 

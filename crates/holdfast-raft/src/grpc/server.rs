@@ -1,25 +1,27 @@
 //! Accepts connections.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::stream::select_all;
+use futures::stream::{select_all, unfold};
 use futures::{Stream, StreamExt};
 use holdfast_env::net::FRAMES_MAX;
 use holdfast_env::{BoxFuture, Duplex, Incoming};
+use holdfast_tls::Acceptor;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::bind::bind_all;
 use super::client::pump;
 use super::codec::Frames;
+use super::stream::PeerStream;
 use super::{CONNECT_PATH, CONNECTION_WINDOW_BYTES, GrpcNet, LANE_KEY, STREAM_WINDOW_BYTES, chain, lane_of};
 
 /// Connections that wait to be taken; each is one peer that comes back.
@@ -30,7 +32,17 @@ pub(super) async fn listen(net: &GrpcNet, address: &str) -> Result<mpsc::Receive
     let authority = uri.authority().filter(|authority| authority.port_u16().is_some());
     let authority = authority.ok_or("the URL has no host or no port")?;
     let listeners = bind_all(authority.as_str()).await.map_err(|error| error.to_string())?;
-    let connections = listeners.into_iter().map(|one| TcpIncoming::from(one).with_nodelay(Some(true)));
+    let acceptor = match net.tls_of(address)? {
+        None => Acceptor::plain(Arc::clone(&net.port)),
+        Some(tls) => Acceptor::tls(Arc::clone(&net.port), Arc::clone(&tls.accept)),
+    };
+    let connections = listeners.into_iter().map(|listener| {
+        let connections = holdfast_tls::Incoming::new(listener, acceptor.clone());
+        Box::pin(unfold(connections, |mut connections| async move {
+            let accepted = connections.next().await;
+            Some((Ok::<_, Infallible>(PeerStream(accepted.stream)), connections))
+        }))
+    });
     let (accepted, incoming) = mpsc::channel(ACCEPTED_MAX);
     let service = PeerService { net: net.clone(), accepted: accepted.downgrade() };
     let server = Server::builder()

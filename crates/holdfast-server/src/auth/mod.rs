@@ -12,21 +12,29 @@
 //! with each use, so that nothing has to be told to anyone. A restart forgets
 //! tokens, but for those whose entries it replays.
 //!
+//! # Certificates
+//! With `--client-cert-auth`, a call without a token is its certificate's common name's, as in etcd. Nothing has to be
+//! looked up: whoever the name is may do is judged with each use.
+//!
 //! # Invariants
 //! - A call is judged by what its member has applied when it is judged, never by what its token once was good for.
 //! - What was read is told only to who may still read it when it has been read.
 //! - A write that is refused because of what this member knows is refused only after a confirmation by the leader: it
 //!   may have been permitted elsewhere a moment ago.
 //!
-//! Module map: [`rules`] the rule of each RPC, [`tokens`] those that are good here, [`password`] hashes.
+//! Module map: [`rules`] the rule of each RPC, [`tokens`] those that are good here, [`certificates`] names in clients'
+//! certificates, [`password`] hashes.
 
+pub mod certificates;
 pub mod password;
 pub mod rules;
 pub mod tokens;
 
 use holdfast_mvcc::auth::TokenDigest;
+use tonic::Request;
 use tonic::metadata::MetadataMap;
 
+use certificates::CertificateId;
 use tokens::Token;
 
 /// How members check who calls.
@@ -47,6 +55,24 @@ pub enum Who {
     Nobody,
     /// A client with this token.
     Token(TokenDigest),
+    /// A client without a token, whose connection has shown this certificate.
+    Certificate(CertificateId),
+}
+
+/// What a request says beside its message.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// Its headers.
+    pub metadata: &'a MetadataMap,
+    /// What its connection has shown.
+    pub certificate: Option<CertificateId>,
+}
+
+impl<'a> Asking<'a> {
+    /// Of a request.
+    pub fn of<T>(request: &'a Request<T>) -> Self {
+        Self { metadata: request.metadata(), certificate: request.extensions().get().copied() }
+    }
 }
 
 /// The token that a call names, if it names one.

@@ -1,33 +1,41 @@
-//! URLs of members: `http://host:port`, nothing more.
+//! URLs of members: `http://host:port` or `https://host:port`, nothing more.
 
 use std::fmt;
 
 use super::error::ConfigError;
 
-/// A member's URL, `http://host:port` in lower case.
+/// A member's URL, `http://host:port` or `https://host:port` in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberUrl {
+    scheme: Scheme,
     host: String,
     port: u16,
+}
+
+/// Plain text sorts first, as its text does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Scheme {
+    Http,
+    Https,
 }
 
 impl MemberUrl {
     /// Reads `text`, which the user gave with `flag`.
     ///
-    /// Errors: any scheme but http, a missing host or port, anything behind the port.
+    /// Errors: any scheme but http and https, a missing host or port, anything behind the port.
     pub fn parse(flag: &'static str, text: &str) -> Result<Self, ConfigError> {
         let bad = |why: &'static str| ConfigError::Url { flag, url: text.to_owned(), why };
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(bad("there is no scheme: write http://host:port"));
         };
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" | "unixs" => {
-                return Err(bad("TLS is not supported yet: use http:// on a network you trust"));
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            "unix" | "unixs" => {
+                return Err(bad("unix sockets are not supported: use http://127.0.0.1:port"));
             }
-            "unix" => return Err(bad("unix sockets are not supported: use http://127.0.0.1:port")),
-            _ => return Err(bad("the scheme is not http: write http://host:port")),
-        }
+            _ => return Err(bad("the scheme is neither http nor https: write http://host:port")),
+        };
         let Some((host, port)) = rest.rsplit_once(':') else {
             return Err(bad("there is no port: write http://host:port"));
         };
@@ -37,22 +45,27 @@ impl MemberUrl {
         if !host_is_valid(host) {
             return Err(bad("the host is neither a name, an IPv4 address nor an IPv6 address in brackets"));
         }
-        Ok(Self { host: host.to_ascii_lowercase(), port })
+        Ok(Self { scheme, host: host.to_ascii_lowercase(), port })
     }
 
     /// A URL of this machine's loopback interface.
     pub fn loopback(port: u16) -> Self {
-        Self { host: "127.0.0.1".to_owned(), port }
+        Self { scheme: Scheme::Http, host: "127.0.0.1".to_owned(), port }
     }
 
     /// `http://localhost:port`.
     pub fn localhost(port: u16) -> Self {
-        Self { host: "localhost".to_owned(), port }
+        Self { scheme: Scheme::Http, host: "localhost".to_owned(), port }
     }
 
     /// `host:port`, as sockets want it.
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    /// True for https.
+    pub fn is_tls(&self) -> bool {
+        self.scheme == Scheme::Https
     }
 
     /// The port; 0 means "any free one" for a listener.
@@ -69,7 +82,11 @@ impl MemberUrl {
 
 impl fmt::Display for MemberUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}:{}", self.host, self.port)
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 

@@ -79,6 +79,28 @@ pub enum ConfigError {
         /// What else to know about the flag.
         advice: &'static str,
     },
+    /// TLS is asked for, and there is no certificate.
+    #[error(
+        "--{flag}: {url} needs a certificate: give --{cert} and --{key}, or make some with holdfastctl cert"
+    )]
+    NoCertificate {
+        /// The flag with the URL.
+        flag: &'static str,
+        /// The URL.
+        url: String,
+        /// The flag for the certificate.
+        cert: &'static str,
+        /// The flag for its key.
+        key: &'static str,
+    },
+    /// A flag that means nothing without another one.
+    #[error("--{flag} needs --{missing}: give both, or leave both out")]
+    Incomplete {
+        /// What was given.
+        flag: &'static str,
+        /// What was not.
+        missing: &'static str,
+    },
     /// Another error, about a value that did not come by its flag.
     #[error("{error} ({place} says so)")]
     Elsewhere {
@@ -102,7 +124,11 @@ impl ConfigError {
     /// The flag that it is about.
     pub fn flag(&self) -> &'static str {
         match self {
-            Self::Url { flag, .. } | Self::Value { flag, .. } | Self::Unreachable { flag, .. } => flag,
+            Self::Url { flag, .. }
+            | Self::Value { flag, .. }
+            | Self::Unreachable { flag, .. }
+            | Self::NoCertificate { flag, .. }
+            | Self::Incomplete { flag, .. } => flag,
             Self::InitialClusterSyntax { .. }
             | Self::NameNotInCluster { .. }
             | Self::PeerUrlShared { .. } => "initial-cluster",

@@ -9,6 +9,7 @@ mod error;
 pub mod flags;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use holdfast_env::Faults;
 use holdfast_env::sabotage::{self, KillAt, Planted, Sabotage};
 use holdfast_raft::ChangeRules;
 use holdfast_storage::EngineKind;
+pub use tls::{PeerFiles, TlsConfig};
 
 use crate::auth::{AuthConfig, password};
 use crate::limits;
@@ -63,6 +65,8 @@ pub struct Config {
     pub limits: RequestLimits,
     /// How callers are checked, when auth is on.
     pub auth: AuthConfig,
+    /// Which ends speak TLS.
+    pub tls: TlsConfig,
     /// Sizes and engine of log and storage.
     pub engine: EngineConfig,
     /// How watches are served.
@@ -145,7 +149,29 @@ impl Config {
     ///
     /// Errors: the first thing that cannot work, with what to do about it.
     pub fn from_flags(flags: &ServerFlags) -> Result<Self, ConfigError> {
+        let checked = Self::checked(flags).and_then(|config| config.with_tls(flags));
+        checked.map_err(|error| placed(flags, error))
+    }
+
+    /// As [`Config::from_flags`], for who makes a data directory and opens no port: https:// URLs need no certificate.
+    ///
+    /// Errors: as there.
+    pub fn without_ports(flags: &ServerFlags) -> Result<Self, ConfigError> {
         Self::checked(flags).map_err(|error| placed(flags, error))
+    }
+
+    fn with_tls(mut self, flags: &ServerFlags) -> Result<Self, ConfigError> {
+        let peer_urls: Vec<MemberUrl> =
+            self.initial_cluster.iter().flat_map(|member| member.peer_urls.clone()).collect();
+        let urls = tls::Urls {
+            client: [
+                ("listen-client-urls", &self.listen_client_urls),
+                ("listen-metrics-urls", &self.listen_metrics_urls),
+            ],
+            peer: [("listen-peer-urls", &self.listen_peer_urls), ("initial-cluster", &peer_urls)],
+        };
+        self.tls = TlsConfig::checked(&flags.tls, &urls, &mut self.warnings)?;
+        Ok(self)
     }
 
     fn checked(flags: &ServerFlags) -> Result<Self, ConfigError> {
@@ -191,6 +217,7 @@ impl Config {
             election_timeout: flags.election_timeout,
             limits: request_limits(flags)?,
             auth: auth(flags)?,
+            tls: TlsConfig::default(),
             engine: engine(flags)?,
             watch: watch(flags)?,
             keepalive_interval: Some(flags.grpc_keepalive_interval).filter(|interval| !interval.is_zero()),

@@ -176,8 +176,7 @@ fn what_cannot_work_is_refused_with_the_next_step() {
             &["--listen-client-urls=localhost:2379"],
             &["--listen-client-urls", "\"localhost:2379\"", "write http://host:port"],
         ),
-        (&["--listen-client-urls=https://localhost:2379"], &["--listen-client-urls", "TLS", "use http://"]),
-        (&["--listen-client-urls=ftp://localhost:2379"], &["--listen-client-urls", "not http"]),
+        (&["--listen-client-urls=ftp://localhost:2379"], &["--listen-client-urls", "neither http nor https"]),
         (&["--listen-peer-urls=unix:///tmp/s"], &["--listen-peer-urls", "unix sockets"]),
         (&["--listen-peer-urls=http://localhost"], &["--listen-peer-urls", "no port"]),
         (&["--listen-peer-urls=http://localhost:99999"], &["--listen-peer-urls", "65535"]),
@@ -224,12 +223,41 @@ fn what_cannot_work_is_refused_with_the_next_step() {
         (&["--max-concurrent-streams=0"], &["--max-concurrent-streams", "from 1 to"]),
         (&["--watch-progress-notify-interval=99ms"], &["--watch-progress-notify-interval", "at least 100ms"]),
         (&["--watch-stream-bytes=1"], &["--watch-stream-bytes", "from 65536"]),
-        (&["--listen-metrics-urls=https://h:1"], &["--listen-metrics-urls", "TLS"]),
         (&["--memory-bytes=1MiB"], &["--memory-bytes", "from 16777216"]),
         (&["--write-workers=0"], &["--write-workers", "from 1 to 64"]),
         (&["--segment-bytes=1MiB"], &["--segment-bytes", "from 4194304"]),
         (&["--max-request-bytes=33554432", "--segment-bytes=64MiB"], &["--segment-bytes", "from 68157440"]),
     ];
+    refused(cases);
+}
+
+#[test]
+fn tls_that_cannot_work_is_refused_with_the_next_step() {
+    refused(&[
+        (
+            &["--listen-client-urls=https://localhost:2379"],
+            &["--listen-client-urls", "https://localhost:2379", "--cert-file and --key-file"],
+        ),
+        (
+            &["--initial-cluster=default=https://localhost:2380"],
+            &["--initial-cluster", "--peer-cert-file and --peer-key-file"],
+        ),
+        (&["--cert-file=a.pem"], &["--cert-file needs --key-file"]),
+        (&["--peer-key-file=a.pem"], &["--peer-key-file needs --peer-cert-file"]),
+        (&["--client-cert-auth"], &["--client-cert-auth needs --trusted-ca-file"]),
+        (&["--trusted-ca-file=a.pem"], &["--trusted-ca-file needs --cert-file"]),
+        (&["--peer-cert-allowed-cn=a"], &["--peer-cert-allowed-cn needs --peer-trusted-ca-file"]),
+        (
+            &["--peer-cert-allowed-cn=a", "--peer-cert-allowed-hostname=b"],
+            &["--peer-cert-allowed-hostname", "together with --peer-cert-allowed-cn"],
+        ),
+        (&["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"], &["--tls-max-version", "older"]),
+        (&["--listen-metrics-urls=https://h:1"], &["--listen-metrics-urls", "--cert-file"]),
+    ]);
+}
+
+/// Each line: the flags, and what the refusal must say.
+fn refused(cases: &[(&[&str], &[&str])]) {
     for (args, parts) in cases {
         let message = config(args).map(|_| ()).unwrap_err().to_string();
         for part in *parts {
@@ -325,4 +353,14 @@ fn half_of_the_cpus_serve_unless_a_flag_says_it() {
         let error = threads(&[&format!("--serving-threads={refused}")]).unwrap_err().to_string();
         assert!(error.contains("--serving-threads") && error.contains("from 1 to 256"), "{error}");
     }
+}
+
+#[test]
+fn a_certificate_without_tls_is_pointed_out() {
+    let plain = config(&["--cert-file=a", "--key-file=b"]).unwrap();
+    assert!(plain.warnings.iter().any(|warning| warning.contains("--cert-file has no effect")), "{plain:?}");
+    let tls = ["--listen-metrics-urls=https://h:1", "--cert-file=a", "--key-file=b", "--trusted-ca-file=c"];
+    let tls = config(&tls).unwrap();
+    assert!(tls.warnings.is_empty() && !tls.tls.names_users, "{tls:?}");
+    assert!(tls.tls.client.unwrap().ca.is_some());
 }

@@ -3,17 +3,16 @@
 
 use std::sync::Arc;
 
-use holdfast_mvcc::auth::{Auth, AuthChange, AuthRefusal, Caller, Granted};
+use holdfast_mvcc::auth::{Auth, AuthChange, AuthRefusal, Caller, Checked, Granted};
 use holdfast_mvcc::command::{Command, Refusal, Txn, TxnResponse};
 use holdfast_mvcc::types::Revision;
 use holdfast_storage::{Answer, Visible};
 use tokio::sync::Semaphore;
-use tonic::metadata::MetadataMap;
 
 use super::{Call, Frontend, Service};
 use crate::auth::rules::{Rpc, Rule};
 use crate::auth::tokens::{Held, Token};
-use crate::auth::{self, Who, password};
+use crate::auth::{self, Asking, Who, password};
 use crate::limits;
 use crate::status::{AuthFailure, Failure, within};
 
@@ -32,13 +31,14 @@ impl Default for Slow {
 
 impl Frontend {
     /// Admits a call under its rule, or says why not.
-    pub async fn admit(&self, metadata: &MetadataMap, rpc: Rpc, service: Service) -> Result<Call, Failure> {
-        let call = self.admit_anybody(metadata, service)?;
+    pub async fn admit(&self, asking: Asking<'_>, rpc: Rpc, service: Service) -> Result<Call, Failure> {
+        let call = self.admit_anybody(asking.metadata, service)?;
         self.until_it_can_judge(rpc.rule, call).await?;
         let is_enabled = self.storage.is_auth_enabled();
-        let named = if rpc.rule == Rule::Open { None } else { auth::named(metadata) };
+        let named = if rpc.rule == Rule::Open { None } else { auth::named(asking.metadata) };
         let who = match named {
-            None => Who::Nobody,
+            None if rpc.rule == Rule::Open => Who::Nobody,
+            None => asking.certificate.map_or(Who::Nobody, Who::Certificate),
             // Auth is off as far as this member knows, which may be behind: the token is looked at when the call is judged.
             Some(token) if !is_enabled => Who::Token(token.digest),
             // A stream is open to anybody, and its messages are judged.
@@ -69,13 +69,8 @@ impl Frontend {
     }
 
     /// Admits a call that reads or changes data: not on a member whose data is known to differ from the others'.
-    pub async fn admit_data(
-        &self,
-        metadata: &MetadataMap,
-        rpc: Rpc,
-        service: Service,
-    ) -> Result<Call, Failure> {
-        let call = self.admit(metadata, rpc, service).await?;
+    pub async fn admit_data(&self, asking: Asking<'_>, rpc: Rpc, service: Service) -> Result<Call, Failure> {
+        let call = self.admit(asking, rpc, service).await?;
         if self.is_corrupt() { Err(Failure::Refused(Refusal::Corrupt)) } else { Ok(call) }
     }
 
@@ -101,7 +96,7 @@ impl Frontend {
     pub fn hold_token(&self, call: Call) -> Option<Held> {
         match call.who {
             Who::Token(digest) => self.tokens.hold(digest),
-            Who::Server | Who::Nobody => None,
+            Who::Server | Who::Nobody | Who::Certificate(_) => None,
         }
     }
 
@@ -112,7 +107,12 @@ impl Frontend {
         match call.who {
             Who::Server => Ok(Caller::Server),
             Who::Nobody => Ok(Caller::Nobody),
-            Who::Token(_) if !auth.is_enabled() => Ok(Caller::Nobody),
+            Who::Token(_) | Who::Certificate(_) if !auth.is_enabled() => Ok(Caller::Nobody),
+            Who::Certificate(id) => {
+                // The connection is closed: nobody waits for the answer.
+                let name = self.certificates.name(id);
+                Ok(name.map_or(Caller::Nobody, |user| Caller::User(Checked { user, at: auth.revision() })))
+            }
             Who::Token(digest) => {
                 let now = self.clock.now();
                 let session = self.tokens.session(digest, now).or_else(|| {
@@ -236,8 +236,8 @@ impl Frontend {
     pub async fn propose(&self, command: Command, call: Call) -> Result<Answer, Failure> {
         if !self.storage.is_auth_enabled() {
             let caller = if call.who == Who::Server { Caller::Server } else { Caller::Nobody };
-            // Kept by who names a token alone: it may be this member that does not know yet that auth is on.
-            let again = matches!(call.who, Who::Token(_)).then(|| command.clone());
+            // Kept by who says who it is alone: it may be this member that does not know yet that auth is on.
+            let again = matches!(call.who, Who::Token(_) | Who::Certificate(_)).then(|| command.clone());
             let answer = self.propose_for(caller, command, call).await?;
             let is_on = answer.outcome.response == Err(Refusal::Auth(AuthRefusal::UserNameEmpty));
             return match again.filter(|_| is_on) {
@@ -249,14 +249,23 @@ impl Frontend {
         self.propose_judged(command, call).await
     }
 
-    async fn propose_judged(&self, command: Command, call: Call) -> Result<Answer, Failure> {
+    async fn propose_judged(&self, mut command: Command, call: Call) -> Result<Answer, Failure> {
         let is_login = matches!(&command, Command::Auth(AuthChange::Authenticate(_)));
-        let caller = self.proposer(&command, call).await?;
-        let answer = self.propose_for(caller, command, call).await?;
-        // The user or its password changed on the way, or auth was off: nothing has happened, and the token does not hold
-        // any more.
-        let is_late = answer.outcome.response == Err(Refusal::Auth(AuthRefusal::OldRevision));
-        if is_late && !is_login { Err(Failure::Auth(AuthFailure::InvalidToken)) } else { Ok(answer) }
+        let has_certificate = matches!(call.who, Who::Certificate(_));
+        loop {
+            let again = has_certificate.then(|| command.clone());
+            let caller = self.proposer(&command, call).await?;
+            let answer = self.propose_for(caller, command, call).await?;
+            // The user or its password changed on the way, or auth was off: nothing has happened.
+            let is_late = answer.outcome.response == Err(Refusal::Auth(AuthRefusal::OldRevision));
+            command = match again {
+                // A certificate names the user that there is now. The change is visible here, so that it ends.
+                Some(again) if is_late => again,
+                // A token does not hold any more.
+                None if is_late && !is_login => return Err(Failure::Auth(AuthFailure::InvalidToken)),
+                _ => return Ok(answer),
+            };
+        }
     }
 
     /// Answers a transaction that only reads, from local state.

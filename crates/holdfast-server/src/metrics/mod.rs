@@ -3,7 +3,7 @@
 //! Counters that the services own are counted where things happen; everything that another crate knows is read when
 //! the page is asked for. Module map: [`rpc`] counts RPCs, [`events`] counts changes, [`watch`] what watch streams do,
 //! `dispatch` forms what the dispatcher and its dumps do, `checkpoints` those of the key index, `leases` those of leases, `proposals`
-//! those of proposals, `fsync` the log's times.
+//! those of proposals, `fsync` the log's times, `tls` certificates and failed connections.
 
 mod checkpoints;
 mod dispatch;
@@ -12,6 +12,7 @@ mod fsync;
 mod leases;
 mod proposals;
 pub mod rpc;
+mod tls;
 pub mod watch;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ use prometheus::{
 };
 
 use crate::codec::response::signed;
+use crate::tls::TlsFigures;
 use crate::version;
 use checkpoints::CheckpointGauges;
 use dispatch::DispatchGauges;
@@ -33,6 +35,7 @@ use events::EventCounts;
 use leases::LeaseGauges;
 use proposals::ProposalGauges;
 use rpc::RpcMetrics;
+use tls::TlsGauges;
 use watch::{WatchCounts, WatchFigures, WatchGauges};
 
 /// All metrics of one member.
@@ -88,6 +91,7 @@ struct Refreshed {
     log_purged_index: IntGauge,
     dispatch: DispatchGauges,
     checkpoints: CheckpointGauges,
+    tls: TlsGauges,
     watch: WatchGauges,
 }
 
@@ -114,6 +118,8 @@ pub struct Scrape {
     pub log_purged: Option<LogId>,
     /// The watchers.
     pub watch: WatchFigures,
+    /// Certificates and ports.
+    pub tls: TlsFigures,
 }
 
 /// Makes and registers metrics; the names are constants, so that registering can only fail by a mistake in this crate.
@@ -354,12 +360,13 @@ impl Refreshed {
             dispatch: DispatchGauges::new(maker),
             checkpoints: CheckpointGauges::new(maker),
             leases: LeaseGauges::new(maker),
+            tls: TlsGauges::new(maker),
             watch: WatchGauges::new(maker),
         }
     }
 
     fn refresh(&self, scrape: &Scrape) {
-        let Scrape { health, storage, log, log_last, log_purged, watch } = scrape;
+        let Scrape { health, storage, log, log_last, log_purged, watch, tls } = scrape;
         self.has_leader.set(i64::from(health.leader.is_some()));
         self.is_leader.set(i64::from(health.is_leader));
         self.is_learner.set(i64::from(health.is_learner));
@@ -394,6 +401,7 @@ impl Refreshed {
         self.checkpoints.refresh(&storage.dispatch.checkpoints);
         self.leases.refresh(storage.leases, health);
         self.watch.refresh(watch);
+        self.tls.refresh(tls);
     }
 }
 

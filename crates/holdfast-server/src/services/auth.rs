@@ -8,6 +8,7 @@ use holdfast_proto::etcdserverpb as pb;
 use pb::auth_server;
 use tonic::{Request, Response, Status};
 
+use crate::auth::Asking;
 use crate::auth::rules::{self, Rpc};
 use crate::auth::tokens;
 use crate::codec::auth as codec;
@@ -29,11 +30,11 @@ impl AuthService {
     /// Has a change carried out; the header of the answer.
     async fn change(
         &self,
-        metadata: &tonic::metadata::MetadataMap,
+        asking: Asking<'_>,
         rpc: Rpc,
         change: AuthChange,
     ) -> Result<Option<pb::ResponseHeader>, Failure> {
-        let call = self.frontend.admit(metadata, rpc, Service::Voters).await?;
+        let call = self.frontend.admit(asking, rpc, Service::Voters).await?;
         self.propose(change, call).await
     }
 
@@ -46,10 +47,10 @@ impl AuthService {
     /// Users and roles as of now, and who asks.
     async fn look(
         &self,
-        metadata: &tonic::metadata::MetadataMap,
+        asking: Asking<'_>,
         rpc: Rpc,
     ) -> Result<(Arc<Auth>, Caller, Option<pb::ResponseHeader>), Failure> {
-        let call = self.frontend.admit(metadata, rpc, Service::Voters).await?;
+        let call = self.frontend.admit(asking, rpc, Service::Voters).await?;
         self.frontend.linearize(call).await?;
         let auth = self.frontend.storage.auth();
         let caller = self.frontend.caller(&auth, call)?;
@@ -60,7 +61,7 @@ impl AuthService {
         &self,
         request: Request<pb::AuthUserAddRequest>,
     ) -> Result<pb::AuthUserAddResponse, Failure> {
-        let call = self.frontend.admit(request.metadata(), rules::USER_ADD, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::USER_ADD, Service::Voters).await?;
         let inner = request.into_inner();
         let has_password = !inner.options.is_some_and(|options| options.no_password);
         let password_hash =
@@ -74,7 +75,7 @@ impl AuthService {
         request: Request<pb::AuthUserChangePasswordRequest>,
     ) -> Result<pb::AuthUserChangePasswordResponse, Failure> {
         let rpc = rules::USER_CHANGE_PASSWORD;
-        let call = self.frontend.admit(request.metadata(), rpc, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rpc, Service::Voters).await?;
         let inner = request.into_inner();
         let password_hash = if inner.password.is_empty() {
             // As in etcd, which hashes an empty password of a new user, but not this one: nothing fits it.
@@ -90,7 +91,7 @@ impl AuthService {
         &self,
         request: Request<pb::AuthenticateRequest>,
     ) -> Result<pb::AuthenticateResponse, Failure> {
-        let call = self.frontend.admit(request.metadata(), rules::AUTHENTICATE, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::AUTHENTICATE, Service::Voters).await?;
         let pb::AuthenticateRequest { name, password } = request.into_inner();
         self.frontend.linearize(call).await?;
         loop {
@@ -142,7 +143,7 @@ impl auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthEnableRequest>,
     ) -> Result<Response<pb::AuthEnableResponse>, Status> {
-        let header = self.change(request.metadata(), rules::AUTH_ENABLE, AuthChange::Enable).await?;
+        let header = self.change(Asking::of(&request), rules::AUTH_ENABLE, AuthChange::Enable).await?;
         tracing::info!("auth is on");
         Ok(Response::new(pb::AuthEnableResponse { header }))
     }
@@ -151,7 +152,7 @@ impl auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthDisableRequest>,
     ) -> Result<Response<pb::AuthDisableResponse>, Status> {
-        let header = self.change(request.metadata(), rules::AUTH_DISABLE, AuthChange::Disable).await?;
+        let header = self.change(Asking::of(&request), rules::AUTH_DISABLE, AuthChange::Disable).await?;
         tracing::info!("auth is off");
         Ok(Response::new(pb::AuthDisableResponse { header }))
     }
@@ -160,7 +161,7 @@ impl auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthStatusRequest>,
     ) -> Result<Response<pb::AuthStatusResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::AUTH_STATUS, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::AUTH_STATUS, Service::Voters).await?;
         self.frontend.linearize(call).await?;
         let auth = self.frontend.storage.auth();
         let header = Some(self.frontend.header(self.frontend.current_revision()));
@@ -186,7 +187,7 @@ impl auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthUserGetRequest>,
     ) -> Result<Response<pb::AuthUserGetResponse>, Status> {
-        let (auth, caller, header) = self.look(request.metadata(), rules::USER_GET).await?;
+        let (auth, caller, header) = self.look(Asking::of(&request), rules::USER_GET).await?;
         let name = request.into_inner().name;
         check_look(&auth, &caller, |user| user == name)?;
         let user: &User = auth.user(&name).ok_or(Failure::from(Refusal::Auth(AuthRefusal::UserNotFound)))?;
@@ -197,7 +198,7 @@ impl auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthUserListRequest>,
     ) -> Result<Response<pb::AuthUserListResponse>, Status> {
-        let (auth, caller, header) = self.look(request.metadata(), rules::USER_LIST).await?;
+        let (auth, caller, header) = self.look(Asking::of(&request), rules::USER_LIST).await?;
         check_look(&auth, &caller, |_| false)?;
         Ok(Response::new(pb::AuthUserListResponse { header, users: names(auth.users()) }))
     }
@@ -207,7 +208,7 @@ impl auth_server::Auth for AuthService {
         request: Request<pb::AuthUserDeleteRequest>,
     ) -> Result<Response<pb::AuthUserDeleteResponse>, Status> {
         let change = AuthChange::UserDelete { name: request.get_ref().name.clone() };
-        let header = self.change(request.metadata(), rules::USER_DELETE, change).await?;
+        let header = self.change(Asking::of(&request), rules::USER_DELETE, change).await?;
         Ok(Response::new(pb::AuthUserDeleteResponse { header }))
     }
 
@@ -224,7 +225,7 @@ impl auth_server::Auth for AuthService {
     ) -> Result<Response<pb::AuthUserGrantRoleResponse>, Status> {
         let pb::AuthUserGrantRoleRequest { user, role } = request.get_ref().clone();
         let change = AuthChange::UserGrantRole { user, role };
-        let header = self.change(request.metadata(), rules::USER_GRANT_ROLE, change).await?;
+        let header = self.change(Asking::of(&request), rules::USER_GRANT_ROLE, change).await?;
         Ok(Response::new(pb::AuthUserGrantRoleResponse { header }))
     }
 
@@ -234,7 +235,7 @@ impl auth_server::Auth for AuthService {
     ) -> Result<Response<pb::AuthUserRevokeRoleResponse>, Status> {
         let pb::AuthUserRevokeRoleRequest { name, role } = request.get_ref().clone();
         let change = AuthChange::UserRevokeRole { user: name, role };
-        let header = self.change(request.metadata(), rules::USER_REVOKE_ROLE, change).await?;
+        let header = self.change(Asking::of(&request), rules::USER_REVOKE_ROLE, change).await?;
         Ok(Response::new(pb::AuthUserRevokeRoleResponse { header }))
     }
 
@@ -243,7 +244,7 @@ impl auth_server::Auth for AuthService {
         request: Request<pb::AuthRoleAddRequest>,
     ) -> Result<Response<pb::AuthRoleAddResponse>, Status> {
         let change = AuthChange::RoleAdd { name: request.get_ref().name.clone() };
-        let header = self.change(request.metadata(), rules::ROLE_ADD, change).await?;
+        let header = self.change(Asking::of(&request), rules::ROLE_ADD, change).await?;
         Ok(Response::new(pb::AuthRoleAddResponse { header }))
     }
 
@@ -251,7 +252,7 @@ impl auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthRoleGetRequest>,
     ) -> Result<Response<pb::AuthRoleGetResponse>, Status> {
-        let (auth, caller, header) = self.look(request.metadata(), rules::ROLE_GET).await?;
+        let (auth, caller, header) = self.look(Asking::of(&request), rules::ROLE_GET).await?;
         let name = request.into_inner().role;
         check_look(&auth, &caller, |user| auth.has_role(user, &name))?;
         let role = auth.role(&name).ok_or(Failure::from(Refusal::Auth(AuthRefusal::RoleNotFound)))?;
@@ -262,7 +263,7 @@ impl auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthRoleListRequest>,
     ) -> Result<Response<pb::AuthRoleListResponse>, Status> {
-        let (auth, caller, header) = self.look(request.metadata(), rules::ROLE_LIST).await?;
+        let (auth, caller, header) = self.look(Asking::of(&request), rules::ROLE_LIST).await?;
         check_look(&auth, &caller, |_| false)?;
         Ok(Response::new(pb::AuthRoleListResponse { header, roles: names(auth.roles()) }))
     }
@@ -272,7 +273,7 @@ impl auth_server::Auth for AuthService {
         request: Request<pb::AuthRoleDeleteRequest>,
     ) -> Result<Response<pb::AuthRoleDeleteResponse>, Status> {
         let change = AuthChange::RoleDelete { name: request.get_ref().role.clone() };
-        let header = self.change(request.metadata(), rules::ROLE_DELETE, change).await?;
+        let header = self.change(Asking::of(&request), rules::ROLE_DELETE, change).await?;
         Ok(Response::new(pb::AuthRoleDeleteResponse { header }))
     }
 
@@ -282,7 +283,7 @@ impl auth_server::Auth for AuthService {
     ) -> Result<Response<pb::AuthRoleGrantPermissionResponse>, Status> {
         let pb::AuthRoleGrantPermissionRequest { name, perm } = request.get_ref().clone();
         let rpc = rules::ROLE_GRANT_PERMISSION;
-        let call = self.frontend.admit(request.metadata(), rpc, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rpc, Service::Voters).await?;
         // etcd stores one of another kind, and panics when it is used.
         let permission =
             perm.and_then(codec::permission).ok_or(Failure::Auth(AuthFailure::PermissionNotGiven))?;
@@ -297,7 +298,7 @@ impl auth_server::Auth for AuthService {
     ) -> Result<Response<pb::AuthRoleRevokePermissionResponse>, Status> {
         let pb::AuthRoleRevokePermissionRequest { role, key, range_end } = request.get_ref().clone();
         let change = AuthChange::RoleRevokePermission { role, range: key_range(key, range_end) };
-        let header = self.change(request.metadata(), rules::ROLE_REVOKE_PERMISSION, change).await?;
+        let header = self.change(Asking::of(&request), rules::ROLE_REVOKE_PERMISSION, change).await?;
         Ok(Response::new(pb::AuthRoleRevokePermissionResponse { header }))
     }
 }

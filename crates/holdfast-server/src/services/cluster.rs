@@ -7,6 +7,7 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::{Member, MemberChange};
 use tonic::{Request, Response, Status};
 
+use crate::auth::Asking;
 use crate::auth::rules;
 use crate::config::MemberUrl;
 use crate::frontend::{Call, Frontend, Service};
@@ -73,7 +74,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::MEMBER_LIST, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::MEMBER_LIST, Service::Voters).await?;
         self.frontend.until_published(call).await;
         if request.get_ref().linearizable {
             self.frontend.linearize(call).await?;
@@ -90,7 +91,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::MEMBER_ADD, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::MEMBER_ADD, Service::Voters).await?;
         Ok(Response::new(self.add(request.into_inner(), call).await?))
     }
 
@@ -99,7 +100,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::MEMBER_REMOVE, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::MEMBER_REMOVE, Service::Voters).await?;
         let change = MemberChange::Remove(MemberId(request.get_ref().id));
         let (header, members) = self.change(&change, call).await?;
         Ok(Response::new(pb::MemberRemoveResponse { header, members }))
@@ -110,7 +111,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::MEMBER_UPDATE, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::MEMBER_UPDATE, Service::Voters).await?;
         let inner = request.get_ref();
         let peer_urls = peer_urls(&inner.peer_ur_ls)?;
         let change = MemberChange::Move { id: MemberId(inner.id), peer_urls };
@@ -123,7 +124,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::MEMBER_PROMOTE, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::MEMBER_PROMOTE, Service::Voters).await?;
         let change = MemberChange::Promote(MemberId(request.get_ref().id));
         let (header, members) = self.change(&change, call).await?;
         Ok(Response::new(pb::MemberPromoteResponse { header, members }))

@@ -16,6 +16,7 @@ use holdfast_storage::Answer;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 
+use crate::auth::Asking;
 use crate::auth::rules;
 use crate::auth::tokens::Held;
 use crate::codec::response::{key_value, signed};
@@ -230,7 +231,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::CampaignRequest>,
     ) -> Result<Response<pb::CampaignResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::CAMPAIGN, Service::Voters).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::CAMPAIGN, Service::Voters).await?;
         let _token = self.frontend.hold_token(call);
         Ok(Response::new(self.do_campaign(request.into_inner(), call).await?))
     }
@@ -240,7 +241,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::ProclaimRequest>,
     ) -> Result<Response<pb::ProclaimResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::PROCLAIM, Service::Voters).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::PROCLAIM, Service::Voters).await?;
         Ok(Response::new(self.do_proclaim(request.into_inner(), call).await?))
     }
 
@@ -249,7 +250,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<pb::LeaderResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::LEADER, Service::Voters).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::LEADER, Service::Voters).await?;
         let (kv, revision) = elected(&self.frontend, &request.into_inner().name, call).await?;
         let kv = Some(kv.ok_or(Failure::NoneElected)?);
         Ok(Response::new(pb::LeaderResponse { header: Some(self.frontend.header(revision)), kv }))
@@ -259,7 +260,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::OBSERVE, Service::Voters).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::OBSERVE, Service::Voters).await?;
         let observation = Observation {
             frontend: Arc::clone(&self.frontend),
             leader: Frontend::leader_wanted(request.metadata()),
@@ -277,7 +278,7 @@ impl pb::election_server::Election for ElectionService {
         &self,
         request: Request<pb::ResignRequest>,
     ) -> Result<Response<pb::ResignResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::RESIGN, Service::Voters).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::RESIGN, Service::Voters).await?;
         Ok(Response::new(self.do_resign(request.into_inner(), call).await?))
     }
 }

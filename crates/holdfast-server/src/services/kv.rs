@@ -11,6 +11,7 @@ use holdfast_storage::Answer;
 use tonic::{Request, Response, Status};
 
 use super::range_stream::{self, Pieces};
+use crate::auth::Asking;
 use crate::auth::rules;
 use crate::codec::{request, response};
 use crate::frontend::{Call, Consistency, Frontend, Service};
@@ -125,7 +126,7 @@ impl pb::kv_server::Kv for KvService {
     #[tracing::instrument(name = "range", level = "debug", skip_all)]
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let service = if request.get_ref().serializable { Service::Everyone } else { Service::Voters };
-        let call = self.frontend.admit_data(request.metadata(), rules::RANGE, service).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::RANGE, service).await?;
         let result = self.do_range(request.into_inner(), call).await;
         self.frontend.answer(RequestKind::Range, call, result)
     }
@@ -133,7 +134,8 @@ impl pb::kv_server::Kv for KvService {
     /// Not on learners, also when stale answers will do.
     #[tracing::instrument(name = "range_stream", level = "debug", skip_all)]
     async fn range_stream(&self, request: Request<pb::RangeRequest>) -> Result<Response<Pieces>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::RANGE_STREAM, Service::Voters).await?;
+        let call =
+            self.frontend.admit_data(Asking::of(&request), rules::RANGE_STREAM, Service::Voters).await?;
         let leader = Frontend::leader_wanted(request.metadata());
         let opened = range_stream::open(&self.frontend, request.into_inner(), call, leader).await;
         self.frontend.answer(RequestKind::RangeStream, call, opened)
@@ -141,7 +143,7 @@ impl pb::kv_server::Kv for KvService {
 
     #[tracing::instrument(name = "put", level = "debug", skip_all)]
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::PUT, Service::Voters).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::PUT, Service::Voters).await?;
         let result = self.do_put(request.into_inner(), call).await;
         self.frontend.answer(RequestKind::Put, call, result)
     }
@@ -151,14 +153,15 @@ impl pb::kv_server::Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::DELETE_RANGE, Service::Voters).await?;
+        let call =
+            self.frontend.admit_data(Asking::of(&request), rules::DELETE_RANGE, Service::Voters).await?;
         let result = self.do_delete_range(request.into_inner(), call).await;
         self.frontend.answer(RequestKind::DeleteRange, call, result)
     }
 
     #[tracing::instrument(name = "txn", level = "debug", skip_all)]
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::TXN, Service::Voters).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::TXN, Service::Voters).await?;
         let result = self.do_txn(request.into_inner(), call).await;
         self.frontend.answer(RequestKind::Txn, call, result)
     }
@@ -168,7 +171,7 @@ impl pb::kv_server::Kv for KvService {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::COMPACT, Service::Voters).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::COMPACT, Service::Voters).await?;
         let result = self.do_compact(request.into_inner(), call).await;
         self.frontend.answer(RequestKind::Compact, call, result)
     }

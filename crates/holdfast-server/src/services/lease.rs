@@ -12,6 +12,7 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::Answer;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::auth::Asking;
 use crate::auth::rules;
 use crate::codec::response::signed;
 use crate::frontend::{Call, Frontend, Service};
@@ -205,7 +206,8 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::LEASE_GRANT, Service::Voters).await?;
+        let call =
+            self.frontend.admit_data(Asking::of(&request), rules::LEASE_GRANT, Service::Voters).await?;
         let result = self.do_grant(request.into_inner(), call).await;
         self.frontend.answer(RequestKind::LeaseGrant, call, result)
     }
@@ -215,7 +217,8 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::LEASE_REVOKE, Service::Voters).await?;
+        let call =
+            self.frontend.admit_data(Asking::of(&request), rules::LEASE_REVOKE, Service::Voters).await?;
         let result = self.do_revoke(request.into_inner(), call).await;
         self.frontend.answer(RequestKind::LeaseRevoke, call, result)
     }
@@ -228,7 +231,7 @@ impl pb::lease_server::Lease for LeaseService {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeptAlive>, Status> {
         let rpc = rules::LEASE_KEEP_ALIVE;
-        let call = self.frontend.admit(request.metadata(), rpc, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rpc, Service::Voters).await?;
         let ends = ends(Arc::clone(&self.frontend), Frontend::leader_wanted(request.metadata()));
         let frontend = Arc::clone(&self.frontend);
         let answers = request
@@ -258,7 +261,7 @@ impl pb::lease_server::Lease for LeaseService {
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let call =
-            self.frontend.admit(request.metadata(), rules::LEASE_TIME_TO_LIVE, Service::Voters).await?;
+            self.frontend.admit(Asking::of(&request), rules::LEASE_TIME_TO_LIVE, Service::Voters).await?;
         let answered = self.do_time_to_live(request.into_inner(), call).await?;
         Ok(Response::new(answered))
     }
@@ -268,7 +271,7 @@ impl pb::lease_server::Lease for LeaseService {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::LEASE_LEASES, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::LEASE_LEASES, Service::Voters).await?;
         Ok(Response::new(self.do_leases(call).await?))
     }
 }

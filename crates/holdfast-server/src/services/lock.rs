@@ -9,6 +9,7 @@ use holdfast_proto::v3lockpb as pb;
 use holdfast_storage::Answer;
 use tonic::{Request, Response, Status};
 
+use crate::auth::Asking;
 use crate::auth::rules;
 use crate::frontend::{Call, Frontend, Service};
 use crate::lines::{Candidate, Lines, Purpose};
@@ -48,7 +49,7 @@ impl LockService {
 impl pb::lock_server::Lock for LockService {
     #[tracing::instrument(name = "lock", level = "debug", skip_all)]
     async fn lock(&self, request: Request<pb::LockRequest>) -> Result<Response<pb::LockResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::LOCK, Service::Voters).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::LOCK, Service::Voters).await?;
         let _token = self.frontend.hold_token(call);
         Ok(Response::new(self.do_lock(request.into_inner(), call).await?))
     }
@@ -58,7 +59,7 @@ impl pb::lock_server::Lock for LockService {
         &self,
         request: Request<pb::UnlockRequest>,
     ) -> Result<Response<pb::UnlockResponse>, Status> {
-        let call = self.frontend.admit_data(request.metadata(), rules::UNLOCK, Service::Voters).await?;
+        let call = self.frontend.admit_data(Asking::of(&request), rules::UNLOCK, Service::Voters).await?;
         Ok(Response::new(self.do_unlock(request.into_inner(), call).await?))
     }
 }

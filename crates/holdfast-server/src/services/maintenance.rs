@@ -10,6 +10,7 @@ use pb::alarm_request::AlarmAction;
 use tonic::{Request, Response, Status};
 
 use super::snapshot::{self, Blobs};
+use crate::auth::Asking;
 use crate::auth::rules;
 use crate::codec::response::{compact_revision, signed};
 use crate::frontend::{Call, Frontend, Service};
@@ -145,7 +146,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
-        self.frontend.admit(request.metadata(), rules::STATUS, Service::Everyone).await?;
+        self.frontend.admit(Asking::of(&request), rules::STATUS, Service::Everyone).await?;
         Ok(Response::new(self.describe()))
     }
 
@@ -153,7 +154,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::HASH_KV, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::HASH_KV, Service::Voters).await?;
         let hashed = self.hash_at(request.get_ref().revision, call).await?;
         Ok(Response::new(pb::HashKvResponse {
             header: Some(self.frontend.header(self.frontend.current_revision())),
@@ -164,14 +165,14 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
     }
 
     async fn hash(&self, request: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::HASH, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::HASH, Service::Voters).await?;
         let hashed = self.hash_at(0, call).await?;
         let header = Some(self.frontend.header(self.frontend.current_revision()));
         Ok(Response::new(pb::HashResponse { header, hash: hashed.hash }))
     }
 
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::ALARM, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::ALARM, Service::Voters).await?;
         let alarms = self.alarms(*request.get_ref(), call).await?;
         let header = Some(self.frontend.header(self.frontend.current_revision()));
         Ok(Response::new(pb::AlarmResponse { header, alarms }))
@@ -183,7 +184,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        self.frontend.admit(request.metadata(), rules::DEFRAGMENT, Service::Voters).await?;
+        self.frontend.admit(Asking::of(&request), rules::DEFRAGMENT, Service::Voters).await?;
         // etcd's answer has no header either.
         Ok(Response::new(pb::DefragmentResponse::default()))
     }
@@ -192,7 +193,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::SNAPSHOT, Service::Everyone).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::SNAPSHOT, Service::Everyone).await?;
         Ok(Response::new(snapshot::open(&self.frontend, call)?))
     }
 
@@ -200,7 +201,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        let call = self.frontend.admit(request.metadata(), rules::MOVE_LEADER, Service::Voters).await?;
+        let call = self.frontend.admit(Asking::of(&request), rules::MOVE_LEADER, Service::Voters).await?;
         let to = MemberId(request.get_ref().target_id);
         self.frontend.transfer_leader(to, call).await?;
         // etcd's answer has no header either.
@@ -211,7 +212,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         &self,
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        self.frontend.admit(request.metadata(), rules::DOWNGRADE, Service::Voters).await?;
+        self.frontend.admit(Asking::of(&request), rules::DOWNGRADE, Service::Voters).await?;
         Err(Failure::Downgrade(no_downgrade(request.get_ref())).into())
     }
 }

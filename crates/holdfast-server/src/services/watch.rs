@@ -14,6 +14,7 @@ use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::auth::Asking;
 use crate::auth::rules;
 use crate::codec::watch::WatchCodec;
 use crate::frontend::{Frontend, Service};
@@ -70,7 +71,7 @@ impl StreamingService<pb::WatchRequest> for Watch {
     fn call(&mut self, request: Request<Streaming<pb::WatchRequest>>) -> Self::Future {
         let frontend = Arc::clone(&self.0);
         async move {
-            let call = frontend.admit_data(request.metadata(), rules::WATCH, Service::Voters).await?;
+            let call = frontend.admit_data(Asking::of(&request), rules::WATCH, Service::Voters).await?;
             let leader = Frontend::leader_wanted(request.metadata());
             let judge = Arc::clone(&frontend);
             // Judged when a watcher is created, and not again: as in etcd, what is revoked later does not end it.

@@ -126,10 +126,10 @@ fn a_start_that_is_refused_says_why_and_leaves_nothing() {
     let directory = TempDir::new().unwrap();
     let data_dir = format!("--data-dir={}/data", directory.path().display());
     for (arg, part) in [
-        ("--peer-cert-file=a.pem", "TLS is not served yet"),
+        ("--peer-cert-file=a.pem", "--peer-cert-file needs --peer-key-file"),
         ("--snapshot-cuont=1", "--snapshot-count"),
         ("--log-outputs=/no/such/directory/x.log", "cannot append to /no/such/directory/x.log"),
-        ("--listen-metrics-urls=https://127.0.0.1:1", "TLS"),
+        ("--listen-metrics-urls=https://127.0.0.1:1", "needs a certificate: give --cert-file and --key-file"),
         ("--config-file=/no/such/file.yaml", "cannot read /no/such/file.yaml"),
     ] {
         let output = run(&[&data_dir, arg]);

@@ -5,8 +5,9 @@
 //! not set. A single dash works as well as two, as in etcd.
 //!
 //! Module map: [`value`] what a text means, [`given`] what was given and where, [`mod@file`] the YAML, [`server`] the typed
-//! result, [`document`] the help and `docs/flags.md`.
+//! result, [`client`] TLS of the commands, [`document`] the help and `docs/flags.md`.
 
+pub mod client;
 pub mod document;
 pub mod file;
 pub mod given;
@@ -25,9 +26,12 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use client::ClientTlsFlags;
 pub use given::unknown_variables;
 use given::{Given, GivenError, Place};
-pub use server::{ClusterStateFlag, CompactionModeFlag, EngineFlag, LogFormatFlag, ServerFlags};
+pub use server::{
+    ClusterStateFlag, CompactionModeFlag, EndFlags, EngineFlag, LogFormatFlag, ServerFlags, TlsFlags,
+};
 use table::{Flag, SECTIONS, Treatment};
 use value::Kind;
 pub(super) use value::duration as read_duration;
@@ -101,6 +105,9 @@ pub struct HealthcheckFlags {
     /// Give up after so long
     #[arg(long, default_value = "5s", value_parser = read_duration)]
     pub timeout: Duration,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would take it for the help of the command")]
+    pub tls: ClientTlsFlags,
 }
 
 /// Flags of `holdfast join`, beside those of a member.
@@ -116,6 +123,9 @@ pub struct JoinFlags {
     /// directory is moved aside, and this one joins under a new id
     #[arg(long, help_heading = "Joining")]
     pub replace: bool,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would take it for the help of the command")]
+    pub tls: ClientTlsFlags,
 }
 
 /// Parses a command line. `environment` looks up a variable.

@@ -43,6 +43,62 @@ pub enum LogFormatFlag {
     Console,
 }
 
+/// The flags of one end that speaks TLS.
+#[derive(Debug, Clone, Default)]
+pub struct EndFlags {
+    /// Certificate and key.
+    pub pair: (Option<PathBuf>, Option<PathBuf>),
+    /// `--client-cert-auth` or its twin for peers.
+    pub cert_auth: bool,
+    /// CAs of those who connect.
+    pub ca: Option<PathBuf>,
+    /// Common names, comma-separated.
+    pub allowed_cn: String,
+    /// Host names and addresses, comma-separated.
+    pub allowed_hostname: String,
+}
+
+/// The flags about TLS.
+#[derive(Debug, Clone, Default)]
+pub struct TlsFlags {
+    /// Of the client port.
+    pub client: EndFlags,
+    /// Of the peer port.
+    pub peer: EndFlags,
+    /// What is shown to other members' peer ports.
+    pub peer_client: (Option<PathBuf>, Option<PathBuf>),
+    /// Oldest version.
+    pub min_version: String,
+    /// Newest version; empty for any.
+    pub max_version: String,
+}
+
+impl TlsFlags {
+    fn of(given: &Given) -> Self {
+        let text = |name: &str| given.text(name).unwrap_or_default();
+        let path = |name: &str| given.text(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+        Self {
+            client: EndFlags {
+                pair: (path("cert-file"), path("key-file")),
+                cert_auth: given.is_on("client-cert-auth"),
+                ca: path("trusted-ca-file"),
+                allowed_cn: String::new(),
+                allowed_hostname: text("client-cert-allowed-hostname"),
+            },
+            peer: EndFlags {
+                pair: (path("peer-cert-file"), path("peer-key-file")),
+                cert_auth: given.is_on("peer-client-cert-auth"),
+                ca: path("peer-trusted-ca-file"),
+                allowed_cn: text("peer-cert-allowed-cn"),
+                allowed_hostname: text("peer-cert-allowed-hostname"),
+            },
+            peer_client: (path("peer-client-cert-file"), path("peer-client-key-file")),
+            min_version: text("tls-min-version"),
+            max_version: text("tls-max-version"),
+        }
+    }
+}
+
 /// The flags of a member, with their defaults, from wherever they were given.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each field is the flag of its name, and the table says what that is")]
@@ -70,6 +126,7 @@ pub struct ServerFlags {
     pub max_snapshot_streams: u64,
     pub max_concurrent_streams: u64,
     pub quota_backend_bytes: i64,
+    pub tls: TlsFlags,
     pub auth_token_ttl: i64,
     pub bcrypt_cost: i64,
     pub memory_bytes: u64,
@@ -130,6 +187,7 @@ impl ServerFlags {
             max_snapshot_streams: count("max-snapshot-streams"),
             max_concurrent_streams: count("max-concurrent-streams"),
             quota_backend_bytes: given.number("quota-backend-bytes"),
+            tls: TlsFlags::of(&given),
             auth_token_ttl: given.number("auth-token-ttl"),
             bcrypt_cost: given.number("bcrypt-cost"),
             memory_bytes: count("memory-bytes"),

@@ -93,11 +93,15 @@ fn a_refused_flag_says_why_and_what_next_and_its_default_is_taken() {
 }
 
 #[test]
-fn nothing_is_served_in_plain_text_where_tls_was_asked_for() {
-    for flag in
-        ["--cert-file=a.pem", "--auto-tls", "--peer-auto-tls=true", "--client-cert-auth", "--peer-key-file=k"]
-    {
-        assert!(refusal(&[flag]).contains("TLS"), "{flag}");
+fn what_tls_cannot_do_is_refused() {
+    for (flag, next) in [
+        ("--auto-tls", "holdfastctl cert"),
+        ("--peer-auto-tls=true", "holdfastctl cert"),
+        ("--client-crl-file=a", "docs/tls.md"),
+        ("--cipher-suites=A", "--tls-min-version"),
+        ("--tls-min-version=TLS1.1", "TLS1.2"),
+    ] {
+        assert!(refusal(&[flag]).contains(next), "{flag}");
     }
     server(&["--auto-tls=false", "--cert-file=", "--client-cert-auth=false"]);
 }
@@ -210,10 +214,10 @@ fn a_file_that_cannot_be_taken_says_where_and_why() {
     let missing = refusal(&["--config-file=/no/such/file.yaml"]);
     assert!(missing.contains("--config-file") && missing.contains("/no/such/file.yaml"), "{missing}");
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "peer-transport-security:\n  cert-file: a.pem\n").unwrap();
+    std::fs::write(file.path(), "peer-transport-security:\n  auto-tls: true\n").unwrap();
     let refused = refusal(&[&format!("--config-file={}", file.path().display())]);
     assert!(
-        refused.contains("peer-transport-security.cert-file=a.pem") && refused.contains("TLS"),
+        refused.contains("peer-transport-security.auto-tls=true") && refused.contains("holdfastctl cert"),
         "{refused}"
     );
 }

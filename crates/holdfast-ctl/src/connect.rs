@@ -1,0 +1,71 @@
+//! Connections to the member that is asked, with or without TLS, as etcdctl decides that.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use holdfast_tls::{ClientFiles, ClientTls, Connector, PairFiles, Roots, Verify};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::cli::{Cli, TlsFlags};
+
+/// A connection to the one endpoint.
+///
+/// # Errors
+/// Files that cannot be used, or why there is no connection.
+pub(crate) async fn connect(cli: &Cli) -> anyhow::Result<Channel> {
+    let url = cli.tls.with_scheme(&cli.endpoints);
+    let endpoint =
+        Endpoint::from_shared(url.clone()).context("--endpoints")?.connect_timeout(cli.dial_timeout);
+    let connected = if url.starts_with("https://") {
+        let settings = ClientTls::load(&cli.tls.files()?)?;
+        endpoint.connect_with_connector(Connector::new(Arc::new(settings))).await
+    } else {
+        endpoint.connect().await
+    };
+    connected.with_context(|| format!("cannot connect to {}", cli.endpoints))
+}
+
+impl TlsFlags {
+    /// TLS is meant where a file is given, or plain text is switched off.
+    fn with_scheme(&self, endpoint: &str) -> String {
+        if endpoint.contains("://") {
+            return endpoint.to_owned();
+        }
+        let is_tls = !self.insecure_transport
+            || [&self.cacert, &self.cert, &self.key].iter().any(|file| file.is_some());
+        format!("{}://{endpoint}", if is_tls { "https" } else { "http" })
+    }
+
+    fn files(&self) -> anyhow::Result<ClientFiles> {
+        let pair = match (self.cert.clone(), self.key.clone()) {
+            (Some(cert), Some(key)) => Some(PairFiles { cert, key }),
+            (None, None) => None,
+            _ => bail!("--cert and --key belong together: give both, or leave both out"),
+        };
+        Ok(ClientFiles {
+            pair,
+            roots: self.cacert.clone().map_or(Roots::System, Roots::File),
+            verify: if self.insecure_skip_tls_verify { Verify::Nothing } else { Verify::All },
+            ..ClientFiles::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_without_a_scheme_speaks_tls_when_something_about_it_is_given() {
+        let plain = TlsFlags { insecure_transport: true, ..TlsFlags::default() };
+        assert_eq!(plain.with_scheme("h:1"), "http://h:1");
+        assert_eq!(plain.with_scheme("https://h:1"), "https://h:1");
+        let with_ca = TlsFlags { cacert: Some("ca.crt".into()), ..plain.clone() };
+        assert_eq!(with_ca.with_scheme("h:1"), "https://h:1");
+        assert_eq!(with_ca.with_scheme("http://h:1"), "http://h:1");
+        let secure = TlsFlags { insecure_transport: false, ..plain.clone() };
+        assert_eq!(secure.with_scheme("h:1"), "https://h:1");
+        let half = TlsFlags { cert: Some("a.crt".into()), ..plain };
+        assert!(half.files().unwrap_err().to_string().contains("--key"));
+    }
+}
