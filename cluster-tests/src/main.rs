@@ -389,11 +389,6 @@ impl SystemFlags {
     }
 }
 
-/// For a store that is larger than the default quota.
-fn without_quota(member_flags: Vec<String>) -> Vec<String> {
-    [vec!["--quota-backend-bytes=-1".to_owned()], member_flags].concat()
-}
-
 fn control(member_flags: &[String]) -> Result<System> {
     let etcd: PathBuf = binary::etcd().context("no etcd: set ETCD_BIN or run scripts/fetch-peers")?;
     Ok(System::etcd(etcd, member_flags))
@@ -423,6 +418,18 @@ async fn api_servers(flags: &ApiserverFlags) -> Result<bool> {
     let system =
         if flags.etcd { control(&flags.member_flags)? } else { System::holdfast(&flags.member_flags)? };
     let report = Box::pin(apiserver::run(system, plan)).await?;
+    println!("{report}");
+    Ok(report.is_clean())
+}
+
+async fn replaced(flags: ReplaceFlags) -> Result<bool> {
+    let ReplaceFlags { member_flags, store_mib, value_kib, cuts, window, writers, seed } = flags;
+    // Its store is larger than the default quota.
+    let member_flags = [vec!["--quota-backend-bytes=-1".to_owned()], member_flags].concat();
+    let load = Load { writers, value_bytes: 128, timeout: Duration::from_secs(3), seed };
+    let (store_bytes, value_bytes) = (store_mib << 20, value_kib << 10);
+    let plan = replace::Plan { store_bytes, value_bytes, cuts, window, load };
+    let report = Box::pin(replace::run(System::holdfast(&member_flags)?, plan)).await?;
     println!("{report}");
     Ok(report.is_clean())
 }
@@ -461,16 +468,7 @@ async fn run(command: Workload) -> Result<bool> {
             println!("{report}");
             Ok(report.is_clean())
         }
-        Workload::Replace(flags) => {
-            let ReplaceFlags { member_flags, store_mib, value_kib, cuts, window, writers, seed } = flags;
-            let system = System::holdfast(&without_quota(member_flags))?;
-            let load = Load { writers, value_bytes: 128, timeout: Duration::from_secs(3), seed };
-            let (store_bytes, value_bytes) = (store_mib << 20, value_kib << 10);
-            let plan = replace::Plan { store_bytes, value_bytes, cuts, window, load };
-            let report = Box::pin(replace::run(system, plan)).await?;
-            println!("{report}");
-            Ok(report.is_clean())
-        }
+        Workload::Replace(flags) => replaced(flags).await,
         Workload::LeaseFencing(flags) => {
             let LeaseFencingFlags { system, rounds, kept, dying, seed } = flags;
             let plan = lease_fencing::Plan { members: system.members, rounds, kept, dying, seed };
