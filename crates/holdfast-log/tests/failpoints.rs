@@ -93,7 +93,7 @@ impl Disk for CountingDisk {
     }
 }
 
-/// K14 and K15.
+/// K14 and K15. WH20 and WH21: oldest segments first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_comes_to_its_points_in_order() {
     let dir = tempfile::tempdir().unwrap();
@@ -131,6 +131,7 @@ async fn syncs_before_acks(planted: Option<Fault>) -> [u64; 3] {
     syncs
 }
 
+/// WH2: a log that is durable before an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_faults_of_the_sync_are_seen_on_the_disk() {
     assert_eq!(syncs_before_acks(None).await, [1, 2, 3]);

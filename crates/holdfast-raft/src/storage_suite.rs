@@ -109,6 +109,7 @@ async fn openrafts_suite_passes_on_sled() {
     Suite::test_all(Builder(EngineKind::Sled)).await.unwrap();
 }
 
+/// WH25: a Raft library, over our log and storage.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openrafts_suite_passes_on_redb() {
     Suite::test_all(Builder(EngineKind::Redb)).await.unwrap();

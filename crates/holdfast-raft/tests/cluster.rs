@@ -15,6 +15,7 @@ use support::{Cluster, PATIENCE, eventually, get, nested, put};
 /// More log than any test here writes.
 const NO_DUMPS: u64 = 1 << 30;
 
+/// WH23 and WH24.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_and_linearizable_reads_work_on_every_member() {
     let mut cluster = Cluster::start(3, NO_DUMPS).await;
@@ -183,6 +184,7 @@ async fn a_member_that_accepts_no_peers_any_more_stops() {
     member.node.abandon().await;
 }
 
+/// WH18: cold start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_is_there_after_all_members_restart() {
     let mut cluster = Cluster::start(3, NO_DUMPS).await;

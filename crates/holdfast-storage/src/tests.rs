@@ -39,6 +39,7 @@ async fn open(env: &holdfast_env::Env, config: StorageConfig) -> (Member, Arc<Mu
     (Member::over(storage, events), engines)
 }
 
+/// WH11: writes of a dump go to the overlay.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_written_to_the_engine_while_dumping() {
     let dir = tempfile::tempdir().unwrap();

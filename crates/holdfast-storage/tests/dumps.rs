@@ -90,6 +90,7 @@ async fn a_cancelled_dump_leaves_the_older_snapshot_and_nothing_else() {
     }
 }
 
+/// WH22: a dump on demand.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_ends_at_its_deadline_and_the_next_one_waits() {
     let dir = tempfile::tempdir().unwrap();

@@ -106,6 +106,7 @@ async fn a_dump_without_its_fence_misses_what_was_on_its_way() {
     }
 }
 
+/// WH6: an older write never wins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_merge_that_knows_no_deletes_brings_keys_back_with_a_restart() {
     for (is_planted, after) in [(false, None), (true, Some("1".to_owned()))] {

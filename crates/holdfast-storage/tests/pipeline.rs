@@ -107,6 +107,7 @@ async fn cold_values_are_fetched_for_commands_and_reads() {
     }
 }
 
+/// WH5: snapshot and log cover the store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restart_replays_without_applying_twice() {
     for engine in [EngineKind::Sled, EngineKind::Redb] {

@@ -85,6 +85,7 @@ async fn the_content_does_not_depend_on_the_scrub_or_on_earlier_dumps() {
     other.close().await;
 }
 
+/// WH3: one snapshot is kept, and those in use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_join_the_running_dump_or_share_the_next() {
     let dir = tempfile::tempdir().unwrap();

@@ -142,7 +142,7 @@ impl Sabotage for StopMidBatch {
     }
 }
 
-/// K2: behind a part of a commit the position is the one before; with the planted fault it is not, and lies.
+/// K2: behind a part of a commit the position is the one before; with the planted fault it is not, and lies. WH1.
 #[test]
 fn a_commit_that_stops_in_the_middle_keeps_the_position_before() {
     for planted in [None, Some(Fault::PositionApart)] {
