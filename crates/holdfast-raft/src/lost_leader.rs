@@ -6,6 +6,9 @@
 //! a new term (pre-vote). Those who still hear of the leader, or have not seen its end yet, deny them: whoever is cut off from
 //! a healthy leader alone does not disturb it. Safety rests on votes and logs as ever; no time is trusted.
 //!
+//! A false alarm costs little: openraft gives a leader's lease again only with the next vote, so that until then this member
+//! votes for others, and campaigns, after half as long a silence.
+//!
 //! A leader that stands still, or whose machine or network is lost, closes nothing: then the election timeout decides.
 
 use std::sync::Arc;
