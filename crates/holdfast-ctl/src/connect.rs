@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use holdfast_tls::{ClientFiles, ClientTls, Connector, PairFiles, Roots, Verify};
+use holdfast_tls::{ClientFiles, ClientTls, Connector, PairFiles};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cli::{Cli, TlsFlags};
@@ -42,12 +42,7 @@ impl TlsFlags {
             (None, None) => None,
             _ => bail!("--cert and --key belong together: give both, or leave both out"),
         };
-        Ok(ClientFiles {
-            pair,
-            roots: self.cacert.clone().map_or(Roots::System, Roots::File),
-            verify: if self.insecure_skip_tls_verify { Verify::Nothing } else { Verify::All },
-            ..ClientFiles::default()
-        })
+        Ok(ClientFiles::of_flags(self.cacert.clone(), pair, self.insecure_skip_tls_verify))
     }
 }
 

@@ -15,13 +15,14 @@ use std::sync::Arc;
 
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::TransferLeaderRequest;
 
 use crate::limits::{LOST_LEADER_CAMPAIGNS, LOST_LEADER_STEPS};
 use crate::peer::link::Link;
 use crate::peer::network::Peers;
 use crate::shared::Shared;
-use crate::types::{Raft, RaftVote};
+use crate::types::{Raft, RaftVote, TypeConfig};
 
 /// A leader that this member follows.
 struct Followed {
@@ -67,11 +68,7 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Raft, peers: Arc<Peers>) {
     }
 }
 
-fn followed(
-    shared: &Shared,
-    peers: &Peers,
-    metrics: &openraft::metrics::RaftServerMetrics<crate::types::TypeConfig>,
-) -> Option<Followed> {
+fn followed(shared: &Shared, peers: &Peers, metrics: &RaftServerMetrics<TypeConfig>) -> Option<Followed> {
     let (vote, here) = (metrics.vote, shared.config.id.0);
     let leader = vote.leader_id.voted_for;
     if !vote.committed || leader == here || metrics.state == ServerState::Leader {

@@ -116,3 +116,12 @@ fn listen_advice(error: &io::Error) -> &'static str {
         _ => "",
     }
 }
+
+/// The innermost cause, which is what people can act on.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

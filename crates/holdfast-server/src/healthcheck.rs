@@ -12,6 +12,7 @@ use hyper_util::rt::TokioExecutor;
 
 use crate::config::flags::HealthcheckFlags;
 use crate::config::{ConfigError, MemberUrl};
+use crate::error::innermost;
 
 /// The answer is a few lines.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -74,18 +75,9 @@ async fn ask<C: Connect + Clone + Send + Sync + 'static>(
     answer_bytes_max: usize,
 ) -> Result<(StatusCode, String), String> {
     let request = Request::get(uri).body(Empty::new()).map_err(|error| error.to_string())?;
-    let response = client.request(request).await.map_err(|error| reason(&error))?;
+    let response = client.request(request).await.map_err(|error| innermost(&error))?;
     let status = response.status();
     let body = Limited::new(response.into_body(), answer_bytes_max);
     let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
-}
-
-/// The innermost cause, which is what people can act on.
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }

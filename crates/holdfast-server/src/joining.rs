@@ -22,7 +22,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::config::flags::{ClientTlsFlags, JoinFlags};
 use crate::config::{ClusterState, Config, ConfigError, MemberUrl};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::error::ServerError;
+use crate::error::{ServerError, innermost};
 use crate::identity::{Identity, Origin};
 
 /// How long a cluster may take to answer one question.
@@ -228,15 +228,6 @@ fn rename_aside(disk: &dyn Disk, path: &Path, to: &mut PathBuf) -> io::Result<()
     disk.rename(path, to)?;
     tracing::warn!(from = %path.display(), to = %to.display(), "moved the old data directory aside");
     Ok(())
-}
-
-/// The cause that people can act on.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 /// A running cluster, as its clients see it.

@@ -3,20 +3,17 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::{select_all, unfold};
 use holdfast_env::Clock;
 use holdfast_raft::bind_all;
 use holdfast_tls::Acceptor;
+use holdfast_tls::limits::ACCEPT_RETRY;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::MemberUrl;
 use crate::error::ServerError;
-
-/// Pause after a failed accept (usually: no file descriptors left), so that the loop does not spin.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// A socket that listens.
 pub struct Bound {

@@ -23,7 +23,7 @@ use crate::lines::Lines;
 use crate::listener::Bound;
 use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Fixed, Metrics};
-use crate::tls::{self, Tls};
+use crate::tls::Tls;
 use crate::watch::{Inbox, WatchParts, WatchTerms, Watches};
 use crate::{auto_compaction, digests, http, joining, limits, listener, quota, serve};
 
@@ -47,7 +47,7 @@ impl Server {
     /// Errors: the first thing that does not work. As long as that is the directory or an address, nothing on disk was
     /// changed.
     pub async fn start(config: &Config) -> Result<Self, ServerError> {
-        let tls = tls::of(config)?;
+        let tls = Arc::new(Tls::load(&config.tls)?);
         let env = connected_world(config, &tls);
         let identity = joining::identify(&env, config).await?;
         let (data_dir, listeners) = claim(&env, config, &identity).await?;
@@ -430,7 +430,7 @@ fn node_config(config: &Config, identity: &Identity) -> NodeConfig {
 ///
 /// Errors: certificate files that cannot be used.
 pub fn world(config: &Config) -> Result<Env, ServerError> {
-    Ok(connected_world(config, tls::of(config)?.as_ref()))
+    Ok(connected_world(config, &Tls::load(&config.tls)?))
 }
 
 fn connected_world(config: &Config, tls: &Tls) -> Env {

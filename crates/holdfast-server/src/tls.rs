@@ -9,7 +9,7 @@ use holdfast_tls::limits::RELOAD_INTERVAL;
 use holdfast_tls::{Acceptor, Cause, Change, ClientTls, Port, Reloading, ServerTls, TlsError};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, TlsConfig};
+use crate::config::TlsConfig;
 use crate::limits;
 
 /// The ends of this member that speak TLS, and all its ports.
@@ -192,11 +192,4 @@ fn warn_of(expiry: Expiry, now: i64) {
             "a certificate expires soon: replace its files, they are taken without a restart"
         );
     }
-}
-
-/// As [`Tls::load`].
-///
-/// Errors: as there.
-pub fn of(config: &Config) -> Result<Arc<Tls>, TlsError> {
-    Tls::load(&config.tls).map(Arc::new)
 }

@@ -110,7 +110,7 @@ impl Network {
 
     fn is_cut(&self, from: Host, to: Host) -> bool {
         let state = self.shared.state.lock();
-        state.cut.contains(&(from, to)) || state.dark.contains(&from) || state.dark.contains(&to)
+        state.cut.contains(&(from, to)) || state.is_dark(from, to)
     }
 
     fn delay(&self) -> Duration {
@@ -158,6 +158,11 @@ impl Network {
 }
 
 impl NetworkState {
+    /// True when one of them has no power.
+    fn is_dark(&self, one: Host, other: Host) -> bool {
+        self.dark.contains(&one) || self.dark.contains(&other)
+    }
+
     fn stop_listening(&mut self, host: Host) {
         let Self { hosts, listeners, .. } = self;
         listeners.retain(|address, _| hosts.get(address) != Some(&host));
@@ -196,11 +201,8 @@ impl Pump {
     /// Returns when the connection is closed or has broken.
     async fn carry(&self, out: &mut mpsc::Receiver<Bytes>, into: &mpsc::Sender<Bytes>) {
         self.carry_frames(out, into).await;
-        let is_dark = || {
-            let state = self.network.shared.state.lock();
-            state.dark.contains(&self.from) || state.dark.contains(&self.to)
-        };
-        if is_dark() {
+        let is_dark = self.network.shared.state.lock().is_dark(self.from, self.to);
+        if is_dark {
             // Its end was closed, but nobody is there to say so.
             tokio::time::sleep(CUT_PATIENCE).await;
         }

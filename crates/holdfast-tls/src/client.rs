@@ -31,6 +31,14 @@ pub struct ClientFiles {
     pub versions: Versions,
 }
 
+impl ClientFiles {
+    /// What etcdctl's flags mean: `--cacert`, `--cert` with `--key`, `--insecure-skip-tls-verify`.
+    pub fn of_flags(cacert: Option<PathBuf>, pair: Option<PairFiles>, skips_verify: bool) -> Self {
+        let verify = if skips_verify { Verify::Nothing } else { Verify::All };
+        Self { pair, roots: cacert.map_or(Roots::System, Roots::File), verify, ..Self::default() }
+    }
+}
+
 /// Whose certificates are believed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Roots {

@@ -5,7 +5,7 @@
 //! Protocols and ciphers are rustls' own choice.
 //!
 //! # What it is not
-//! It reads no flags and runs no task: whoever owns a [`Reloading`] looks at its files again when it likes. Revocation
+//! It reads no flags and runs no task but the handshakes of [`Incoming`]: whoever owns a [`Reloading`] looks at its files again when it likes. Revocation
 //! lists, cipher lists and certificates made at the start are left out.
 //!
 //! # Invariants

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use holdfast_tls::{ClientFiles, PairFiles, Roots, Verify};
+use holdfast_tls::{ClientFiles, PairFiles};
 
 /// What a command connects to https:// URLs with: etcdctl's names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -34,12 +34,7 @@ impl ClientTlsFlags {
 
     /// The files.
     pub fn files(&self) -> ClientFiles {
-        let pair = self.cert.clone().zip(self.key.clone());
-        ClientFiles {
-            pair: pair.map(|(cert, key)| PairFiles { cert, key }),
-            roots: self.cacert.clone().map_or(Roots::System, Roots::File),
-            verify: if self.insecure_skip_tls_verify { Verify::Nothing } else { Verify::All },
-            ..ClientFiles::default()
-        }
+        let pair = self.cert.clone().zip(self.key.clone()).map(|(cert, key)| PairFiles { cert, key });
+        ClientFiles::of_flags(self.cacert.clone(), pair, self.insecure_skip_tls_verify)
     }
 }
