@@ -29,6 +29,9 @@ pub(super) struct RunFlags {
     /// How long load and faults go on, such as 30s or 10m
     #[arg(long, default_value = "15m", value_parser = duration)]
     duration: Duration,
+    /// How long each fault lasts, such as 3s; without it, from 0.3 to 2.5 s
+    #[arg(long, value_parser = duration)]
+    lasts: Option<Duration>,
     /// Seed of faults and clients
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -65,7 +68,7 @@ impl RunFlags {
             faults: Fault::named(&self.nemesis)?,
             workloads: Workload::named(&self.workload)?,
             duration: self.duration,
-            length: LENGTH,
+            length: self.lasts.map_or(LENGTH, |lasts| lasts..=lasts),
             rounds: None,
             rate: self.rate,
             watchers: self.watchers,

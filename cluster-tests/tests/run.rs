@@ -18,7 +18,7 @@ async fn every_fault_once_and_nothing_is_found() {
         faults: FAULTS.iter().map(|(fault, ..)| *fault).collect::<Vec<Fault>>(),
         workloads: WORKLOADS.iter().map(|(workload, _)| *workload).collect(),
         duration: Duration::from_secs(120),
-        length: Duration::from_millis(200)..Duration::from_millis(700),
+        length: Duration::from_millis(200)..=Duration::from_millis(700),
         rounds: Some(1),
         rate: 120,
         watchers: 16,

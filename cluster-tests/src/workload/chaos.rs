@@ -48,7 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CALM: std::ops::Range<Duration> = Duration::from_millis(200)..Duration::from_millis(600);
 
 /// How long a fault lasts in a long run.
-pub const LENGTH: std::ops::Range<Duration> = Duration::from_millis(300)..Duration::from_millis(2_500);
+pub const LENGTH: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(300)..=Duration::from_millis(2_500);
 
 /// The size of a disk that is to fill up.
 const DISK_MEBIBYTES: u32 = 1_024;
@@ -125,7 +126,7 @@ pub struct Plan {
     /// How long load and faults go on.
     pub duration: Duration,
     /// How long a fault lasts.
-    pub length: std::ops::Range<Duration>,
+    pub length: std::ops::RangeInclusive<Duration>,
     /// How often each fault comes at most; none: until the time is over.
     pub rounds: Option<usize>,
     /// Calls a second, of all clients together, about.

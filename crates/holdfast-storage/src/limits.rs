@@ -18,6 +18,11 @@ pub(crate) const PIECE_BYTES: usize = PACK_BYTES;
 /// to 16 packs: 16 MiB, where packs of 32 KiB would make it 128.
 pub(crate) const SLED_PACK_BYTES: usize = (4 << 10) - 128;
 
+/// What sled has in memory whatever the limit of its cache: the newest page of each part (16 MiB), the buckets of counters
+/// that we do not read and cannot switch off (20), buffers of segments that are written, sealed and prepared (12), its tables
+/// of pages, and what is between being replaced and being free.
+pub(crate) const SLED_BYTES_MIN: usize = 64 << 20;
+
 /// The last pack is rewritten with what follows until it has this part of a pack's size, so that a trickle of writes does not
 /// leave one pack per commit behind.
 pub(crate) const TAIL_FRACTION: usize = 4;

@@ -23,12 +23,12 @@ struct Case {
     beside: u64,
 }
 
-/// sled does not go below a page of 16 packs for each of the 256 parts of its cache, which is 16 MiB; what is longer than
-/// 32 KiB is cut into pieces of that. Small values have many keys, all of which are in memory.
+/// sled does not go below a page for each of the 256 parts of its cache: 16 packs of small values, or a value of 32 KiB and its
+/// neighbours; what is longer is cut into pieces of that. Small values have many keys, all of which are in memory.
 const CASES: [Case; 3] = [
     Case { engine: EngineKind::Redb, value_bytes: 32 << 10, stored: 384 << 20, beside: 0 },
-    Case { engine: EngineKind::Sled, value_bytes: 1 << 10, stored: 128 << 20, beside: 64 << 20 },
-    Case { engine: EngineKind::Sled, value_bytes: 32 << 10, stored: 384 << 20, beside: 128 << 20 },
+    Case { engine: EngineKind::Sled, value_bytes: 1 << 10, stored: 128 << 20, beside: 32 << 20 },
+    Case { engine: EngineKind::Sled, value_bytes: 32 << 10, stored: 384 << 20, beside: 64 << 20 },
 ];
 
 fn value(seed: u64, bytes: u64) -> String {

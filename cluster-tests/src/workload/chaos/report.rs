@@ -165,7 +165,7 @@ impl Report {
 
     /// The command that does the same again.
     pub fn command(&self) -> String {
-        let Plan { members, faults, workloads, duration, seed, rate, watchers, .. } = &self.plan;
+        let Plan { members, faults, workloads, duration, length, seed, rate, watchers, .. } = &self.plan;
         let faults: Vec<&str> = faults.iter().map(|fault| fault.name()).collect();
         let of_all = |workload: &super::Workload| {
             super::WORKLOADS.iter().find(|(one, _)| one == workload).map_or("", |(_, name)| *name)
@@ -175,9 +175,13 @@ impl Report {
             true => "all".to_owned(),
             false => names.join(","),
         };
+        let lasts = match *length == super::LENGTH {
+            true => String::new(),
+            false => format!(" --lasts {}s", length.end().as_secs()),
+        };
         format!(
             "cargo run --release -p cluster-tests -- run --against {} --nodes {members} --nemesis {} --workload {} \
-             --duration {}s --rate {rate} --watchers {watchers} --seed {seed}",
+             --duration {}s{lasts} --rate {rate} --watchers {watchers} --seed {seed}",
             self.system,
             all(faults, crate::nemesis::FAULTS.len()),
             all(workloads, super::WORKLOADS.len()),

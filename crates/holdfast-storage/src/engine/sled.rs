@@ -28,10 +28,17 @@ const SEGMENT_BYTES: usize = 4 << 20;
 /// How often a page is asked for when it is read or written once. sled notes accesses for each of the 256 parts of its
 /// cache in blocks of 64, and evicts from a part only when a block is full. Our pages are large (up to 16 packs, or values
 /// of up to 32 KiB) and asked for a few times: all of a store of some GiB would be in memory before the first one goes. With
-/// this the cache is what sled cannot go below, the newest page of each part: 16 MiB of packs, at most 128 MiB where values
-/// have more than 4 KiB. A further access takes a third of a microsecond, the first one of a page that is not in memory some
+/// this the cache is what sled cannot go below, the newest page of each part, and up to three more of them, since a block is
+/// full after four pages. A further access takes a third of a microsecond, the first one of a page that is not in memory some
 /// hundred.
 const ACCESSES: usize = 16;
+
+/// As [`ACCESSES`], with a cache below [`SMALL_CACHE_BYTES`]: each page fills a block, so that nothing stays beside the newest
+/// page of each part. A list of everything takes half as much CPU again.
+const ACCESSES_SMALL: usize = 64;
+
+/// Half of what the newest pages of all parts come to.
+const SMALL_CACHE_BYTES: usize = 8 << 20;
 
 /// Behind so many bytes of values, a pair is taken for one of another page: half of what a page of packs can have.
 const PAGE_VALUE_BYTES: usize = 8 * SLED_PACK_BYTES;
@@ -51,6 +58,7 @@ pub(crate) struct Sled {
     db: Db,
     disk: Arc<dyn Disk>,
     file: PathBuf,
+    accesses: usize,
 }
 
 impl Sled {
@@ -69,12 +77,13 @@ impl Sled {
                 opened => break opened?,
             }
         };
-        Ok(Self { db, disk: Arc::clone(disk), file: dir.join("db") })
+        let accesses = if cache_bytes < SMALL_CACHE_BYTES { ACCESSES_SMALL } else { ACCESSES };
+        Ok(Self { db, disk: Arc::clone(disk), file: dir.join("db"), accesses })
     }
 
     /// Has sled note that the page of this key was asked for: see [`ACCESSES`].
     fn note_access(&self, key: &[u8]) -> Result<(), StoreError> {
-        (1..ACCESSES).try_for_each(|_| self.db.contains_key(key).map(drop).map_err(running))
+        (1..self.accesses).try_for_each(|_| self.db.contains_key(key).map(drop).map_err(running))
     }
 }
 
