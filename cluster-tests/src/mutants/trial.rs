@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long a trial that is stopped may take to stop what it has started.
 const GRACE: Duration = Duration::from_secs(10);
 /// As many seeds as a mistake may take to be found.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 120;
 /// What a command of the harness ends with when it has found something.
 const FOUND: i32 = 1;
 /// What a failed test ends with.
