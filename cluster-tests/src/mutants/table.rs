@@ -72,6 +72,8 @@ const fn processes(arguments: &'static [&'static str]) -> Trial {
 const LOG_CRASH: Trial = tests(&["--workspace", "--test", "log_crash"]);
 /// Dumps and merges of a running storage, and what a restart finds.
 const DUMPS: Trial = tests(&["--workspace", "--test", "dumps", "--test", "thousand_dumps"]);
+/// What history a storage tells of itself, beside a naive one.
+const HISTORY: Trial = tests(&["--workspace", "--test", "history"]);
 /// What a start makes of what it finds.
 const STARTS: Trial = tests(&["--workspace", "--lib", "open::tests"]);
 /// Watches of a member, over its wire.
@@ -96,7 +98,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { name: "vote-not-saved", trials: &[LOG_CRASH, SEEDS] },
     Mutant { name: "position-apart", trials: &[SEEDS] },
     Mutant { name: "dump-without-fence", trials: &[DUMPS, SEEDS] },
-    Mutant { name: "merge-without-guard", trials: &[DUMPS, SEEDS] },
+    Mutant { name: "merge-without-guard", trials: &[HISTORY, SEEDS] },
     Mutant { name: "purge-beyond-snapshot", trials: &[SEEDS, KILLS] },
     Mutant { name: "read-index-off", trials: &[SEEDS, REGISTERS] },
     Mutant { name: "read-joins-older-round", trials: &[SEEDS, REGISTERS] },
