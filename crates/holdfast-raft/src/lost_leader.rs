@@ -9,10 +9,15 @@
 //! A false alarm costs little: openraft gives a leader's lease again only with the next vote, so that until then this member
 //! votes for others, and campaigns, after half as long a silence.
 //!
+//! Where all members start at the same time, nobody hears of any leader, and nothing is lost either. So a member also campaigns
+//! once it has reached a majority after its start and has had time to hear of a leader, in the same way: by turns, and with
+//! pre-votes, which those who follow somebody deny.
+//!
 //! A leader that stands still, or whose machine or network is lost, closes nothing: then the election timeout decides.
 
 use std::sync::Arc;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
@@ -61,11 +66,35 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Raft, peers: Arc<Peers>) {
             }
         }
     };
+    let both = async { tokio::join!(watch, begin(&shared, &raft, &peers)) };
     tokio::select! {
         biased;
         () = shared.stop.cancelled() => {}
-        () = watch => {}
+        ((), ()) = both => {}
     }
+}
+
+/// Campaigns behind a start, unless there is a leader or somebody else was faster.
+async fn begin(shared: &Shared, raft: &Raft, peers: &Peers) {
+    let started = raft.server_metrics().borrow_watched().clone();
+    let (membership, term) = (started.membership_config.membership(), started.vote.leader_id.term);
+    let here = shared.config.id.0;
+    let Some(turn) = turn(here, None, term, membership.voter_ids()) else { return };
+    let others = membership.voter_ids().filter(|voter| *voter != here);
+    let mut connecting: FuturesUnordered<_> = others
+        .filter_map(|voter| Some(peers.link(voter, membership.get_node(&voter)?)))
+        .map(|link| async move { link.until_connected().await })
+        .collect();
+    for _ in 0..turn.of / 2 {
+        connecting.next().await;
+    }
+    shared.env.clock.sleep(shared.config.heartbeat_interval).await;
+    let is_open = || {
+        let now = raft.server_metrics();
+        let now = now.borrow_watched();
+        now.vote == started.vote && now.state != ServerState::Leader
+    };
+    by_turns(shared, raft, turn, is_open).await;
 }
 
 fn followed(shared: &Shared, peers: &Peers, metrics: &RaftServerMetrics<TypeConfig>) -> Option<Followed> {
@@ -76,13 +105,13 @@ fn followed(shared: &Shared, peers: &Peers, metrics: &RaftServerMetrics<TypeConf
     }
     let membership = metrics.membership_config.membership();
     let link = peers.link(leader, membership.get_node(&leader)?);
-    let turn = turn(here, leader, vote.leader_id.term, membership.voter_ids());
+    let turn = turn(here, Some(leader), vote.leader_id.term, membership.voter_ids());
     Some(Followed { vote, leader, link, turn })
 }
 
 /// Whose turn it is goes round with the terms: should the first one never get anywhere, it is not the first one each time.
-fn turn(here: u64, lost: u64, term: u64, voters: impl Iterator<Item = u64>) -> Option<Turn> {
-    let mut voters: Vec<u64> = voters.filter(|voter| *voter != lost).collect();
+fn turn(here: u64, lost: Option<u64>, term: u64, voters: impl Iterator<Item = u64>) -> Option<Turn> {
+    let mut voters: Vec<u64> = voters.filter(|voter| Some(*voter) != lost).collect();
     voters.sort_unstable();
     let place = voters.iter().position(|voter| *voter == here)? as u64;
     let of = voters.len() as u64;
@@ -102,15 +131,21 @@ async fn campaign(shared: &Shared, raft: &Raft, followed: &Followed) {
     if raft.handle_transfer_leader(ends).await.is_err() {
         return;
     }
-    let Some(Turn { place, of }) = turn else { return };
+    if let Some(turn) = turn {
+        by_turns(shared, raft, *turn, || link.is_gone()).await;
+    }
+}
+
+/// Asks for votes when it is this member's turn, a few times, as long as `is_open` says that it is still about that.
+async fn by_turns(shared: &Shared, raft: &Raft, Turn { place, of }: Turn, is_open: impl Fn() -> bool) {
     let step = shared.config.heartbeat_interval / LOST_LEADER_STEPS;
     let mut pause = step * (2 * place + 1);
     for _ in 0..LOST_LEADER_CAMPAIGNS {
         shared.env.clock.sleep(pause).await;
-        if !link.is_gone() || raft.trigger().elect(true).await.is_err() {
+        if !is_open() || raft.trigger().elect(true).await.is_err() {
             return;
         }
-        pause = step * 2 * *of;
+        pause = step * 2 * of;
     }
 }
 
@@ -119,7 +154,7 @@ mod tests {
     use super::*;
 
     fn turns(lost: u64, term: u64) -> Vec<Option<u32>> {
-        (1..=5).map(|here| turn(here, lost, term, [5, 3, 2, 1].into_iter()).map(|turn| turn.place)).collect()
+        (1..=5).map(|here| turn(here, Some(lost), term, [5, 3, 2, 1].into_iter()).map(|turn| turn.place)).collect()
     }
 
     #[test]
@@ -127,6 +162,6 @@ mod tests {
         assert_eq!(turns(3, 3), [Some(0), Some(1), None, None, Some(2)]);
         assert_eq!(turns(3, 4), [Some(1), Some(2), None, None, Some(0)]);
         assert_eq!(turns(9, u64::MAX), [Some(3), Some(0), Some(1), None, Some(2)]);
-        assert_eq!(turn(1, 2, 7, [1, 2].into_iter()), Some(Turn { place: 0, of: 1 }));
+        assert_eq!(turn(1, Some(2), 7, [1, 2].into_iter()), Some(Turn { place: 0, of: 1 }));
     }
 }

@@ -133,6 +133,23 @@ async fn a_leader_whose_process_ends_is_replaced_at_once() {
     cluster.stop_all().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_all_start_at_once_do_not_wait_for_a_leader() {
+    let (election_timeout, _) = NO_ELECTION;
+    let mut cluster = Cluster::start_with(3, NO_DUMPS, election_timeout).await;
+    cluster.leader(&[]).await;
+    put(&cluster.member(0).node, "k", b"before", PATIENCE).await.unwrap();
+    for place in 0..3 {
+        cluster.kill(place).await;
+    }
+    for place in 0..3 {
+        cluster.restart(place).await;
+    }
+    // Without a lease of a leader the timeout is 0.35 of that, 4.2 s.
+    put(&cluster.member(0).node, "k", b"after", Duration::from_secs(3)).await.unwrap();
+    cluster.stop_all().await;
+}
+
 /// It sees what it would see if the leader's process had ended; the others see the leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_alone_has_lost_a_healthy_leader_does_not_disturb_it() {

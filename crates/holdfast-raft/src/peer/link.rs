@@ -227,6 +227,13 @@ impl Link {
         presence.wait_until(|presence| presence.is_gone() == gone).await.ok();
     }
 
+    /// Waits until the link is connected, as long as that takes.
+    pub(crate) async fn until_connected(&self) {
+        let mut presence = self.inner.presence.subscribe();
+        // The sender is ours, so there is no other end.
+        presence.wait_until(Presence::is_connected).await.ok();
+    }
+
     /// Notes a connection for requests that the peer has opened to us.
     pub(crate) fn opened_by_peer(&self) -> Theirs {
         self.change_presence(|presence| presence.theirs += 1);
