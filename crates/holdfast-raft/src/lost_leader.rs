@@ -154,7 +154,9 @@ mod tests {
     use super::*;
 
     fn turns(lost: u64, term: u64) -> Vec<Option<u32>> {
-        (1..=5).map(|here| turn(here, Some(lost), term, [5, 3, 2, 1].into_iter()).map(|turn| turn.place)).collect()
+        (1..=5)
+            .map(|here| turn(here, Some(lost), term, [5, 3, 2, 1].into_iter()).map(|turn| turn.place))
+            .collect()
     }
 
     #[test]
