@@ -32,6 +32,9 @@ pub struct Held {
     pub told_gone: Option<Duration>,
     /// When a watcher was first told that the key is deleted.
     pub deleted: Option<Duration>,
+    /// When the key was first found gone by a watcher that a compaction had taken events from, if none was told before: it
+    /// went at some time before that.
+    pub found_gone: Option<Duration>,
 }
 
 /// One leader after another.
@@ -121,7 +124,7 @@ impl Record {
     fn judge_lease(&self, lease: &Held) -> Vec<Finding> {
         let (key, must_live) = (|| lease.key.clone(), lease.must_live_until());
         let mut findings = Vec::new();
-        if let Some(at) = lease.deleted.filter(|at| *at < must_live) {
+        if let Some(at) = lease.deleted.or(lease.found_gone).filter(|at| *at < must_live) {
             findings.push(Finding::Early { key: key(), at, by: must_live - at });
         }
         if let Some(at) = lease.told_gone.filter(|at| *at < must_live) {
@@ -132,7 +135,7 @@ impl Record {
             Some(at) if at > must_be_gone => {
                 findings.push(Finding::Late { key: key(), at, by: at - must_be_gone });
             }
-            None if self.ended > must_be_gone => {
+            None if lease.found_gone.is_none() && self.ended > must_be_gone => {
                 findings.push(Finding::Never { key: key(), by: self.ended - must_be_gone });
             }
             _ => {}
@@ -178,6 +181,7 @@ mod tests {
             last_try: ms(4_100),
             told_gone: Some(ms(7_000)),
             deleted: Some(ms(6_500)),
+            found_gone: None,
         }
     }
 
@@ -225,6 +229,18 @@ mod tests {
         assert_eq!(late, [Finding::Late { key: "k".to_owned(), at: ms(8_500), by: ms(100) }]);
         let never = doctored(|record| record.leases[0].deleted = None);
         assert!(matches!(never[..], [Finding::Never { .. }]));
+    }
+
+    #[test]
+    fn what_nobody_saw_go_may_be_late_and_not_early() {
+        let found_gone = |at| {
+            move |record: &mut Record| {
+                (record.leases[0].deleted, record.leases[0].found_gone) = (None, Some(ms(at)));
+            }
+        };
+        assert_eq!(doctored(found_gone(15_000)), []);
+        let early = doctored(found_gone(5_900));
+        assert_eq!(early, [Finding::Early { key: "k".to_owned(), at: ms(5_900), by: ms(100) }]);
     }
 
     #[test]

@@ -98,7 +98,11 @@ impl Seen {
         if let Some(record) = &self.leases {
             add("leases", record.judge().iter().map(|finding| Finding::of("leases", finding)).collect());
             let renewed: usize = record.leases.iter().map(|lease| lease.renewed.len()).sum();
-            report.add_note(format!("{} leases, {renewed} grants and keep-alives", record.leases.len()));
+            let unseen = record.leases.iter().filter(|lease| lease.found_gone.is_some()).count();
+            report.add_note(format!(
+                "{} leases, {renewed} grants and keep-alives; {unseen} leases ended behind a compaction, where nobody saw when",
+                record.leases.len()
+            ));
             for at in record.leases.iter().flat_map(|lease| &lease.renewed) {
                 scene.book.count("leases", End::Ok, *at);
             }

@@ -1,9 +1,10 @@
 //! What is written down while a run goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::holder::CALL;
 use crate::judge::lease::{Change, Held, Record, Stop};
 
 /// The book of a run. All times are from its begin.
@@ -24,7 +25,24 @@ struct Inner {
     stopped: Option<usize>,
     /// When deletes were first seen, by key.
     deleted: BTreeMap<String, Duration>,
+    /// What was there when a watcher had lost events.
+    looks: Vec<Look>,
     is_finished: bool,
+}
+
+/// The keys of all leases, as a member had them.
+#[derive(Debug)]
+struct Look {
+    asked: Duration,
+    answered: Duration,
+    keys: BTreeSet<String>,
+}
+
+impl Look {
+    /// Whether a lease has ended by then, whose key was there before the question.
+    fn shows_gone(&self, lease: &Held) -> bool {
+        self.asked > lease.last_try + CALL && !self.keys.contains(&lease.key)
+    }
 }
 
 impl Book {
@@ -89,6 +107,12 @@ impl Book {
         self.lock().deleted.entry(key).or_insert(now);
     }
 
+    /// These keys were there, when it was asked at `asked` because a watcher had lost events.
+    pub(crate) fn looked(&self, asked: Duration, keys: BTreeSet<String>) {
+        let answered = self.now();
+        self.lock().looks.push(Look { asked, answered, keys });
+    }
+
     /// Whether a watcher was told that.
     pub(crate) fn is_deleted(&self, key: &str) -> bool {
         self.lock().deleted.contains_key(key)
@@ -106,6 +130,8 @@ impl Book {
         record.ended = self.now();
         for lease in &mut record.leases {
             lease.deleted = inner.deleted.get(&lease.key).copied();
+            let gone = inner.looks.iter().filter(|look| look.shows_gone(lease)).map(|look| look.answered);
+            lease.found_gone = gone.min().filter(|_| lease.deleted.is_none());
         }
         record
     }

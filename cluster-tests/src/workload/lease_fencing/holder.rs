@@ -20,7 +20,7 @@ use crate::judge::lease::Held;
 pub(crate) const PREFIX: &str = "lease-";
 
 /// How long one call may take before the next member is asked.
-const CALL: Duration = Duration::from_millis(400);
+pub(super) const CALL: Duration = Duration::from_millis(400);
 
 /// Between two tries that failed.
 const RETRY: Duration = Duration::from_millis(30);
@@ -104,7 +104,10 @@ impl Holder {
         tokio::time::timeout(CALL, KvClient::new(channel).put(put)).await.context("no put in time")??;
         let ttl = Duration::from_secs(granted.ttl.unsigned_abs());
         let renewed = vec![asked];
-        Ok((granted.id, Held { key, ttl, renewed, last_try, told_gone: None, deleted: None }))
+        Ok((
+            granted.id,
+            Held { key, ttl, renewed, last_try, told_gone: None, deleted: None, found_gone: None },
+        ))
     }
 
     /// Tries until it is answered, or its time is over for certain, or nobody is to keep it alive any more.

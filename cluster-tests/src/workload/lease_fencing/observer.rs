@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use holdfast_proto::etcdserverpb::kv_client::KvClient;
 use holdfast_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use holdfast_proto::etcdserverpb::watch_client::WatchClient;
 use holdfast_proto::etcdserverpb::watch_request::RequestUnion;
-use holdfast_proto::etcdserverpb::{StatusRequest, WatchCreateRequest, WatchRequest};
+use holdfast_proto::etcdserverpb::{RangeRequest, StatusRequest, WatchCreateRequest, WatchRequest};
 use holdfast_proto::mvccpb::event::EventType;
 use tonic::transport::{Channel, Endpoint};
 
@@ -57,12 +58,35 @@ pub(crate) async fn watch_deletes(url: String, book: Arc<Book>) -> Result<()> {
     }
 }
 
+/// Notes which leases' keys are there, now that a compaction has taken the events before; the revision that it was at.
+async fn look(channel: &Channel, book: &Book) -> Result<i64> {
+    let asked = book.now();
+    let range = RangeRequest {
+        key: PREFIX.into(),
+        range_end: behind_prefix().into(),
+        keys_only: true,
+        ..RangeRequest::default()
+    };
+    let answer = tokio::time::timeout(CALL, KvClient::new(channel.clone()).range(range)).await;
+    let found = answer.context("no keys in time")??.into_inner();
+    let revision = found.header.context("an answer without a header")?.revision;
+    book.looked(asked, found.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect());
+    Ok(revision)
+}
+
+/// The end of the range of all leases' keys.
+fn behind_prefix() -> Vec<u8> {
+    let mut end = PREFIX.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
 async fn follow(channel: &Channel, book: &Book, next: &mut i64) -> Result<()> {
-    let mut range_end = PREFIX.as_bytes().to_vec();
-    *range_end.last_mut().context("the prefix is empty")? += 1;
     let create = WatchCreateRequest {
         key: PREFIX.into(),
-        range_end: range_end.into(),
+        range_end: behind_prefix().into(),
         start_revision: *next,
         ..WatchCreateRequest::default()
     };
@@ -72,6 +96,9 @@ async fn follow(channel: &Channel, book: &Book, next: &mut i64) -> Result<()> {
     let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
     let mut answers = WatchClient::new(channel.clone()).watch(requests).await?.into_inner();
     while let Some(answer) = answers.message().await? {
+        if answer.canceled && answer.compact_revision > 0 {
+            *next = look(channel, book).await? + 1;
+        }
         if answer.canceled {
             bail!("canceled: {}", answer.cancel_reason);
         }
