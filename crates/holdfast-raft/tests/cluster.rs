@@ -136,7 +136,7 @@ async fn a_leader_whose_process_ends_is_replaced_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_that_all_start_at_once_do_not_wait_for_a_leader() {
     // Who hears of no leader from its start on would wait for 0.35 of that.
-    let (election_timeout, budget) = (Duration::from_secs(60), Duration::from_secs(10));
+    let (election_timeout, budget) = (Duration::from_secs(24), Duration::from_secs(6));
     let mut cluster = Cluster::start_with(3, NO_DUMPS, election_timeout).await;
     let old = cluster.leader(&[]).await;
     put(&cluster.member(0).node, "k", b"before", PATIENCE).await.unwrap();
