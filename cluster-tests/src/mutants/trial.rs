@@ -97,7 +97,8 @@ impl Runner {
                 command.arg(format!("--member-flag=--plant={name}"));
             }
             (Layer::Tests | Layer::Simulation, Some(name)) => {
-                command.env("HOLDFAST_PLANT", name);
+                // What fails because of a mistake is no case to keep.
+                command.env("HOLDFAST_PLANT", name).env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true");
             }
             (_, None) => {}
         }

@@ -11,7 +11,8 @@
 //!
 //! Where all members start at the same time, nobody hears of any leader, and nothing is lost either. So a member also campaigns
 //! once it has reached a majority after its start and has had time to hear of a leader, in the same way: by turns, and with
-//! pre-votes, which those who follow somebody deny.
+//! pre-votes, which those who follow somebody deny. Where a majority starts anew at once, it may so replace a leader that has
+//! stayed and does not reach them within a heartbeat.
 //!
 //! A leader that stands still, or whose machine or network is lost, closes nothing: then the election timeout decides.
 
@@ -66,7 +67,7 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Raft, peers: Arc<Peers>) {
             }
         }
     };
-    let both = async { tokio::join!(watch, begin(&shared, &raft, &peers)) };
+    let both = async { tokio::join!(watch, campaign_behind_start(&shared, &raft, &peers)) };
     tokio::select! {
         biased;
         () = shared.stop.cancelled() => {}
@@ -74,8 +75,8 @@ pub(crate) async fn run(shared: Arc<Shared>, raft: Raft, peers: Arc<Peers>) {
     }
 }
 
-/// Campaigns behind a start, unless there is a leader or somebody else was faster.
-async fn begin(shared: &Shared, raft: &Raft, peers: &Peers) {
+/// Campaigns behind a start, as long as nobody else was faster. Who follows a leader denies its vote.
+async fn campaign_behind_start(shared: &Shared, raft: &Raft, peers: &Peers) {
     let started = raft.server_metrics().borrow_watched().clone();
     let (membership, term) = (started.membership_config.membership(), started.vote.leader_id.term);
     let here = shared.config.id.0;

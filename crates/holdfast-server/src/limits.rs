@@ -85,7 +85,8 @@ pub const QUOTA_CLEAR_PERCENT: u32 = 90;
 /// Memory budget for values; `--memory-bytes`.
 pub const MEMORY_BYTES: usize = 512 * 1024 * 1024;
 
-/// Smallest memory budget: the overlay stops writers at half of it, and must hold several of the largest requests.
+/// Smallest memory budget: the overlay stops writers at half of it, with sled at a quarter, and must hold some of the largest
+/// requests.
 pub const MEMORY_BYTES_MIN: usize = 16 * 1024 * 1024;
 
 /// Log bytes since the last snapshot that start a dump; `--dump-log-bytes`.

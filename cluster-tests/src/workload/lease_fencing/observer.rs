@@ -96,10 +96,10 @@ async fn follow(channel: &Channel, book: &Book, next: &mut i64) -> Result<()> {
     let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
     let mut answers = WatchClient::new(channel.clone()).watch(requests).await?.into_inner();
     while let Some(answer) = answers.message().await? {
-        if answer.canceled && answer.compact_revision > 0 {
-            *next = look(channel, book).await? + 1;
-        }
         if answer.canceled {
+            if answer.compact_revision > 0 {
+                *next = look(channel, book).await? + 1;
+            }
             bail!("canceled: {}", answer.cancel_reason);
         }
         for event in answer.events {

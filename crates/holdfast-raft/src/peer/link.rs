@@ -261,12 +261,7 @@ impl Link {
 
     /// Waits until the link is connected, at most `limit`.
     pub(crate) async fn wait_connected(&self, limit: Duration) -> Result<(), LinkError> {
-        let mut presence = self.inner.presence.subscribe();
-        let wait = presence.wait_until(Presence::is_connected);
-        match within(&*self.inner.env.clock, limit, wait).await {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(_)) | None => Err(LinkError::Down),
-        }
+        within(&*self.inner.env.clock, limit, self.until_connected()).await.ok_or(LinkError::Down)
     }
 
     /// Sends a request; its answer is awaited separately. Requests arrive in the order in which this returns.
