@@ -35,6 +35,10 @@ use crate::status::{Failure, within};
 use crate::tls::Tls;
 use crate::watch::{LeaderWanted, Watches};
 
+/// What a member with a poisoned store tells whoever asks how it is.
+pub const STORE_FAILED: &str =
+    "the stable store failed: the log says what to do (mostly: restart the member)";
+
 /// What all services share. Behind an `Arc`; nothing in it changes but through the parts' own handles.
 pub struct Frontend {
     /// Who this member is.

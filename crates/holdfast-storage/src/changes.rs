@@ -6,7 +6,7 @@ use holdfast_mvcc::{IndexedKey, State};
 use crate::error::{ReadError, StoreError};
 use crate::limits::LOCK_KEYS_MAX;
 use crate::pipeline::shared::Shared;
-use crate::read::{Entered, enter, store};
+use crate::read::{Entered, enter, failed};
 use crate::stable::{Stable, following};
 use crate::types::{Changes, ChangesMax};
 use crate::view::{ValueReader, View};
@@ -23,7 +23,7 @@ pub(crate) fn changes(shared: &Shared, from: Revision, max: ChangesMax) -> Resul
     }
     let mut gathered = Gathered::new(max);
     let gathering = gather(shared, &view, RecordId::new(from, 0), newest, &mut gathered);
-    gathering.map_err(|e| store(&e))?;
+    gathering.map_err(|e| failed(shared, &view, &e))?;
     let through = gathered.refused.map_or(newest, |refused| Revision::new(refused.get() - 1));
     Ok(Changes { records: gathered.records, through, newest })
 }
@@ -156,7 +156,8 @@ pub(crate) fn previous(shared: &Shared, records: &[Record]) -> Result<Vec<Option
     let mut values = ValueReader::new(&view, &shared.cache);
     let mut previous = vec![None; records.len()];
     for (place, key) in found {
-        let put = values.put(&key.key, key.id).map_err(|e| store(&e))?;
+        let put = values.put(&key.key, key.id);
+        let put = put.map_err(|e| failed(shared, &view, &e))?;
         previous[place] = Some(key_value(key, put));
     }
     Ok(previous)

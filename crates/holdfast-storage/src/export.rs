@@ -86,7 +86,9 @@ impl Export {
         if !Arc::ptr_eq(&view.gate, &self.gate) {
             return Err(ExportError::Replaced);
         }
-        let mut records = self.unfiltered(&view, bytes).map_err(|e| ExportError::Store(e.to_string()))?;
+        let records = self.unfiltered(&view, bytes);
+        let mut records =
+            records.map_err(|e| ExportError::Store(self.shared.read_failed(&view.generation, &e)))?;
         if let Some(last) = records.last() {
             self.next = following(last.id);
         }

@@ -38,7 +38,7 @@ use crate::pipeline::committer::Committer;
 use crate::pipeline::control::{CommitPosition, Control, QueueItem, ShardJob};
 use crate::pipeline::dispatcher::{Channels, Dispatcher};
 use crate::pipeline::dump_control::DumpControl;
-use crate::pipeline::shared::{Positions, Shared};
+use crate::pipeline::shared::{DamageFound, Positions, Shared};
 use crate::pipeline::{sequencer, worker};
 use crate::ring::Ring;
 use crate::snapshot::install::{self, Prepared};
@@ -330,6 +330,7 @@ pub(crate) fn start(
         memtable_bytes: AtomicUsize::new(0),
         space: Notify::new(),
         state: Mutex::new(DispatcherState::Normal),
+        damage: DamageFound::default(),
         poisoned: OnceLock::new(),
         positions: Mutex::new(Positions { stable: applied.log_id, durable }),
         disk_bytes: AtomicU64::new(disk_bytes),

@@ -45,7 +45,8 @@ pub(crate) fn enter(
 pub(crate) fn range(shared: &Shared, request: &Range) -> Result<(RangeResponse, Revision), ReadError> {
     let Entered { view, pin } = enter(shared, |gate| gate.enter(request.at))?;
     let mut source = Source::new(&view, &shared.cache);
-    let response = holdfast_mvcc::range(&mut source, request, pin.at).map_err(|e| store(&e))?;
+    let response = holdfast_mvcc::range(&mut source, request, pin.at);
+    let response = response.map_err(|e| failed(shared, &view, &e))?;
     Ok((response, pin.window.newest))
 }
 
@@ -53,7 +54,8 @@ pub(crate) fn range(shared: &Shared, request: &Range) -> Result<(RangeResponse, 
 pub(crate) fn read_txn(shared: &Shared, txn: &Txn) -> Result<(TxnResponse, Revision), ReadError> {
     let Entered { view, pin } = enter(shared, |gate| Ok(gate.enter_window()))?;
     let mut source = Source::new(&view, &shared.cache);
-    let response = holdfast_mvcc::read_txn(&mut source, txn, pin.window).map_err(|e| store(&e))?;
+    let response = holdfast_mvcc::read_txn(&mut source, txn, pin.window);
+    let response = response.map_err(|e| failed(shared, &view, &e))?;
     Ok((response.map_err(ReadError::Refused)?, pin.window.newest))
 }
 
@@ -170,7 +172,7 @@ pub(crate) fn history_hash(shared: &Shared, revision: Option<Revision>) -> Resul
     let retention = Retention::new(&view, compact_revision);
     let mut hasher = HistoryHasher::new();
     history(&view, pin.at, &mut |records| retention.filter(records).iter().for_each(|r| hasher.record(r)))
-        .map_err(|e| store(&e))?;
+        .map_err(|e| failed(shared, &view, &e))?;
     Ok(HistoryHash { hash: hasher.finish(), revision: pin.at, compact_revision })
 }
 
@@ -207,7 +209,7 @@ fn history(view: &View, at: Revision, each: &mut impl FnMut(Vec<Record>)) -> Res
     Ok(())
 }
 
-/// What a failed store means to a reader.
-pub(crate) fn store(error: &StoreError) -> ReadError {
-    ReadError::Store(error.to_string())
+/// What a failed store means to a reader who found it in `view`.
+pub(crate) fn failed(shared: &Shared, view: &View, error: &StoreError) -> ReadError {
+    ReadError::Store(shared.read_failed(&view.generation, error))
 }

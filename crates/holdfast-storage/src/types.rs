@@ -182,7 +182,7 @@ pub enum DispatcherState {
     Merging,
     /// A snapshot from the leader replaces the state.
     Installing,
-    /// The stable store failed and could not be rebuilt: nothing is applied any more.
+    /// The stable store failed: nothing is applied until a restart, which mostly rebuilds it.
     Poisoned,
 }
 

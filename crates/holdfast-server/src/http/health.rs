@@ -4,7 +4,7 @@ use holdfast_mvcc::command::{AlarmKind, Range};
 use holdfast_mvcc::types::{KeyRange, RangeEnd};
 use holdfast_raft::Health;
 
-use crate::frontend::{Consistency, Frontend};
+use crate::frontend::{Consistency, Frontend, STORE_FAILED};
 
 /// Which question is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,9 +54,7 @@ impl Check {
     /// Runs it; the error says what is wrong.
     pub async fn run(self, frontend: &Frontend) -> Result<(), String> {
         match self {
-            Self::DataCorruption if frontend.is_poisoned() => {
-                Err("the stable store failed and could not be rebuilt: see the log".to_owned())
-            }
+            Self::DataCorruption if frontend.is_poisoned() => Err(STORE_FAILED.to_owned()),
             Self::DataCorruption if has_alarm(frontend, AlarmKind::Corrupt) => {
                 Err("alarm activated: CORRUPT".to_owned())
             }

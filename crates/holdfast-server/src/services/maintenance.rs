@@ -13,7 +13,7 @@ use super::snapshot::{self, Blobs};
 use crate::auth::Asking;
 use crate::auth::rules;
 use crate::codec::response::{compact_revision, signed};
-use crate::frontend::{Call, Frontend, Service};
+use crate::frontend::{Call, Frontend, STORE_FAILED, Service};
 use crate::status::{Failure, NoDowngrade};
 use crate::version;
 
@@ -36,7 +36,7 @@ impl MaintenanceService {
             errors.push("etcdserver: no leader".to_owned());
         }
         if self.frontend.is_poisoned() {
-            errors.push("holdfast: the stable store failed and could not be rebuilt".to_owned());
+            errors.push(format!("holdfast: {STORE_FAILED}"));
         }
         errors.extend(self.frontend.storage.alarms().iter().map(worded));
         // Never 0, also not on a store without keys: clients take 0 for "unknown".

@@ -5,17 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use holdfast_env::Fault;
+use holdfast_mvcc::PieceMax;
 use holdfast_mvcc::auth::Caller;
-use holdfast_mvcc::command::ReadAt;
+use holdfast_mvcc::command::{Op, ReadAt, Txn};
+use holdfast_mvcc::types::{Change, Record, RecordId, Revision};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use crate::engine::tests::Watched;
 use crate::engine::{self, Batch, Engine, EngineFactory};
 use crate::pack::{PackKind, newer_pack};
 use crate::tests::common::*;
-use crate::types::{DispatchBody, DispatchItem, DispatcherState};
-use crate::{EngineKind, EventSink, Storage, StorageError};
+use crate::types::{ChangesMax, DispatchBody, DispatchItem, DispatcherState};
+use crate::{EngineKind, EventSink, ExportError, PieceRequest, ReadError, Storage, StorageError};
 
 const ON_DISK: [EngineKind; 2] = [EngineKind::Sled, EngineKind::Redb];
 
@@ -243,6 +247,61 @@ async fn damage_found_while_running_is_repaired_by_a_restart() {
         assert_eq!(member.get("k1"), Some("x".repeat(3000)));
         assert_eq!(member.get("k0"), None, "evaluated at last");
         assert_eq!(member.storage.status().state, DispatcherState::Normal);
+        member.close().await;
+    }
+}
+
+/// The name of a way to read, and a read that takes it over the damaged value; true when it was told.
+type Meets = (&'static str, fn(&Member) -> bool);
+
+/// Every way in which readers come to the stable store. `k0` lies in the pack that is damaged; its put has revision 2.
+const READS: [Meets; 7] = [
+    ("a get", |m| matches!(m.get_at("k0", ReadAt::Latest), Err(ReadError::Store(_)))),
+    ("a transaction", |m| {
+        let ops = vec![Op::Range(range(key_range("k0")))];
+        let txn = Txn { compares: Vec::new(), success: ops, failure: Vec::new() };
+        matches!(m.storage.read_txn(&txn), Err(ReadError::Store(_)))
+    }),
+    ("a piece of a list", |m| {
+        let request = PieceRequest { range: key_range("k0"), at: ReadAt::Latest, after: None };
+        let max = PieceMax { keys: 10, bytes: 1 << 20, keys_only: false };
+        matches!(m.storage.range_piece(&request, &max), Err(ReadError::Store(_)))
+    }),
+    ("changes", |m| {
+        let max = ChangesMax { revisions: 10, bytes: 1 << 20 };
+        matches!(m.storage.changes(Revision::new(2), max), Err(ReadError::Store(_)))
+    }),
+    ("previous values", |m| {
+        let id = RecordId::new(Revision::new(1000), 0);
+        let deleted = Record { id, key: Bytes::from_static(b"k0"), change: Change::Delete };
+        matches!(m.storage.previous(&[deleted]), Err(ReadError::Store(_)))
+    }),
+    ("the hash of the history", |m| matches!(m.storage.history_hash(None), Err(ReadError::Store(_)))),
+    ("an export", |m| {
+        let began = tokio::task::block_in_place(|| Handle::current().block_on(m.storage.export()));
+        matches!(began.unwrap().page(1 << 20), Err(ExportError::Store(_)))
+    }),
+];
+
+/// A start reads no values, so it is not enough that the reader is told: what is not noted is there again after a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_that_only_a_reader_meets_is_noted_before_the_reader_is_told() {
+    for (kind, (how, meets)) in ON_DISK.into_iter().flat_map(|kind| READS.map(|read| (kind, read))) {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path(), kind).await;
+        damage_a_value(dir.path(), kind);
+        let member = Member::open(dir.path(), kind).await;
+        assert!(meets(&member), "{kind:?}, {how}: the reader is not told");
+        // Whoever kills the member now finds the note.
+        assert!(dir.path().join("gen-1/DAMAGED").exists(), "{kind:?}, {how}: not noted");
+        member.until("poisoned", |s| s.state == DispatcherState::Poisoned).await;
+        let told = member.storage.dispatch(Vec::new()).await.unwrap_err().to_string();
+        assert!(told.contains("restart the member, which rebuilds it"), "{told}");
+        member.close().await;
+        let mut member = Member::open(dir.path(), kind).await;
+        assert!(dir.path().join("gen-1.bad").exists(), "{kind:?}, {how}");
+        member.run(vec![put("k", "behind the snapshot")]).await;
+        assert_eq!(member.get("k0"), Some("x".repeat(3000)), "{kind:?}, {how}");
         member.close().await;
     }
 }

@@ -60,6 +60,7 @@ enum Input {
     Control(Option<Control>),
     Queue(Option<QueueItem>),
     Space,
+    Damage,
 }
 
 /// The pipeline has lost a part; only at the end of the process or of the storage.
@@ -77,6 +78,7 @@ impl Dispatcher {
     /// Works until shutdown, or until all handles are gone.
     pub(crate) async fn run(mut self) {
         loop {
+            self.heed_readers();
             while let Ok(event) = self.control.try_recv() {
                 if self.on_control(event).await.is_err() {
                     return;
@@ -102,7 +104,7 @@ impl Dispatcher {
                     self.stopping = true;
                     Ok(())
                 }
-                Input::Space => Ok(()),
+                Input::Space | Input::Damage => Ok(()),
             };
             if handled.is_err() {
                 return;
@@ -117,6 +119,7 @@ impl Dispatcher {
         tokio::select! {
             biased;
             event = self.control.recv() => Input::Control(event),
+            () = self.shared.damage.is_told() => Input::Damage,
             () = self.shared.space.notified(), if !self.waiting.is_empty() => Input::Space,
             item = self.queue.recv(), if takes => Input::Queue(item),
         }
@@ -540,6 +543,14 @@ impl Dispatcher {
         // The sequencer stands still: what it has published comes before this, what it will publish behind.
         self.shared.events.replaced(visible.revision);
         generation
+    }
+
+    /// Ends the applying when a reader came across damage, unless the store that has it was replaced meanwhile.
+    fn heed_readers(&mut self) {
+        let Some((generation, reason)) = self.shared.damage.take() else { return };
+        if Arc::ptr_eq(&generation, &self.shared.view.load().generation) {
+            self.poison(&format!("a read: {reason}"));
+        }
     }
 
     fn poison(&mut self, reason: &str) {

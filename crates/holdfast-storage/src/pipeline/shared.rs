@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) space: Notify,
     /// The state, for status; written by the dispatcher.
     pub(crate) state: Mutex<DispatcherState>,
+    /// Damage that readers came across, for the dispatcher.
+    pub(crate) damage: DamageFound,
     /// Why the store is poisoned; written by the dispatcher.
     pub(crate) poisoned: OnceLock<String>,
     /// Positions of the stable store, for status; written by the committer and, in an install, the dispatcher.
@@ -92,6 +94,16 @@ impl Shared {
         last > 0 && self.env.clock.now().since(Monotonic::from_start(Duration::from_nanos(last))) < AWAITED
     }
 
+    /// Takes note of what a reader of the stable store has met; returns what to tell the reader. Damage is noted durably
+    /// before this returns, so that a member that is killed behind its answer rebuilds the store all the same, and the
+    /// dispatcher hears of it.
+    pub(crate) fn read_failed(&self, generation: &Arc<Generation>, error: &StoreError) -> String {
+        if let StoreError::Damaged(_) = error {
+            self.damage.tell(generation, self.store_failed(generation, error));
+        }
+        error.to_string()
+    }
+
     /// Takes note of a failed stable store; returns what failed where, and what to do. A damaged one is marked, so that
     /// the next start rebuilds it, unless what it would be rebuilt from is gone.
     pub(crate) fn store_failed(&self, generation: &Generation, error: &StoreError) -> String {
@@ -120,6 +132,30 @@ impl Shared {
                 format!("{told}: then restart the member, which goes on from its log")
             }
         }
+    }
+}
+
+/// The last damage that a reader came across, until the dispatcher has taken it.
+#[derive(Default)]
+pub(crate) struct DamageFound {
+    last: Mutex<Option<(Arc<Generation>, String)>>,
+    told: Notify,
+}
+
+impl DamageFound {
+    fn tell(&self, generation: &Arc<Generation>, reason: String) {
+        *self.last.lock() = Some((Arc::clone(generation), reason));
+        self.told.notify_one();
+    }
+
+    /// What was told and not yet taken: where the damage is, and what there is to say of it.
+    pub(crate) fn take(&self) -> Option<(Arc<Generation>, String)> {
+        self.last.lock().take()
+    }
+
+    /// Resolves when something was told. Cancel-safe.
+    pub(crate) async fn is_told(&self) {
+        self.told.notified().await;
     }
 }
 
