@@ -34,6 +34,7 @@ pub mod frontend;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod gateway;
 pub mod healthcheck;
 pub mod http;
 pub mod identity;

@@ -39,7 +39,7 @@ use crate::services::lock::LockService;
 use crate::services::maintenance::MaintenanceService;
 use crate::services::watch::WatchService;
 use crate::status::Failure;
-use crate::{http, limits};
+use crate::{gateway, http, limits};
 
 /// All routes of the client port.
 pub fn routes<H: Health>(
@@ -85,7 +85,13 @@ pub fn routes<H: Health>(
         .add_service(health)
         .add_service(described().build_v1().map_err(reflection)?)
         .add_service(described().build_v1alpha().map_err(reflection)?);
-    Ok(grpc.into_axum_router().merge(http::routes(Arc::clone(frontend))).fallback(unknown))
+    let grpc = grpc.into_axum_router();
+    let mut routes = grpc.clone().merge(http::routes(Arc::clone(frontend)));
+    if config.has_json_gateway {
+        let counted = RpcLayer::new(frontend.metrics.rpc.clone()).layer(Routes::from(grpc).prepare());
+        routes = routes.merge(gateway::routes(counted, bytes_max));
+    }
+    Ok(routes.fallback(unknown))
 }
 
 /// What answers to no route: a gRPC client gets a status, anyone else a plain 404.

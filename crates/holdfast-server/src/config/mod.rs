@@ -77,6 +77,8 @@ pub struct Config {
     pub keepalive_timeout: Duration,
     /// The least time between two pings of a client; zero when it does not matter.
     pub keepalive_time_min: Duration,
+    /// Whether the API is served as JSON, too.
+    pub has_json_gateway: bool,
     /// What the log should say once about flags without effect.
     pub warnings: Vec<String>,
     /// Where a test kills this process, or what it plants in it; nothing in a release build.
@@ -223,6 +225,7 @@ impl Config {
             keepalive_interval: Some(flags.grpc_keepalive_interval).filter(|interval| !interval.is_zero()),
             keepalive_timeout: flags.grpc_keepalive_timeout,
             keepalive_time_min: flags.grpc_keepalive_min_time,
+            has_json_gateway: flags.enable_grpc_gateway,
             warnings,
             faults: faults(flags)?,
         })

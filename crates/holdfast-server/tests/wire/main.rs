@@ -5,6 +5,7 @@ mod auth;
 mod auto_compaction;
 mod common;
 mod elections;
+mod gateway;
 mod http;
 mod keep_alive;
 mod lining_up;

@@ -114,6 +114,7 @@ pub struct ServerFlags {
     pub initial_cluster_state: ClusterStateFlag,
     pub initial_cluster_token: String,
     pub strict_reconfig_check: bool,
+    pub enable_grpc_gateway: bool,
     pub max_learners: i64,
     pub corrupt_check_time: Duration,
     pub auto_compaction_mode: CompactionModeFlag,
@@ -172,6 +173,7 @@ impl ServerFlags {
             },
             initial_cluster_token: text("initial-cluster-token"),
             strict_reconfig_check: given.is_on("strict-reconfig-check"),
+            enable_grpc_gateway: given.is_on("enable-grpc-gateway"),
             max_learners: given.number("max-learners"),
             corrupt_check_time: given.time("corrupt-check-time"),
             auto_compaction_mode: match text("auto-compaction-mode").as_str() {

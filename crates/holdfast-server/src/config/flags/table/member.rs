@@ -187,7 +187,6 @@ pub(super) const MONITORING: Section = Section {
                 Here("see etcd_server_request_duration_seconds on /metrics"),
             ),
         flag("enable-grpc-gateway", Switch, "true")
-            .without_effect(There("serves JSON under /v3"), Here("there is no JSON gateway yet"))
-            .silent(&["false"]),
+            .serves("Serve the API as JSON below /v3/ of the client port, too"),
     ],
 };
