@@ -125,16 +125,17 @@ async fn a_dump_of_nothing_can_be_installed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn snapshots_from_before_there_were_leases_or_users_can_be_installed() {
-    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+async fn snapshots_of_older_versions_can_be_installed() {
+    let dirs = [(); 4].map(|()| tempfile::tempdir().unwrap());
     let mut source = Member::open(dirs[0].path(), EngineKind::Memory).await;
     source.run(vec![put("k", "1")]).await;
     let snapshot = source.dump().await;
     let mut before = vec![0; usize::try_from(snapshot.bytes).unwrap()];
     snapshot.file.read_exact_at(&mut before, 0).unwrap();
-    assert_eq!(before[8], 3);
-    for (version, dir) in [1, 2].into_iter().zip(&dirs[1..]) {
+    assert_eq!(before[8], 4);
+    for (version, dir) in [1, 2, 3].into_iter().zip(&dirs[1..]) {
         before[8] = version;
+        before[12..16].fill(0);
         let target = Member::open(dir.path(), EngineKind::Memory).await;
         let mut incoming = target.storage.receive_snapshot().unwrap();
         incoming.write(&before).unwrap();
@@ -174,9 +175,12 @@ async fn a_damaged_transfer_is_refused_and_changes_nothing() {
     target.run(vec![put("k", "mine")]).await;
     let before = target.image();
     let step = whole.len() / 40 + 1;
-    for at in (0..whole.len()).step_by(step).chain(whole.len() - 8..whole.len()) {
+    let bytes = (0..whole.len()).step_by(step).chain(whole.len() - 8..whole.len()).map(|at| (at, 0x10));
+    // Every bit of the start: none makes it the file of another release.
+    let start = (0..16).flat_map(|at| (0..8).map(move |bit| (at, 1 << bit)));
+    for (at, change) in bytes.chain(start) {
         let mut bad = whole.clone();
-        bad[at] ^= 0x10;
+        bad[at] ^= change;
         let mut incoming = target.storage.receive_snapshot().unwrap();
         incoming.write(&bad).unwrap();
         let refused = within(target.storage.install(incoming)).await;
@@ -189,7 +193,7 @@ async fn a_damaged_transfer_is_refused_and_changes_nothing() {
         assert!(matches!(refused, Err(StorageError::BadSnapshot { .. })), "{len} bytes: {refused:?}");
     }
     let mut newer = whole.clone();
-    newer[8] += 1;
+    make_newer(&mut newer);
     let mut incoming = target.storage.receive_snapshot().unwrap();
     incoming.write(&newer).unwrap();
     let refused = within(target.storage.install(incoming)).await;

@@ -196,7 +196,7 @@ async fn a_newer_snapshot_is_refused_and_left_as_it_is() {
         let name = std::fs::read_dir(dir.path().join("snapshots")).unwrap().map(|e| e.unwrap().path());
         let path = name.into_iter().find(|p| p.extension().unwrap() == "snap").unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
-        bytes[8] = 4;
+        make_newer(&mut bytes);
         std::fs::write(&path, &bytes).unwrap();
         refused_as_newer(dir.path(), kind, "a snapshot").await;
     }

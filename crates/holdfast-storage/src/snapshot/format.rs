@@ -1,12 +1,14 @@
 //! The layout of a snapshot file.
 //!
 //! ```text
-//! file     "HOLDSNAP" (8) | version 3 (1) | zeros (7) | block … | footer | trailer
+//! file     start | block … | footer | trailer
+//! start    "HOLDSNAP" (8) | version 4 (1) | zeros (3) | CRC-32C u32 LE of the bytes before; zeros up to version 3
 //! block    raw length u32 LE, not 0 | stored length u32 LE | CRC-32C u32 LE | stored bytes
 //! footer   0 u32 | length u32 LE | CRC-32C u32 LE | codec Footer
 //! trailer  offset of the footer u64 LE
 //! ```
-//! A block holds at most 1 MiB of the *content*; it is LZ4 when the stored length is below the raw length, else it is
+//! The start keeps this form in all versions to come: only one whose checksum matches tells of a newer release, and not of a
+//! version byte that has rotted. A block holds at most 1 MiB of the *content*; it is LZ4 when the stored length is below the raw length, else it is
 //! stored as it is. Checksums cover the two lengths and the stored bytes. The content is a stream of frames. A reader takes
 //! blocks as they are cut; a writer cuts before and behind each value pack, because LZ4 steps over what it takes for noise,
 //! and a meta pack behind 32 KiB of values that do not compress would go with them:
@@ -39,9 +41,13 @@ use crate::limits::{BLOCK_BYTES, LEASE_FRAME_MAX, SNAPSHOT_SYNC_BYTES};
 use crate::pack::Run;
 use crate::types::Applied;
 
-const MAGIC: &[u8; 16] = b"HOLDSNAP\x03\0\0\0\0\0\0\0";
-const NAME: &[u8] = b"HOLDSNAP";
-const VERSION: u8 = MAGIC[NAME.len()];
+const NAME: &[u8; 8] = b"HOLDSNAP";
+const VERSION: u8 = 4;
+/// Before it there was no checksum in the start; 1 had no leases, 2 no users and roles; all are the same in all else.
+const FIRST_CHECKED: u8 = 4;
+const START_BYTES: usize = 16;
+/// Of the start, in front of its checksum.
+const START_CHECKED_BYTES: usize = 12;
 const BLOCK_HEADER: usize = 12;
 
 /// Bytes of users and roles in one frame.
@@ -86,7 +92,7 @@ impl Writer {
             file,
             path,
             written: 0,
-            part: MAGIC.to_vec(),
+            part: start(VERSION).to_vec(),
             block: Vec::new(),
             sha: Sha256::new(),
             blocks: 0,
@@ -223,7 +229,7 @@ impl Reader {
     pub(crate) fn new(file: Arc<dyn DiskFile>, path: PathBuf) -> Result<Self, StorageError> {
         let bad = |detail: &str| StorageError::BadSnapshot { path: path.clone(), detail: detail.to_owned() };
         let len = file.len().map_err(StorageError::io(&path, "measure"))?;
-        let min = MAGIC.len() + BLOCK_HEADER + 8;
+        let min = START_BYTES + BLOCK_HEADER + 8;
         if len < min as u64 {
             return Err(bad("too short"));
         }
@@ -232,20 +238,10 @@ impl Reader {
             file.read_exact_at(&mut buffer, at).map_err(StorageError::io(&path, "read"))?;
             Ok::<_, StorageError>(buffer)
         };
-        let mut start = read(0, MAGIC.len())?;
-        if start.starts_with(NAME) && start[NAME.len()] > VERSION {
-            let newer = StoreError::newer("the snapshot", start[NAME.len()], VERSION);
-            return Err(StorageError::snapshot(&path, newer));
-        }
-        // Version 1 has no leases, version 2 has no users and roles; both are the same in all else.
-        let is_old = (1..VERSION).contains(&start[NAME.len()]);
-        start[NAME.len()] = if is_old { VERSION } else { start[NAME.len()] };
-        if start != MAGIC {
-            return Err(bad("not a snapshot"));
-        }
+        check_start(&read(0, START_BYTES)?).map_err(|error| StorageError::snapshot(&path, error))?;
         let trailer: [u8; 8] = read(len - 8, 8)?.try_into().expect("eight bytes were read");
         let footer_at = u64::from_le_bytes(trailer);
-        if footer_at < MAGIC.len() as u64 || footer_at > len - (BLOCK_HEADER as u64 + 8) {
+        if footer_at < START_BYTES as u64 || footer_at > len - (BLOCK_HEADER as u64 + 8) {
             return Err(bad("the trailer points nowhere"));
         }
         let bytes = usize::try_from(len - 8 - footer_at).map_err(|_| bad("too long"))?;
@@ -261,7 +257,7 @@ impl Reader {
         }
         let footer: Footer =
             codec::decode(&stored[BLOCK_HEADER..]).map_err(|e| StorageError::snapshot(&path, e))?;
-        let (offset, buffer, sha) = (MAGIC.len() as u64, BytesMut::new(), Sha256::new());
+        let (offset, buffer, sha) = (START_BYTES as u64, BytesMut::new(), Sha256::new());
         Ok(Self { file, path, footer, footer_at, offset, blocks: 0, buffer, sha })
     }
 
@@ -473,6 +469,36 @@ pub(crate) fn id(footer: &Footer) -> String {
 
 fn length(bytes: usize) -> [u8; 4] {
     u32::try_from(bytes).expect("packs and blocks are far below 4 GiB").to_le_bytes()
+}
+
+/// What a file begins with.
+fn start(version: u8) -> [u8; START_BYTES] {
+    let mut start = [0; START_BYTES];
+    start[..NAME.len()].copy_from_slice(NAME);
+    start[NAME.len()] = version;
+    if version >= FIRST_CHECKED {
+        let checksum = crc32c::crc32c(&start[..START_CHECKED_BYTES]);
+        start[START_CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
+    }
+    start
+}
+
+/// Whether what follows can be read by this release.
+fn check_start(found: &[u8]) -> Result<(), StoreError> {
+    let version = found[NAME.len()];
+    if found == start(version) {
+        return match version {
+            0 => Err(StoreError::damaged("version 0")),
+            1..=VERSION => Ok(()),
+            _ => Err(StoreError::newer("the snapshot", version, VERSION)),
+        };
+    }
+    let is_ours = found.starts_with(NAME);
+    // A newer release may use what are zeros here, but has its checksum at the same place.
+    if is_ours && word(found, START_CHECKED_BYTES) == crc32c::crc32c(&found[..START_CHECKED_BYTES]) {
+        return Err(StoreError::newer("the snapshot", version, VERSION));
+    }
+    Err(StoreError::damaged(if is_ours { "its start does not match its checksum" } else { "not a snapshot" }))
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
