@@ -96,9 +96,9 @@ impl Shared {
 
     /// Takes note of what a reader of the stable store has met; returns what to tell the reader. Damage is noted durably
     /// before this returns, so that a member that is killed behind its answer rebuilds the store all the same, and the
-    /// dispatcher hears of it.
+    /// dispatcher hears of it. In a store that has failed already nothing more is noted: readers may come often.
     pub(crate) fn read_failed(&self, generation: &Arc<Generation>, error: &StoreError) -> String {
-        if let StoreError::Damaged(_) = error {
+        if matches!(error, StoreError::Damaged(_)) && self.poisoned.get().is_none() {
             self.damage.tell(generation, self.store_failed(generation, error));
         }
         error.to_string()
