@@ -4,8 +4,8 @@
 //! the same services that serve the port, in this process; what they answer becomes JSON. So every rule, limit, refusal
 //! and count is theirs. Streams are translated message by message: what is not read is not fetched.
 //!
-//! Module map: [`paths`] says which path is which method; [`json`] translates messages and cuts a body into them;
-//! [`calls`] is gRPC's framing, both ways; here are the route and the forms of the answers.
+//! Module map: `paths` says which path is which method; `json` translates messages and cuts a body into them;
+//! `calls` is gRPC's framing, both ways; here are the route and the forms of the answers.
 
 mod calls;
 mod json;
