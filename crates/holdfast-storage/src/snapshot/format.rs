@@ -8,7 +8,9 @@
 //! trailer  offset of the footer u64 LE
 //! ```
 //! The start keeps this form in all versions to come: only one whose checksum matches tells of a newer release, and not of a
-//! version byte that has rotted. A block holds at most 1 MiB of the *content*; it is LZ4 when the stored length is below the raw length, else it is
+//! version byte that has rotted.
+//!
+//! A block holds at most 1 MiB of the *content*; it is LZ4 when the stored length is below the raw length, else it is
 //! stored as it is. Checksums cover the two lengths and the stored bytes. The content is a stream of frames. A reader takes
 //! blocks as they are cut; a writer cuts before and behind each value pack, because LZ4 steps over what it takes for noise,
 //! and a meta pack behind 32 KiB of values that do not compress would go with them:
