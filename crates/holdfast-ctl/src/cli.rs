@@ -1,77 +1,93 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-/// Works with holdfast clusters and their files.
+use crate::global::{Global, like_etcdctl};
+use crate::{cluster, endpoint, kv, lease, lock, member, mirror, role, txn, user, watch};
+
+/// Works with clusters that speak etcd v3, holdfast's first of all: etcdctl's commands, flags and output
 #[derive(Debug, Parser)]
-#[command(name = "holdfastctl", version, disable_help_subcommand = true)]
+#[command(name = "holdfastctl", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    /// The member to ask: host:port, or a URL
-    #[arg(long, global = true, default_value = "127.0.0.1:2379", env = "ETCDCTL_ENDPOINTS")]
-    pub(crate) endpoints: String,
-    /// How long the connection may take to be made, in seconds
-    #[arg(long, global = true, default_value = "5", value_parser = seconds, env = "ETCDCTL_DIAL_TIMEOUT")]
-    pub(crate) dial_timeout: Duration,
-    /// Who asks, where authentication is on: name:password, or the name alone with --password
-    #[arg(long, global = true, env = "ETCDCTL_USER", hide_env_values = true)]
-    pub(crate) user: Option<String>,
-    /// The password of --user
-    #[arg(long, global = true, requires = "user", env = "ETCDCTL_PASSWORD", hide_env_values = true)]
-    pub(crate) password: Option<String>,
     #[command(flatten)]
-    pub(crate) tls: TlsFlags,
-    /// How figures are written
-    #[arg(long, short = 'w', global = true, value_enum, default_value_t = WriteOut::Simple)]
-    pub(crate) write_out: WriteOut,
+    pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// How figures are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WriteOut {
-    /// One line, or plain text
-    Simple,
-    /// A table
-    Table,
-    /// JSON
-    Json,
-}
+/// What concerns all commands.
+const AFTER_HELP: &str = "\
+Every flag of all commands can be a variable too: --dial-timeout is HOLDFASTCTL_DIAL_TIMEOUT, or else ETCDCTL_DIAL_TIMEOUT.
+Exit codes: 0 done, 1 refused or failed, 2 no connection, 3 bad standard input, 4 the server cannot, or there is no such
+format, 5 unhealthy, or a watch was ended, 128 bad words, 130 interrupted. docs/holdfastctl.md has more.";
 
+/// What can be done. The doc comments are the help texts.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Reads a key or a range
+    Get(kv::Get),
+    /// Writes a key
+    Put(kv::Put),
+    /// Deletes a key or a range
+    Del(kv::Del),
+    /// Runs a transaction from standard input: comparisons, then requests for yes, then for no; an empty line ends each
+    Txn(txn::Txn),
+    /// Gives up what is older than a revision
+    Compaction(kv::Compaction),
+    /// Writes changes as they come
+    Watch(watch::Watch),
+    /// Leases
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// Holds a lock: until Ctrl-C, or while a command runs
+    Lock(lock::Lock),
+    /// Takes part in an election, or looks on
+    Elect(lock::Elect),
+    /// Members of the cluster
+    #[command(subcommand)]
+    Member(member::MemberCommand),
+    /// Endpoints, each by itself
+    Endpoint(endpoint::EndpointFlags),
+    /// What is wrong with the cluster, and what to do about it; exit code 5 when something is
+    Status,
+    /// Alarms
+    #[command(subcommand)]
+    Alarm(cluster::AlarmCommand),
+    /// Authentication as a whole
+    #[command(subcommand)]
+    Auth(user::AuthCommand),
+    /// Users
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Roles
+    #[command(subcommand)]
+    Role(role::RoleCommand),
+    /// Has another member lead
+    MoveLeader(cluster::MoveLeader),
+    /// Has endpoints give room back
+    Defrag(cluster::Defrag),
+    /// The way down to an older version
+    #[command(subcommand)]
+    Downgrade(cluster::DowngradeCommand),
+    /// Copies everything to another cluster, and then what changes
+    MakeMirror(mirror::MakeMirror),
     /// Files with the state of a member: backups, and the way to and from etcd
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
     /// Certificates for development and tests, of a CA of your own
     #[command(subcommand)]
     Cert(CertCommand),
+    /// The versions of this program and of the API
+    Version,
 }
 
-/// etcdctl's flags about TLS, with its meanings.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "TLS")]
-pub(crate) struct TlsFlags {
-    /// Believe certificates of the CAs in this file, PEM; without it, of those that this machine trusts
-    #[arg(long, global = true, env = "ETCDCTL_CACERT")]
-    pub(crate) cacert: Option<PathBuf>,
-    /// Show this certificate, PEM
-    #[arg(long, global = true, env = "ETCDCTL_CERT")]
-    pub(crate) cert: Option<PathBuf>,
-    /// The private key of --cert, PEM
-    #[arg(long, global = true, env = "ETCDCTL_KEY")]
-    pub(crate) key: Option<PathBuf>,
-    /// Believe any certificate: who is in between can read and change everything
-    #[arg(long, global = true, env = "ETCDCTL_INSECURE_SKIP_TLS_VERIFY", action = ArgAction::Set)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    pub(crate) insecure_skip_tls_verify: bool,
-    /// Use plain text for endpoints without a scheme when no file is given; false uses TLS for them
-    #[arg(long, global = true, env = "ETCDCTL_INSECURE_TRANSPORT", action = ArgAction::Set)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "true")]
-    pub(crate) insecure_transport: bool,
+/// The command line.
+///
+/// Errors: what clap says of it, also when help was asked for.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&like_etcdctl(Cli::command()).try_get_matches()?)
 }
 
 #[derive(Debug, Subcommand)]
@@ -175,21 +191,33 @@ pub(crate) struct RestoreFlags {
     pub(crate) without_auth: bool,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let text = text.strip_suffix('s').unwrap_or(text);
-    let seconds: f64 = text.parse().map_err(|_| "give seconds, as 5 or 5s".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        like_etcdctl(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn flags_are_read_as_etcdctl_reads_them() {
+        let parse = |line: &str| {
+            let matches = like_etcdctl(Cli::command()).try_get_matches_from(line.split(' '));
+            matches.and_then(|matches| Cli::from_arg_matches(&matches))
+        };
+        let get = |line: &str| match parse(line) {
+            Ok(Cli { command: Command::Get(get), .. }) => Ok(get),
+            other => Err(format!("{other:?}")),
+        };
+        let flags = get("holdfastctl get a --prefix --keys-only=false --rev -3 --limit=1 --limit=2").unwrap();
+        assert!(flags.prefix && !flags.keys_only);
+        assert_eq!((flags.rev, flags.limit), (-3, 2));
+        assert!(get("holdfastctl get -- -a").unwrap().words == ["-a"]);
+        assert!(get("holdfastctl get a --prefix=maybe").is_err());
+        let two = parse("holdfastctl --endpoints=a:1,b:2 mem li --endpoints c:3").unwrap();
+        assert!(matches!(two.command, Command::Member(member::MemberCommand::List { .. })));
+        assert!(parse("holdfastctl nonsense").is_err());
     }
 
     #[test]

@@ -1,33 +1,44 @@
-//! Connections to the member that is asked, with or without TLS, as etcdctl decides that.
+//! Connections to one endpoint, with or without TLS, as etcdctl decides that.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use holdfast_tls::{ClientFiles, ClientTls, Connector, PairFiles};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::cli::{Cli, TlsFlags};
+use crate::error::CtlError;
+use crate::global::{Global, TlsFlags};
 
-/// A connection to the one endpoint.
+/// Members take offence at a client that asks more often whether they are there.
+const KEEPALIVE_MIN: Duration = Duration::from_secs(10);
+
+/// The URL of an endpoint, and a connection to it or why there is none.
 ///
-/// # Errors
-/// Files that cannot be used, or why there is no connection.
-pub(crate) async fn connect(cli: &Cli) -> anyhow::Result<Channel> {
-    let url = cli.tls.with_scheme(&cli.endpoints);
-    let endpoint =
-        Endpoint::from_shared(url.clone()).context("--endpoints")?.connect_timeout(cli.dial_timeout);
-    let connected = if url.starts_with("https://") {
-        let settings = ClientTls::load(&cli.tls.files()?)?;
+/// Errors: flags and files that cannot be used.
+pub(crate) async fn open(
+    global: &Global,
+    endpoint: &str,
+) -> Result<(String, Result<Channel, tonic::transport::Error>), CtlError> {
+    let url = global.tls.with_scheme(endpoint);
+    let wrong = |error| CtlError::Arguments(format!("--endpoints: {endpoint} is no address: {error}"));
+    let endpoint = Endpoint::from_shared(url.clone())
+        .map_err(wrong)?
+        .connect_timeout(global.dial_timeout)
+        .http2_keep_alive_interval(global.keepalive_time.max(KEEPALIVE_MIN))
+        .keep_alive_timeout(global.keepalive_timeout);
+    let made = if url.starts_with("https://") {
+        let settings = ClientTls::load(&global.tls.files()?).map_err(anyhow::Error::from)?;
         endpoint.connect_with_connector(Connector::new(Arc::new(settings))).await
     } else {
         endpoint.connect().await
     };
-    connected.with_context(|| format!("cannot connect to {}", cli.endpoints))
+    Ok((url, made))
 }
 
 impl TlsFlags {
     /// TLS is meant where a file is given, or plain text is switched off.
-    fn with_scheme(&self, endpoint: &str) -> String {
+    pub(crate) fn with_scheme(&self, endpoint: &str) -> String {
         if endpoint.contains("://") {
             return endpoint.to_owned();
         }

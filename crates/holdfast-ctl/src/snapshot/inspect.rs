@@ -5,15 +5,15 @@ use std::path::Path;
 
 use holdfast_server::backup::look::{self, Contents};
 
-use crate::cli::WriteOut;
-use crate::output;
+use crate::output::{self, Format};
 
 /// What is in a file, as text.
-pub(crate) fn inspect(file: &Path, form: WriteOut) -> anyhow::Result<String> {
-    let contents = look::contents(&crate::status::open(file)?)?;
+pub(crate) fn inspect(file: &Path, form: Format) -> anyhow::Result<String> {
+    let contents = look::contents(&super::status::open(file)?)?;
     Ok(match form {
-        WriteOut::Json => format!("{}\n", serde_json::to_string_pretty(&contents)?),
-        WriteOut::Simple | WriteOut::Table => describe(&contents)?,
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&contents)?),
+        Format::Simple | Format::Table | Format::Fields => describe(&contents)?,
+        Format::Protobuf | Format::Raw => anyhow::bail!("snapshot inspect writes simple or json"),
     })
 }
 

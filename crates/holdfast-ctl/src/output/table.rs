@@ -1,10 +1,15 @@
-//! How figures are written, in etcdctl's shapes.
+//! Tables and sizes, in etcdctl's shapes.
 
-/// A table with one row, all to the right, names in the middle.
+/// A cell with blanks in it is no wider, where it can be broken at one.
+const CELL_WIDTH_MAX: usize = 30;
+
+/// A table, all to the right, names in the middle.
 pub(crate) fn table(names: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().flat_map(|row| broken(row)).collect();
     let widths: Vec<usize> = (0..names.len())
         .map(|column| {
-            rows.iter().map(|row| row[column].len()).chain([names[column].len()]).max().unwrap_or(0)
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.chain([names[column].len()]).max().unwrap_or(0)
         })
         .collect();
     let line = || {
@@ -16,12 +21,38 @@ pub(crate) fn table(names: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = line();
     text.push_str(&cells(centred.collect()));
     text.push_str(&line());
-    for row in rows {
+    for row in &rows {
         let row = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
         text.push_str(&cells(row.collect()));
     }
     text.push_str(&line());
     text
+}
+
+/// A row as the lines that it takes.
+fn broken(row: &[String]) -> Vec<Vec<String>> {
+    let cells: Vec<Vec<String>> = row.iter().map(|cell| lines(cell)).collect();
+    let height = cells.iter().map(Vec::len).max().unwrap_or(0);
+    (0..height)
+        .map(|at| cells.iter().map(|cell| cell.get(at).cloned().unwrap_or_default()).collect())
+        .collect()
+}
+
+/// A cell as lines of whole words.
+fn lines(cell: &str) -> Vec<String> {
+    let longest = cell.split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0);
+    let width_max = CELL_WIDTH_MAX.max(longest);
+    let mut lines: Vec<String> = Vec::new();
+    for word in cell.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width_max => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    if lines.is_empty() { vec![String::new()] } else { lines }
 }
 
 /// Bytes for people, as etcdctl rounds them: in thousands, one digit behind the point below ten.

@@ -3,78 +3,67 @@
 //! The file is written aside, its content checked against the checksum that comes last, made durable, and then given its
 //! name: whoever finds it has all of it.
 
-use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use holdfast_env::{Disk, DiskFile, OpenMode, RealDisk};
 use holdfast_proto::etcdserverpb as pb;
-use pb::auth_client::AuthClient;
-use pb::maintenance_client::MaintenanceClient;
 use sha2::{Digest, Sha256};
-use tonic::Request;
+use tonic::Status;
 
-use crate::cli::Cli;
-use crate::connect::connect;
+use crate::client::{Client, broke, service};
+use crate::error::CtlError;
+use crate::global::Global;
 
 /// Of the checksum that comes last.
 const CHECKSUM_BYTES: usize = 32;
 
 /// Saves; what is to be said then.
-pub(crate) async fn save(cli: &Cli, file: &Path) -> anyhow::Result<String> {
-    if cli.endpoints.contains(',') {
-        bail!("a snapshot is of one member: give one of --endpoints={}", cli.endpoints);
-    }
-    let channel = connect(cli).await?;
-    let mut request = Request::new(pb::SnapshotRequest {});
-    if let Some((name, password)) = login(cli)? {
-        let mut auth = AuthClient::new(channel.clone());
-        let answer = auth.authenticate(pb::AuthenticateRequest { name, password }).await;
-        let token = answer.map_err(|status| refused(&status))?.into_inner().token;
-        request.metadata_mut().insert("token", token.parse().context("the member's token")?);
-    }
-    let answer = MaintenanceClient::new(channel).snapshot(request).await;
-    let mut stream = answer.map_err(|status| refused(&status))?.into_inner();
+pub(crate) async fn save(global: &Global, file: &Path) -> Result<String, CtlError> {
+    let client = Client::new(global)?;
+    let [endpoint] = client.endpoints() else {
+        let all = client.endpoints().join(",");
+        return Err(anyhow!("a snapshot is of one member: give one of --endpoints={all}").into());
+    };
+    let (conn, _) = client.connection().await?;
+    // The member reads its whole state before it has something to send: only the user knows how long that may take.
+    let answer = service::maintenance(conn).snapshot(pb::SnapshotRequest {}).await;
+    let mut stream = match answer {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return Err(refused(&client, endpoint, status).await),
+    };
     let mut part = Part::create(file).with_context(|| format!("cannot write {}", file.display()))?;
     let mut version = String::new();
-    while let Some(message) = stream.message().await.map_err(|status| refused(&status))? {
-        version = message.version;
-        part.add(&message.blob).with_context(|| format!("cannot write {}", part.path.display()))?;
+    loop {
+        match stream.message().await {
+            Ok(Some(message)) => {
+                version = message.version;
+                let path = part.path.clone();
+                part.add(&message.blob).with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            Ok(None) => break,
+            Err(status) => return Err(refused(&client, endpoint, status).await),
+        }
     }
     if !part.is_whole() {
-        bail!(
-            "what {} has sent does not match its checksum, or ends too early: nothing was saved",
-            cli.endpoints
+        let error = anyhow!(
+            "what {endpoint} has sent does not match its checksum, or ends too early: nothing was saved"
         );
+        return Err(error.into());
     }
     part.publish(file).with_context(|| format!("cannot write {}", file.display()))?;
     let server = if version.is_empty() { String::new() } else { format!("Server version {version}\n") };
     Ok(format!("Snapshot saved at {}\n{server}", file.display()))
 }
 
-/// Name and password, when they are given.
-fn login(cli: &Cli) -> anyhow::Result<Option<(String, String)>> {
-    let Some(user) = &cli.user else { return Ok(None) };
-    if let Some(password) = &cli.password {
-        return Ok(Some((user.clone(), password.clone())));
+/// With TLS, a server's verdict on our certificate comes so late that the connection breaks of it.
+async fn refused(client: &Client, endpoint: &str, status: Status) -> CtlError {
+    if broke(&status) {
+        let cause = client.stream_end(endpoint, &status).await;
+        return CtlError::Broken { endpoint: endpoint.to_owned(), cause };
     }
-    let Some((name, password)) = user.split_once(':') else {
-        bail!("there is no password for {user}: give --user={user}:PASSWORD, or --password");
-    };
-    Ok(Some((name.to_owned(), password.to_owned())))
-}
-
-fn refused(status: &tonic::Status) -> anyhow::Error {
-    // A connection that breaks has a cause of its own: with TLS, a server's verdict on our certificate comes so late.
-    let mut cause = status.source();
-    while let Some(deeper) = cause.and_then(Error::source) {
-        cause = Some(deeper);
-    }
-    match cause {
-        Some(cause) => anyhow::anyhow!("the connection broke: {cause}"),
-        None => anyhow::anyhow!("the member refused: {} ({:?})", status.message(), status.code()),
-    }
+    CtlError::Refused { what: "the member refused: ", status }
 }
 
 /// A file on its way; removed when it does not become one.
