@@ -15,6 +15,12 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// The kind of record in which TLS says what is wrong: RFC 8446, 5.1.
 const TLS_ALERT: u8 = 21;
 
+/// What a holdfast port for TLS says to plain text.
+const SPEAKS_TLS: &str = "this port speaks TLS";
+
+const PLAIN_ON_TLS: &str =
+    "plain text on a TLS port: use https://, and --cacert with the CA's file where it is not a public one";
+
 /// How long a port may take to say what it is.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 
@@ -40,13 +46,17 @@ pub(crate) async fn of(url: &str, error: &(dyn Error + Send + Sync + 'static)) -
     }
     let said = deepest(error);
     let Some(authority) = url.strip_prefix("http://") else { return said };
+    if said.contains(SPEAKS_TLS) {
+        return PLAIN_ON_TLS.to_owned();
+    }
     match spoken(authority).await {
-        Spoken::Tls => {
-            "plain text on a TLS port: use https://, and --cacert with the CA's file where it is not a public one"
-                .to_owned()
+        Spoken::Tls => PLAIN_ON_TLS.to_owned(),
+        Spoken::Other => {
+            format!("what listens there does not speak HTTP/2: is it the client port of a member? ({said})")
         }
-        Spoken::Other => format!("what listens there does not speak HTTP/2: is it the client port of a member? ({said})"),
-        Spoken::Nothing => format!("what listens there says nothing to HTTP/2: is it a TLS port, or a proxy? ({said})"),
+        Spoken::Nothing => {
+            format!("what listens there says nothing to HTTP/2: is it a TLS port, or a proxy? ({said})")
+        }
         Spoken::Http2 | Spoken::Unreachable => said,
     }
 }
@@ -124,7 +134,7 @@ fn judge(begin: &[u8]) -> Spoken {
     match begin {
         [] => Spoken::Nothing,
         [TLS_ALERT, 3, ..] => Spoken::Tls,
-        _ if contains(b"this port speaks TLS") || contains(b"HTTPS server") => Spoken::Tls,
+        _ if contains(SPEAKS_TLS.as_bytes()) || contains(b"HTTPS server") => Spoken::Tls,
         // A settings frame: its length, and its kind.
         [0, 0, _, 4, ..] => Spoken::Http2,
         _ => Spoken::Other,

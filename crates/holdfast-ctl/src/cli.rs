@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub(crate) use crate::global::duration as seconds;
 use crate::global::{Global, like_etcdctl};
-use crate::{cluster, endpoint, kv, lease, lock, member, mirror, role, txn, user, watch};
+use crate::{check, cluster, endpoint, import, kv, lease, lock, member, mirror, role, txn, user, watch};
 
 /// Works with clusters that speak etcd v3, holdfast's first of all: etcdctl's commands, flags and output
 #[derive(Debug, Parser)]
@@ -71,8 +72,13 @@ pub(crate) enum Command {
     /// The way down to an older version
     #[command(subcommand)]
     Downgrade(cluster::DowngradeCommand),
+    /// Whether the cluster keeps up with a load
+    #[command(subcommand)]
+    Check(check::CheckCommand),
     /// Copies everything to another cluster, and then what changes
     MakeMirror(mirror::MakeMirror),
+    /// Moves a live cluster, etcd or another, into this one, and keeps it in step until the switch
+    Import(Box<import::flags::ImportFlags>),
     /// Files with the state of a member: backups, and the way to and from etcd
     #[command(subcommand)]
     Snapshot(SnapshotCommand),

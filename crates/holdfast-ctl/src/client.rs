@@ -20,6 +20,10 @@ use crate::terminal;
 /// What servers say to a login where there are no users.
 const AUTH_IS_OFF: &str = "etcdserver: authentication is not enabled";
 
+/// What servers say of a login that they do not know any more: its member has restarted, or rights have changed.
+const LOGIN_IS_OVER: [&str; 2] =
+    ["etcdserver: invalid auth token", "etcdserver: revision of auth store is old"];
+
 /// A connection that says who asks.
 pub(crate) type Conn = InterceptedService<Channel, Asker>;
 
@@ -172,7 +176,10 @@ impl Client {
     ) -> Result<R, CtlError> {
         let mut unreached = Vec::new();
         let mut refused = None;
-        for _ in 0..self.endpoints.len() {
+        let mut may_log_in_again = self.global.user.is_some();
+        let mut turns = self.endpoints.len();
+        while turns > 0 {
+            turns -= 1;
             let (conn, endpoint) = match self.connection().await {
                 Ok(connection) => connection,
                 // An answer says more than none.
@@ -192,6 +199,12 @@ impl Client {
                     return Err(CtlError::Broken { endpoint, cause });
                 }
                 unreached.push(Unreached { endpoint, cause });
+            } else if may_log_in_again && LOGIN_IS_OVER.contains(&status.message()) {
+                // Refused before anything was done: the same again, with another login.
+                may_log_in_again = false;
+                turns += 1;
+                self.current.lock().await.conn = None;
+                continue;
             } else if repeat == Repeat::Free && status.code() == Code::Unavailable {
                 refused = Some(CtlError::Refused { what: "", status });
             } else {
@@ -216,9 +229,10 @@ impl Client {
     }
 }
 
-/// Whether the status is of our end: the server has said nothing.
+/// Whether the status is of our end: the server has said nothing, or nothing that is gRPC.
 pub(crate) fn broke(status: &Status) -> bool {
-    status.source().is_some()
+    // Nothing but the library's words tells an HTTP server from a member.
+    status.source().is_some() || status.message().starts_with("grpc-status header missing")
 }
 
 /// Name and password, when they are given; asks for a password on a terminal.

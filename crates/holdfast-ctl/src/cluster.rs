@@ -134,9 +134,17 @@ pub(crate) async fn move_leader(client: &Client, out: Out, flags: &MoveLeader) -
     };
     let target = member_id(target)?;
     out.has::<SaidWithoutFields<pb::MoveLeaderResponse>>()?;
+    let mut last = None;
     for endpoint in client.endpoints() {
         let one = client.of(endpoint);
-        let status = status(&one).await?;
+        let status = match status(&one).await {
+            Ok(status) => status,
+            Err(error) => {
+                tell(&format!("holdfastctl: {endpoint} cannot be asked: {}", in_short(&error)));
+                last = Some(CtlError::Exit(error.exit_code()));
+                continue;
+            }
+        };
         let leader = status.leader;
         if status.header.is_none_or(|header| header.member_id != leader) {
             continue;
@@ -147,7 +155,9 @@ pub(crate) async fn move_leader(client: &Client, out: Out, flags: &MoveLeader) -
         return out.show(&SaidWithoutFields(Said { text, answer }));
     }
     let all = client.endpoints().join(", ");
-    Err(CtlError::Arguments(format!("none of {all} leads: give the leader's endpoint, or all of them")))
+    Err(last.unwrap_or(CtlError::Arguments(format!(
+        "none of {all} leads: give the leader's endpoint, or all of them"
+    ))))
 }
 
 /// `defrag`: one endpoint after the other.

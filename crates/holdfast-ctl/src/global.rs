@@ -28,7 +28,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, hide_env_values = true)]
     pub(crate) user: Option<String>,
     /// The password of --user
-    #[arg(long, global = true, requires = "user", hide_env_values = true)]
+    #[arg(long, global = true, hide_env_values = true)]
     pub(crate) password: Option<String>,
     #[command(flatten)]
     pub(crate) tls: TlsFlags,

@@ -10,7 +10,7 @@ use clap::Args;
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::v3electionpb::{CampaignRequest, LeaderKey, LeaderRequest, ResignRequest};
 use holdfast_proto::v3lockpb::{LockRequest, UnlockRequest};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::Status;
 
 use crate::client::{Client, broke, service};
@@ -47,41 +47,55 @@ pub(crate) struct Elect {
     listen: bool,
 }
 
-/// Returns at the first interrupt or request to end.
-async fn signalled() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        // Then signals end the process, as they do by themselves.
-        return std::future::pending().await;
-    };
-    // Both are cancel-safe: a signal that is not taken here ends nothing.
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Interrupts and requests to end. Listened for from the beginning: one that comes between two steps is not lost.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Returns at the next one.
+    async fn asked(&mut self) {
+        // Both are cancel-safe: a signal that is not taken here is taken the next time.
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
-/// A call that waits for its turn as long as it takes; `None` after a signal or the end of the session.
+/// Why a stream, or a call that waits, has ended.
+async fn ended(client: &Client, endpoint: &str, status: Status) -> CtlError {
+    if broke(&status) {
+        let cause = client.stream_end(endpoint, &status).await;
+        return CtlError::Broken { endpoint: endpoint.to_owned(), cause };
+    }
+    CtlError::Refused { what: "", status }
+}
+
+/// A call that waits for its turn as long as it takes.
+///
+/// Errors: a signal, or the end of the session.
 async fn waited<R>(
     client: &Client,
     session: &Session,
+    stop: &mut Stop,
     call: impl Future<Output = Result<tonic::Response<R>, Status>>,
     endpoint: &str,
 ) -> Result<R, CtlError> {
     // A call that is dropped is given up by the server, which takes its place in the line away.
     let answer = tokio::select! {
         answer = call => answer,
-        () = signalled() => return Err(CtlError::Exit(INTERRUPTED)),
+        () = stop.asked() => return Err(CtlError::Exit(INTERRUPTED)),
         () = session.lost() => return Err(CtlError::Word("the lease has expired while waiting".to_owned())),
     };
     match answer {
         Ok(answer) => Ok(answer.into_inner()),
-        Err(status) if broke(&status) => {
-            let cause = client.stream_end(endpoint, &status).await;
-            Err(CtlError::Broken { endpoint: endpoint.to_owned(), cause })
-        }
-        Err(status) => Err(CtlError::Refused { what: "", status }),
+        Err(status) => Err(ended(client, endpoint, status).await),
     }
 }
 
@@ -91,23 +105,31 @@ pub(crate) async fn lock(client: &Arc<Client>, out: Out, flags: &Lock) -> Done {
         return Err(CtlError::Arguments("lock takes a name, and a command if there is one".to_owned()));
     };
     out.has::<pb::RangeResponse>()?;
+    let mut stop = Stop::listen()?;
     let session = Session::begin(client, flags.ttl).await?;
-    let held = hold(client, &session, out, bytes(name), command).await;
+    let held = hold(client, &session, &mut stop, out, (bytes(name), command)).await;
     session.end().await;
     held
 }
 
-async fn hold(client: &Arc<Client>, session: &Session, out: Out, name: Bytes, command: &[OsString]) -> Done {
+/// Waits for the lock, and holds it.
+async fn hold(
+    client: &Arc<Client>,
+    session: &Session,
+    stop: &mut Stop,
+    out: Out,
+    (name, command): (Bytes, &[OsString]),
+) -> Done {
     let (conn, endpoint) = client.connection().await?;
     let request = LockRequest { name, lease: session.id };
     let mut locks = service::lock(conn);
-    let locked = waited(client, session, locks.lock(request), &endpoint).await?;
+    let locked = waited(client, session, stop, locks.lock(request), &endpoint).await?;
     let key = locked.key;
     let done = if command.is_empty() {
-        until_signal(client, session, out, key.clone()).await
+        until_signal(client, session, stop, out, key.clone()).await
     } else {
         let revision = locked.header.map_or(0, |header| header.revision);
-        run(command, &key, revision).await
+        run(command, stop, &key, revision).await
     };
     let unlock = UnlockRequest { key };
     let unlocked = client.write(async |conn| service::lock(conn).unlock(unlock.clone()).await).await;
@@ -115,14 +137,14 @@ async fn hold(client: &Arc<Client>, session: &Session, out: Out, name: Bytes, co
 }
 
 /// Shows the key, and holds it until a signal.
-async fn until_signal(client: &Client, session: &Session, out: Out, key: Bytes) -> Done {
+async fn until_signal(client: &Client, session: &Session, stop: &mut Stop, out: Out, key: Bytes) -> Done {
     let pair = read(client, key).await?;
     if pair.kvs.is_empty() {
         return Err(CtlError::Word("the lock was lost at once".to_owned()));
     }
     out.show(&pair)?;
     tokio::select! {
-        () = signalled() => Ok(()),
+        () = stop.asked() => Ok(()),
         () = session.lost() => Err(CtlError::Word("the lease has expired: the lock is lost".to_owned())),
     }
 }
@@ -133,7 +155,7 @@ async fn read(client: &Client, key: Bytes) -> Result<pb::RangeResponse, CtlError
 }
 
 /// Runs a command, and ends as it ends. A signal is for the command, as both have it from the terminal.
-async fn run(command: &[OsString], key: &Bytes, revision: i64) -> Done {
+async fn run(command: &[OsString], stop: &mut Stop, key: &Bytes, revision: i64) -> Done {
     let (program, args) =
         command.split_first().ok_or_else(|| CtlError::Arguments("no command".to_owned()))?;
     let mut child = std::process::Command::new(program);
@@ -142,7 +164,7 @@ async fn run(command: &[OsString], key: &Bytes, revision: i64) -> Done {
     let ended = tokio::task::spawn_blocking(move || child.status());
     let ended = tokio::select! {
         ended = ended => ended.map_err(anyhow::Error::from)?,
-        () = signalled() => return Err(CtlError::Exit(INTERRUPTED)),
+        () = stop.asked() => return Err(CtlError::Exit(INTERRUPTED)),
     };
     let ended = ended
         .map_err(|error| CtlError::Word(format!("cannot run {}: {error}", program.to_string_lossy())))?;
@@ -159,8 +181,9 @@ pub(crate) async fn elect(client: &Arc<Client>, out: Out, flags: &Elect) -> Done
     match (&flags.words[..], flags.listen) {
         ([name], true) => observe(client, out, bytes(name)).await,
         ([name, proposal], false) => {
+            let mut stop = Stop::listen()?;
             let session = Session::begin(client, CANDIDATE_TTL).await?;
-            let held = campaign(client, &session, out, bytes(name), bytes(proposal)).await;
+            let held = campaign(client, &session, &mut stop, out, (bytes(name), bytes(proposal))).await;
             session.end().await;
             held
         }
@@ -170,15 +193,21 @@ pub(crate) async fn elect(client: &Arc<Client>, out: Out, flags: &Elect) -> Done
     }
 }
 
-async fn campaign(client: &Arc<Client>, session: &Session, out: Out, name: Bytes, value: Bytes) -> Done {
+async fn campaign(
+    client: &Arc<Client>,
+    session: &Session,
+    stop: &mut Stop,
+    out: Out,
+    (name, value): (Bytes, Bytes),
+) -> Done {
     let (conn, endpoint) = client.connection().await?;
     let request = CampaignRequest { name, lease: session.id, value };
     let mut elections = service::election(conn);
-    let elected = waited(client, session, elections.campaign(request), &endpoint).await?;
+    let elected = waited(client, session, stop, elections.campaign(request), &endpoint).await?;
     let leader: LeaderKey = elected.leader.unwrap_or_default();
     out.show(&read(client, leader.key.clone()).await?)?;
     tokio::select! {
-        () = signalled() => {}
+        () = stop.asked() => {}
         () = session.lost() => return Err(CtlError::Word("the lease has expired: somebody else may lead".to_owned())),
     }
     let request = ResignRequest { leader: Some(leader) };
@@ -187,28 +216,30 @@ async fn campaign(client: &Arc<Client>, session: &Session, out: Out, name: Bytes
 
 /// Shows who leads, until a signal.
 async fn observe(client: &Client, out: Out, name: Bytes) -> Done {
-    let request = LeaderRequest { name };
+    let mut stop = Stop::listen()?;
     let (conn, endpoint) = client.connection().await?;
-    let observed = async {
-        let mut leaders = service::election(conn).observe(request).await?.into_inner();
-        while let Some(leader) = leaders.message().await? {
-            let kvs = leader.kv.into_iter().collect();
-            // What cannot be written ends the observation below, where the reason is asked for again.
-            if out.show(&pb::RangeResponse { header: leader.header, kvs, ..Default::default() }).is_err() {
-                return Err(Status::cancelled("standard output is closed"));
+    let mut elections = service::election(conn);
+    let opened = tokio::select! {
+        opened = elections.observe(LeaderRequest { name }) => opened,
+        () = stop.asked() => return Ok(()),
+    };
+    let mut leaders = match opened {
+        Ok(leaders) => leaders.into_inner(),
+        Err(status) => return Err(ended(client, &endpoint, status).await),
+    };
+    loop {
+        // Both are cancel-safe: what has come stays in the stream, and a signal in its listener.
+        let leader = tokio::select! {
+            leader = leaders.message() => leader,
+            () = stop.asked() => return Ok(()),
+        };
+        match leader {
+            Ok(Some(leader)) => {
+                let kvs = leader.kv.into_iter().collect();
+                out.show(&pb::RangeResponse { header: leader.header, kvs, ..Default::default() })?;
             }
-        }
-        Ok(())
-    };
-    let ended: Result<(), Status> = tokio::select! {
-        ended = observed => ended,
-        () = signalled() => return Ok(()),
-    };
-    match ended {
-        Ok(()) => Err(CtlError::Word("the member has ended the observation".to_owned())),
-        Err(status) => {
-            let cause = client.stream_end(&endpoint, &status).await;
-            Err(CtlError::Broken { endpoint, cause })
+            Ok(None) => return Err(CtlError::Word("the member has ended the observation".to_owned())),
+            Err(status) => return Err(ended(client, &endpoint, status).await),
         }
     }
 }

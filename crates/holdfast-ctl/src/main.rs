@@ -9,11 +9,12 @@
 //!
 //! Module map: [`cli`] and [`global`] (the command line), [`client`], [`connect`] and [`cause`] (who is asked, and why nobody
 //! could be), [`error`] (exit codes), [`output`] (formats); a module for each group of commands: [`kv`], [`txn`],
-//! [`watch`], [`lease`], [`lock`], [`member`], [`endpoint`], [`status`], [`cluster`], [`user`], [`role`], [`mirror`],
-//! [`snapshot`], [`cert`].
+//! [`watch`], [`lease`], [`lock`], [`member`], [`endpoint`], [`status`], [`cluster`], [`user`], [`role`], [`mirror`], [`check`],
+//! [`snapshot`], [`import`], [`cert`].
 
 mod cause;
 mod cert;
+mod check;
 mod cli;
 mod client;
 mod cluster;
@@ -21,6 +22,7 @@ mod connect;
 mod endpoint;
 mod error;
 mod global;
+mod import;
 mod kv;
 mod lease;
 mod lock;
@@ -117,7 +119,7 @@ fn told(error: &CtlError) -> String {
 
 async fn until_interrupted(cli: &Cli, line: &[OsString]) -> Done {
     // Whoever holds something has to give it back first.
-    if matches!(cli.command, Command::Lock(_) | Command::Elect(_)) {
+    if matches!(cli.command, Command::Lock(_) | Command::Elect(_) | Command::Import(_)) {
         return run(cli, line).await;
     }
     tokio::select! {
@@ -146,6 +148,7 @@ async fn run(cli: &Cli, line: &[OsString]) -> Done {
         }
         Command::Snapshot(command) => snapshot::snapshot(&cli.global, command).await,
         Command::Cert(command) => output::write(cert::cert(command)?.as_bytes()),
+        Command::Import(flags) => import::import(&cli.global, flags).await,
         _ => ask(cli, line).await,
     }
 }
@@ -174,8 +177,9 @@ async fn ask(cli: &Cli, line: &[OsString]) -> Done {
         Command::MoveLeader(flags) => cluster::move_leader(&client, out, flags).await,
         Command::Defrag(flags) => cluster::defrag(&client, flags).await,
         Command::Downgrade(command) => cluster::downgrade(&client, out, command).await,
+        Command::Check(command) => check::check(&client, command).await,
         Command::MakeMirror(flags) => mirror::make_mirror(&client, &cli.global, flags).await,
         // They ask no cluster.
-        Command::Version | Command::Snapshot(_) | Command::Cert(_) => Ok(()),
+        Command::Version | Command::Snapshot(_) | Command::Cert(_) | Command::Import(_) => Ok(()),
     }
 }

@@ -10,12 +10,15 @@ pub(crate) mod pair;
 pub(crate) mod quote;
 pub(crate) mod table;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use crate::error::{CtlError, Done};
 use crate::global::Global;
 
 pub(crate) use table::{bytes, table};
+
+/// What a shell has for a program that wrote to a pipe without a reader.
+const BROKEN_PIPE: u8 = 141;
 
 /// How something is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,8 +153,11 @@ impl Out {
 /// Writes to standard output at once: whoever reads may be waiting.
 pub(crate) fn write(text: &[u8]) -> Done {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text)?;
-    Ok(stdout.flush()?)
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        // Whoever reads has had enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(CtlError::Exit(BROKEN_PIPE)),
+        written => Ok(written?),
+    }
 }
 
 /// Writes a line to standard output.

@@ -64,8 +64,10 @@ impl Facts {
             Some(leader) => format!("leader {}", self.called(leader)),
             None => "no leader seen".to_owned(),
         };
-        let learners = if learners == 0 { String::new() } else { format!(" and {learners} learners") };
-        format!("Cluster {cluster:x}: {voters} voters{learners}, {leader}, revision {revision}")
+        let learners =
+            if learners == 0 { String::new() } else { format!(" and {}", counted(learners, "learner")) };
+        let voters = counted(voters, "voter");
+        format!("Cluster {cluster:x}: {voters}{learners}, {leader}, revision {revision}")
     }
 
     fn voters(&self) -> usize {
@@ -92,6 +94,10 @@ impl Facts {
     fn by_id(&self, id: u64) -> String {
         self.members.iter().find(|member| member.id == id).map_or_else(|| format!("{id:x}"), name)
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn name(member: &pb::Member) -> String {
