@@ -129,7 +129,7 @@ async fn measure(client: &Client, load: &Load, prefix: &str) -> Result<Measured,
 
 /// Gives out turns at the rate; no more than there are writers ahead of them.
 async fn pace(turns: mpsc::Sender<u64>, rate: u32, begin: Monotonic, clock: Rc<RealClock>) {
-    for turn in 0.. {
+    for turn in 0_u32.. {
         let due = Duration::from_secs_f64(f64::from(turn) / f64::from(rate));
         if due >= LASTS {
             return;
