@@ -257,6 +257,15 @@ impl Auth {
         holds.then(|| Checked { user: Arc::clone(&session.user), at: self.revision })
     }
 
+    /// The user of a token that says of itself whose it is, and as of which auth revision it was given out; `None` when it does
+    /// not hold any more. It holds as long as [`Auth::check`] would let one hold that was given out then.
+    pub fn check_signed(&self, name: &str, given_out: AuthRevision) -> Option<Checked> {
+        let AuthSwitch::On(enabled_since) = self.switch else { return None };
+        let user_since = self.user(name)?.since;
+        let holds = enabled_since <= given_out && user_since <= given_out;
+        holds.then(|| Checked { user: name.into(), at: self.revision })
+    }
+
     pub(crate) fn digest(&self, mixer: &mut Mixer) {
         let since = match self.switch {
             AuthSwitch::Off => 0,

@@ -39,6 +39,8 @@ pub(crate) struct Generation {
     stable: Option<Stable>,
     place: Option<(Arc<dyn Disk>, PathBuf)>,
     obsolete: AtomicBool,
+    /// It is noted that it is damaged.
+    marked: AtomicBool,
 }
 
 impl Generation {
@@ -57,15 +59,15 @@ impl Generation {
     /// Notes durably that it is damaged, so that the next start does not open it but rebuilds it: a start reads no
     /// values, and would not find most damage by itself.
     pub(crate) fn mark_damaged(&self, reason: &str) -> Result<(), StorageError> {
-        let Some((disk, dir)) = &self.place else { return Ok(()) };
-        let path = dir.join(DAMAGED);
-        let io = |action| StorageError::io(&path, action);
-        if !disk.exists(&path).map_err(io("look for"))? {
-            let file = disk.open(&path, OpenMode::CreateNew).map_err(io("create"))?;
-            file.write_all_at(reason.as_bytes(), 0).map_err(io("write"))?;
-            file.sync_all().map_err(io("sync"))?;
+        if let Some((disk, dir)) = &self.place {
+            write_mark(&**disk, dir, reason)?;
         }
-        disk.sync_dir(dir).map_err(StorageError::io(dir, "sync"))
+        self.marked.store(true, Ordering::Release);
+        Ok(())
+    }
+    /// True when that was noted since it was opened.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marked.load(Ordering::Acquire)
     }
     /// True when its content survives the process.
     pub(crate) fn is_durable(&self) -> bool {
@@ -79,6 +81,17 @@ impl Generation {
     pub(crate) fn keep(&self) {
         self.obsolete.store(false, Ordering::Release);
     }
+}
+
+fn write_mark(disk: &dyn Disk, dir: &Path, reason: &str) -> Result<(), StorageError> {
+    let path = dir.join(DAMAGED);
+    let io = |action| StorageError::io(&path, action);
+    if !disk.exists(&path).map_err(io("look for"))? {
+        let file = disk.open(&path, OpenMode::CreateNew).map_err(io("create"))?;
+        file.write_all_at(reason.as_bytes(), 0).map_err(io("write"))?;
+        file.sync_all().map_err(io("sync"))?;
+    }
+    disk.sync_dir(dir).map_err(StorageError::io(dir, "sync"))
 }
 
 impl Drop for Generation {
@@ -141,7 +154,8 @@ impl Generations {
             // The engines sync the content of their files, not all of them the names.
             self.disk.sync_dir(&path).map_err(StoreError::Failed)?;
         }
-        Ok(Arc::new(Generation { number, stable: Some(stable), place, obsolete: AtomicBool::new(false) }))
+        let (obsolete, marked) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Arc::new(Generation { number, stable: Some(stable), place, obsolete, marked }))
     }
 
     /// Makes an empty generation, removing what an interrupted attempt has left at its place. Its directory goes with it

@@ -55,6 +55,11 @@ impl Run {
         self.meta.len() + self.value.len()
     }
 
+    /// Decodes all of it, for the sake of the checks.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.records().map(drop)
+    }
+
     /// Decodes the records, ascending.
     pub(crate) fn records(&self) -> Result<Vec<Record>, StoreError> {
         let metas = metas(&self.meta)?;

@@ -20,7 +20,9 @@
 //! # Guard
 //! The content is exactly the log up to `applied`. A large commit takes several engine batches, of which the last one
 //! carries `applied` and head; after a crash between them, records above the head's revision are there. They are
-//! removed at open ([`Stable::trim`]), before anything reads them. Leases have no revision to tell by: all that a commit
+//! removed at open ([`Stable::trim`]), before anything reads them. Who walks through the runs while a commit goes on may
+//! meet those records, too; so all that belongs to a run is there before the key of its meta pack is, which is how runs
+//! are found. Leases have no revision to tell by: all that a commit
 //! changes of them is in its last batch. Of users and roles the last batch names the content that counts; others are
 //! removed afterwards, and at open ([`Stable::trim_auth`]).
 
@@ -375,11 +377,11 @@ impl Stable {
         let mut from = self.run_of(above)?;
         loop {
             let page = self.runs(from, self.slice())?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else { return self.trim_values(above) };
             from = following(last.run.first);
             for placed in page {
                 if placed.run.first.revision > revision {
-                    // All of it is of the interrupted commit, and its values may have been in a later batch.
+                    // All of it is of the interrupted commit. Earlier releases may have had its values in a later batch.
                     self.replace(&[placed], &[])?;
                     continue;
                 }
@@ -391,6 +393,24 @@ impl Stable {
                 // Never one in pieces, which holds one record: that would be above whole.
                 let runs = self.build_runs(kept.map(Stored::new));
                 self.replace(&[placed], &runs)?;
+            }
+        }
+    }
+
+    /// Removes the value packs from `from` on: those that the last batch of an interrupted commit has put before their meta
+    /// packs. A value is looked for in the pack at or below its id, where one that belongs to nothing would be in the way.
+    fn trim_values(&self, from: RecordId) -> Result<(), StoreError> {
+        let from = pack_key(PackKind::Value, from);
+        loop {
+            let page = self.engine.scan(&from, BATCH_OPS_MAX, PAGE_BYTES)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::default();
+            page.iter().for_each(|(key, _)| batch.delete(key.to_vec()));
+            self.engine.apply(batch)?;
+            for (key, stored) in &page {
+                self.delete_pieces(PackKind::Value, key_id(key)?, pieces_of(stored))?;
             }
         }
     }
@@ -545,12 +565,13 @@ pub(crate) fn following(id: RecordId) -> RecordId {
     }
 }
 
+/// In the order in which they have to become visible: the key of the meta pack last.
 fn run_puts(run: &Run) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut puts = Vec::new();
-    put_pack(&mut puts, PackKind::Meta, run.first, &run.meta);
     if !run.value.is_empty() {
         put_pack(&mut puts, PackKind::Value, run.first, &run.value);
     }
+    put_pack(&mut puts, PackKind::Meta, run.first, &run.meta);
     puts
 }
 

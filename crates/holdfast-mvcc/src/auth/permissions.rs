@@ -113,14 +113,15 @@ impl Spans {
         Self(merged)
     }
 
-    /// True when each key of the range is in a span. A range that ends before it begins is in none. Allocates nothing.
+    /// True when each key of the range is in a span. Of a range without keys, which ends where it begins or before, the start
+    /// has to be, as in etcd. Allocates nothing.
     pub(super) fn cover(&self, range: &KeyRange) -> bool {
         let Some(span) = self.span_of(&range.start) else { return false };
         match (&range.end, &span.end) {
             // The end of the span is above the start.
             (RangeEnd::Single, _) => true,
             (RangeEnd::Unbounded, end) => end.is_none(),
-            (RangeEnd::Before(end), _) if *end <= range.start => false,
+            (RangeEnd::Before(end), _) if *end <= range.start => true,
             (RangeEnd::Before(_), None) => true,
             (RangeEnd::Before(end), Some(span_end)) => end <= span_end,
         }

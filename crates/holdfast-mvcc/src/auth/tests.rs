@@ -434,7 +434,10 @@ fn ranges_that_touch_are_one() {
         (&["b-d"], "b", true),
         (&["b-d"], "d", false),
         (&["b-d"], "a", false),
-        (&["b-d"], "c-b", false),
+        // Without keys: its start counts.
+        (&["b-d"], "c-b", true),
+        (&["b-d"], "c-c", true),
+        (&["b-d"], "d-b", false),
         (&["a-z", "c-d"], "b-y", true),
         (&[], "a", false),
     ] {

@@ -111,6 +111,10 @@ fn failed(error: impl Into<redb::Error>) -> StoreError {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};
     match error.into() {
         redb::Error::DatabaseAlreadyOpen => StoreError::InUse,
+        // It refuses everything once a write has failed, for lack of space perhaps: that says nothing of what is there.
+        error @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
+            StoreError::Failed(std::io::Error::other(error))
+        }
         redb::Error::Io(error) if !matches!(error.kind(), InvalidData | UnexpectedEof) => {
             StoreError::Failed(error)
         }

@@ -545,8 +545,12 @@ impl Dispatcher {
         generation
     }
 
-    /// Ends the applying when a reader came across damage, unless the store that has it was replaced meanwhile.
+    /// Ends the applying when a reader came across damage, unless the store that has it was replaced meanwhile. An install
+    /// is about to do that: it is waited for.
     fn heed_readers(&mut self) {
+        if matches!(self.phase(), Phase::Installing(_)) {
+            return;
+        }
         let Some((generation, reason)) = self.shared.damage.take() else { return };
         if Arc::ptr_eq(&generation, &self.shared.view.load().generation) {
             self.poison(&format!("a read: {reason}"));

@@ -9,6 +9,9 @@
 //! slice begins by copying the last run of the one before again, goes on behind it, and is the last one when nothing is
 //! there. A compaction that is to be scrubbed ends the attempt. Until `CURRENT` names the new generation, a crash leaves a directory that the next start removes.
 //!
+//! What is copied is decoded on the way: damage ends the attempt, and is noted, instead of becoming part of a store that
+//! nobody has a note about. A store that has failed is not copied at all.
+//!
 //! Readers that were let in before the switch go on in the old generation, and may see what is visible and was not
 //! committed at that moment. When it is, it leaves memtable and ring: so it is committed to both generations
 //! ([`Outgoing`]), until the old one holds all that such a reader may see.
@@ -87,6 +90,9 @@ enum Failure {
 impl Regeneration {
     /// True when the files are much larger than what is retained, or a copy is on its way.
     pub(crate) fn is_wanted(&self, shared: &Shared, generation: &Generation) -> bool {
+        if shared.poisoned.get().is_some() || generation.is_marked() {
+            return false;
+        }
         if self.copy.is_some() {
             return true;
         }
@@ -147,6 +153,7 @@ impl Regeneration {
         let (again, next) = (again.map_err(Failure::Source)?, next.map_err(Failure::Source)?);
         let mut writer = Writer::new(copy.target.stable());
         for placed in again.iter().flatten().chain(&next) {
+            placed.run.check().map_err(Failure::Source)?;
             writer.put_run(&placed.run).map_err(|error| copy.failed(error))?;
             copy.unflushed += placed.run.bytes();
         }

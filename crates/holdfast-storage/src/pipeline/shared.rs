@@ -96,9 +96,12 @@ impl Shared {
 
     /// Takes note of what a reader of the stable store has met; returns what to tell the reader. Damage is noted durably
     /// before this returns, so that a member that is killed behind its answer rebuilds the store all the same, and the
-    /// dispatcher hears of it. In a store that has failed already nothing more is noted: readers may come often.
+    /// dispatcher hears of it. It is noted once: readers may come often. That the store has failed for another reason does
+    /// not matter; the next start would go on with it.
     pub(crate) fn read_failed(&self, generation: &Arc<Generation>, error: &StoreError) -> String {
-        if matches!(error, StoreError::Damaged(_)) && self.poisoned.get().is_none() {
+        let can_be_noted = || !generation.is_marked() && self.snapshots.can_rebuild();
+        let is_damage = matches!(error, StoreError::Damaged(_));
+        if is_damage && (self.poisoned.get().is_none() || can_be_noted()) {
             self.damage.tell(generation, self.store_failed(generation, error));
         }
         error.to_string()
@@ -143,8 +146,14 @@ pub(crate) struct DamageFound {
 }
 
 impl DamageFound {
+    /// Of what was told of an older store nothing is lost with what is told of a newer one; the other way round the newer one
+    /// counts, which may be the one in use.
     fn tell(&self, generation: &Arc<Generation>, reason: String) {
-        *self.last.lock() = Some((Arc::clone(generation), reason));
+        let mut last = self.last.lock();
+        if last.as_ref().is_none_or(|(told, _)| told.number() <= generation.number()) {
+            *last = Some((Arc::clone(generation), reason));
+        }
+        drop(last);
         self.told.notify_one();
     }
 

@@ -510,3 +510,15 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 fn checksum(lengths: &[u8], stored: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(lengths), stored)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes on disk; a change here needs a new version.
+    #[test]
+    fn golden_bytes_of_the_start() {
+        assert_eq!(start(4), *b"HOLDSNAP\x04\0\0\0\xf3\x41\xca\x85");
+        assert_eq!(start(3), *b"HOLDSNAP\x03\0\0\0\0\0\0\0");
+    }
+}

@@ -250,6 +250,65 @@ fn leases_change_with_the_position_alone() {
     assert!(seen.len() > 1 && seen.iter().all(|count| *count == 0), "{seen:?}");
 }
 
+/// What is in the store at each point where a commit could be cut off.
+struct AtEachPoint<F>(F);
+
+impl<F: Fn() + Send + Sync + 'static> holdfast_env::Sabotage for AtEachPoint<F> {
+    fn hit(&self, _: Failpoint) {
+        self.0();
+    }
+    fn is_planted(&self, _: Fault) -> bool {
+        false
+    }
+}
+
+/// Values that share no batch with each other, and one of them none with what finds it.
+fn large() -> Vec<Record> {
+    (2..6).map(|revision| put(revision, 0, BATCH_BYTES_MAX / 10 * 9)).collect()
+}
+
+/// Readers walk through all runs while a commit goes on: what they find has to be whole, or it would look like damage.
+#[test]
+fn a_run_that_can_be_found_is_whole_in_the_middle_of_a_commit() {
+    let stable = stable();
+    let (reader, seen) = (stable.clone(), Arc::new(Mutex::new(Vec::new())));
+    let counts = Arc::clone(&seen);
+    let look = AtEachPoint(move || counts.lock().push(all(&reader).len()));
+    stable.commit(&runs_of(&large()), &[], &head(5), &applied(1), &Faults::new(Arc::new(look))).unwrap();
+    let seen = seen.lock();
+    assert!(seen.len() >= 3 && seen.contains(&2), "{seen:?}");
+}
+
+#[test]
+fn what_an_interrupted_commit_has_left_is_in_nobodys_way() {
+    let keys = |stable: &Stable, kind: u8| stable.engine.scan(&[kind], usize::MAX, usize::MAX).unwrap().len();
+    for point in 1..4 {
+        let stable = stable();
+        stable.commit(&runs_of(&[put(1, 0, 10)]), &[], &head(1), &applied(1), &Faults::default()).unwrap();
+        let hits = std::sync::atomic::AtomicU32::new(0);
+        let die = AtEachPoint(move || {
+            let before = hits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            assert!(before + 1 < point, "the process dies here");
+        });
+        let dying = stable.clone();
+        let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            dying.commit(&runs_of(&large()), &[], &head(5), &applied(2), &Faults::new(Arc::new(die)))
+        }));
+        assert!(died.is_err(), "there are fewer points than {point}");
+        let stable = Stable::new(Arc::clone(&stable.engine));
+        stable.trim(Revision::new(1)).unwrap();
+        assert_eq!(all(&stable).len(), 1);
+        assert_eq!([keys(&stable, b'm'), keys(&stable, b'v')], [1, 1], "point {point}");
+        // The log is replayed, and cut into other runs.
+        let small: Vec<Record> = (2..6).map(|revision| put(revision, 0, 10)).collect();
+        stable.commit(&runs_of(&small), &[], &head(5), &applied(2), &Faults::default()).unwrap();
+        for record in &small {
+            let (_, pack) = stable.value_pack(record.id).unwrap().unwrap();
+            assert!(Values::new(&pack).unwrap().find(record.id).unwrap().is_some(), "point {point}");
+        }
+    }
+}
+
 /// As [`head`], with users and roles.
 fn with_auth(revision: u64, auth: &Arc<Auth>) -> Head {
     Head { auth: Arc::clone(auth), ..head(revision) }

@@ -54,8 +54,9 @@ impl Committer {
         let (result, failed) = match self.write(&mut job).await {
             Ok(snapshot) => (Ok(snapshot), None),
             Err(DumpError::NotWritten(error)) => (Err(classified(error)), None),
-            // A store that cannot be read cannot be trusted with writes either.
+            // A store that cannot be read cannot be trusted with writes either. Noted before anybody is told.
             Err(DumpError::Unreadable(error)) => {
+                self.shared.store_failed(&self.generation, &error);
                 (Err(StorageError::Poisoned { reason: format!("reading for a dump: {error}") }), Some(error))
             }
         };
