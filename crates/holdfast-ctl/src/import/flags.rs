@@ -58,7 +58,7 @@ pub(crate) struct Limits {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(0..=1_000_000_000))]
     pub(crate) raise_max: i64,
     /// Bytes in one page that is read, about
-    #[arg(long, default_value_t = 4 << 20, value_parser = clap::value_parser!(u32).range(1024..=33_554_432))]
+    #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1024..=33_554_432))]
     pub(crate) page_bytes: u32,
     /// Operations in one transaction on the target: its --max-txn-ops
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
@@ -70,7 +70,7 @@ pub(crate) struct Limits {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) writers: u32,
     /// Bytes of changes that wait to be applied, about; the source's watch is read no further then
-    #[arg(long, default_value_t = 16 << 20, value_parser = clap::value_parser!(u32).range(65_536..=1_073_741_824))]
+    #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u32).range(65_536..=1_073_741_824))]
     pub(crate) backlog_bytes: u32,
     /// Give up when nothing has worked for so many seconds
     #[arg(long, default_value = "300", value_parser = crate::cli::seconds)]
@@ -81,7 +81,7 @@ pub(crate) struct Limits {
 }
 
 /// Keys in one page at most, however small they are.
-pub(crate) const PAGE_KEYS_MAX: i64 = 10_000;
+pub(crate) const PAGE_KEYS_MAX: i64 = 5_000;
 /// Keys in the first page, of which nothing is known yet.
 pub(crate) const PAGE_KEYS_FIRST: i64 = 64;
 /// Bytes of one answer at most. A larger page is asked for again with fewer keys; one pair, or one event, has to fit.

@@ -46,6 +46,8 @@ impl Pages {
                 range_end: range.end.clone(),
                 limit: self.size.keys,
                 revision: self.revision,
+                // This member has answered linearizable reads before: it has all that this session may have to see.
+                serializable: true,
                 ..RangeRequest::default()
             };
             let answer = match self.remote.range(request).await {

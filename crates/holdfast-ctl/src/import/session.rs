@@ -219,14 +219,18 @@ impl Session<'_> {
         self.raise(source_revision + self.setup.flags.limits.headroom).await
     }
 
-    /// Raises the target's revision.
+    /// Raises the target's revision. It is spoken of when it takes a while.
     pub(crate) async fn raise(&mut self, goal: i64) -> Result<(), Fault> {
         let begun = self.target.revision_seen();
+        let is_long = goal - begun > 10 * self.setup.flags.limits.headroom;
         let progress = &mut *self.progress;
-        self.writer
-            .raise(goal, |now| progress.show(|| format!("raising the target's revision: {now} of {goal}")))
-            .await?;
-        if goal - begun > 10 * self.setup.flags.limits.headroom {
+        let tell = |now| {
+            if is_long {
+                progress.show(|| format!("raising the target's revision: {now} of {goal}"));
+            }
+        };
+        self.writer.raise(goal, tell).await?;
+        if is_long {
             self.progress.say(&format!("raised the target's revision from {begun} to {goal}"));
         }
         Ok(())

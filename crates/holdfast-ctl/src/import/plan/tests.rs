@@ -93,7 +93,7 @@ fn a_revision_is_never_cut_to_fill_a_transaction() {
 #[test]
 fn bytes_are_a_limit_too() {
     let value = "x".repeat(400);
-    let limits = TxnLimits { bytes: 900, ..WIDE };
+    let limits = TxnLimits { bytes: 890, ..WIDE };
     let mut waiting = backlog(&[(2, &[put("a", &value)]), (3, &[put("b", &value)]), (4, &[put("c", "")])]);
     assert_eq!(waiting.take(limits, i64::MAX).unwrap().at, 3);
     assert_eq!(waiting.take(limits, i64::MAX).unwrap().at, 4);
