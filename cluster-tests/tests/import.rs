@@ -542,6 +542,78 @@ async fn a_target_restored_from_a_snapshot_is_brought_up_to_date() {
     judge(&from, &to, seen).await;
 }
 
+/// Needs no etcd: values and transactions as large as the source takes them, larger than the target does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_large_arrives() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let generous = System::holdfast(&["--max-txn-ops=1000".to_owned()]).expect("holdfast is built");
+    let ((_one, from), (_two, to)) = tokio::join!(one(generous), one(ours()));
+    let args = ["--endpoints", &to, "import", "--from", &from];
+    let mut source = kv(&from);
+    largest(&mut source, "copied").await;
+    let mut import = Import::start(dir.path(), "import", &args).expect("it starts");
+    import.said("in step", PATIENCE).await.expect("it catches up");
+    largest(&mut source, "followed").await;
+    let success = (0..600).map(|n| put_op(format!("many/{n}"), "1".into(), 0)).collect();
+    source.txn(TxnRequest { success, ..TxnRequest::default() }).await.expect("a transaction");
+    let many = DeleteRangeRequest { key: "many/1".into(), range_end: "many/2".into(), prev_kv: false };
+    source.delete_range(many).await.expect("a delete of 111 keys");
+    for n in 0..5 {
+        source.put(put(format!("large/{n}"), "x".repeat(700_000), 0)).await.expect("a write");
+    }
+    let (seen, _) = head(&from).await.expect("a read");
+    import.said(&format!("following: revision {seen}"), PATIENCE).await.expect("it catches up");
+    import.process.terminate(PATIENCE).expect("it ends");
+    let mut last =
+        Import::start(dir.path(), "last", &[&args[..], &["--finish"]].concat()).expect("it starts");
+    let (code, said) = last.end(PATIENCE).await.expect("it ends");
+    assert_eq!(code, Some(0), "{said}");
+    let (_, source) = contents(&from).await.expect("the source is read");
+    let (_, target) = contents(&to).await.expect("the target is read");
+    assert_eq!(differences(&source, &target), (0, Vec::new()));
+    assert_eq!(source.len(), 2 + 600 - 111 + 5);
+}
+
+/// Puts the largest value that is taken.
+async fn largest(kv: &mut KvClient<Channel>, key: &str) {
+    for bytes in (1_572_000..1_572_864).rev().step_by(8) {
+        match kv.put(put(key.into(), "x".repeat(bytes), 0)).await {
+            Ok(_) => return,
+            Err(refused) => assert_eq!(refused.message(), "etcdserver: request is too large"),
+        }
+    }
+    panic!("none is taken");
+}
+
+/// Needs no etcd: members of the target that go away, and come back, while it is followed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_member_takes_the_place_of_one_that_goes_away() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_one, from) = one(ours()).await;
+    let mut three = Cluster::start(ours(), 3).await.expect("it starts");
+    let endpoints = three.endpoints().join(",");
+    let args = ["--endpoints", &endpoints, "import", "--from", &from];
+    fill(&from, 500).await.expect("the source is filled");
+    let writers = Writers::start(&from, 500, 100);
+    let mut import = Import::start(dir.path(), "import", &args).expect("it starts");
+    import.said("in step", PATIENCE).await.expect("it catches up");
+    for member in 0..2 {
+        three.kill(member).expect("it runs");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        three.spawn(member).expect("it starts again");
+        three.wait_ready(PATIENCE).await.expect("all serve");
+    }
+    assert!(import.process.log_text().contains("trying again"), "{}", import.process.log_text());
+    let (_, seen) = writers.stop().await.expect("all writes were answered");
+    let mut last =
+        Import::start(dir.path(), "last", &[&args[..], &["--finish"]].concat()).expect("it starts");
+    let (code, said) = last.end(PATIENCE).await.expect("it ends");
+    assert_eq!(code, Some(0), "{said}");
+    judge(&from, &three.endpoints()[2], seen).await;
+}
+
 /// Needs no etcd: from holdfast to holdfast, a prefix, and what is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_would_mix_or_lose_is_refused() {

@@ -113,6 +113,10 @@ fn last_word(fault: Fault) -> CtlError {
             CtlError::Unreachable(vec![Unreached { endpoint: format!("{side} at {endpoint}"), cause: why }])
         }
         Fault::Refused(error) => error.into(),
+        other if other.says(tonic::Code::InvalidArgument, "etcdserver: user name is empty") => anyhow!(
+            "{other}: authentication is on there; give --from-user for the source, --user for the target"
+        )
+        .into(),
         other => anyhow::Error::from(other).into(),
     }
 }
