@@ -122,9 +122,10 @@ fn refusal(code: Code) -> u8 {
         | Code::Aborted
         | Code::OutOfRange
         | Code::Unimplemented
-        | Code::Unauthenticated => 1,
-        Code::Unknown
-        | Code::DeadlineExceeded
+        | Code::Unauthenticated
+        // What etcd refuses without a code of its own, such as a password for a user who has none.
+        | Code::Unknown => 1,
+        Code::DeadlineExceeded
         | Code::ResourceExhausted
         | Code::Internal
         | Code::Unavailable

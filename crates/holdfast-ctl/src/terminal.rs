@@ -55,7 +55,7 @@ pub(crate) fn new_password(name: &str) -> Result<String, CtlError> {
     if first.is_empty() {
         return Err(CtlError::Arguments("the password is empty".to_owned()));
     }
-    if ask(&format!("The same once more: "))? != first {
+    if ask("The same once more: ")? != first {
         return Err(CtlError::Arguments("the two passwords differ".to_owned()));
     }
     Ok(first)

@@ -85,9 +85,7 @@ pub(crate) trait View {
     /// For people, whole lines.
     fn simple(&self, text: &mut Vec<u8>, look: Look);
     /// Whole lines.
-    fn fields(&self, text: &mut Vec<u8>) {
-        let _ = text;
-    }
+    fn fields(&self, _text: &mut Vec<u8>) {}
     /// Without the end of the line.
     fn json(&self, look: Look) -> String;
     /// With the end of its last line.
