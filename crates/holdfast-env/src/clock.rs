@@ -8,7 +8,8 @@ use crate::BoxFuture;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Monotonic(Duration);
 
-/// Milliseconds since 1970-01-01 UTC, by the wall clock: for stamps people read, never for decisions.
+/// Milliseconds since 1970-01-01 UTC, by the wall clock: for stamps people read, and for times that others have set in it; never for
+/// decisions of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UnixMillis(pub u64);
 

@@ -4,6 +4,7 @@ use std::io;
 
 use holdfast_raft::{LogError, StartError};
 
+use crate::auth::signed::SigningError;
 use crate::config::ConfigError;
 use crate::data_dir::DataDirError;
 use crate::joining::JoinError;
@@ -17,6 +18,9 @@ pub enum ServerError {
     /// Certificate files cannot be used.
     #[error(transparent)]
     Tls(#[from] holdfast_tls::TlsError),
+    /// The keys of signed tokens cannot be used.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -78,6 +82,7 @@ impl ServerError {
         match self {
             Self::Config(_) => Exit::Usage,
             Self::Tls(_)
+            | Self::Signing(_)
             | Self::DataDir(_)
             | Self::Listen { .. }
             | Self::Log(_)

@@ -8,7 +8,7 @@ mod guard;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_env::{Clock, Monotonic, Rng};
+use holdfast_env::{Clock, Monotonic, Rng, UnixMillis};
 use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::{Alarm, AlarmKind, Command, Range, RangeResponse, ReadAt, Refusal};
 use holdfast_mvcc::types::{LeaseId, MemberId, RangeEnd, Revision};
@@ -21,6 +21,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
 use crate::auth::certificates::Certificates;
+use crate::auth::signed::Signer;
 use crate::auth::tokens::Tokens;
 use crate::auth::{AuthConfig, Who};
 use crate::backup::room::Room;
@@ -31,6 +32,7 @@ use crate::limits;
 use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Metrics, RequestKind, Scrape};
 use crate::quota;
+use crate::receiving::Receiving;
 use crate::status::{Failure, within};
 use crate::tls::Tls;
 use crate::watch::{LeaderWanted, Watches};
@@ -59,6 +61,8 @@ pub struct Frontend {
     pub watches: Watches,
     /// Where snapshots for clients are written.
     pub snapshots: Arc<Room>,
+    /// What clients are sending.
+    pub receiving: Arc<Receiving>,
     /// The shortest time to live that a lease is granted, in seconds.
     pub lease_seconds_min: u64,
     /// Randomness.
@@ -70,6 +74,8 @@ pub struct Frontend {
     blocking_reads: Arc<Semaphore>,
     /// The tokens that are good here.
     tokens: Tokens,
+    /// With signed tokens: what signs and checks them.
+    pub signer: Option<Signer>,
     /// The files and ports of TLS.
     pub tls: Arc<Tls>,
     /// Names in the certificates of open connections.
@@ -111,12 +117,16 @@ pub struct Parts {
     pub watches: Watches,
     /// Where snapshots for clients are written.
     pub snapshots: Arc<Room>,
+    /// What clients are sending.
+    pub receiving: Arc<Receiving>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub rng: Arc<dyn Rng>,
     /// How callers are checked.
     pub auth: AuthConfig,
+    /// With signed tokens: what signs and checks them.
+    pub signer: Option<Signer>,
     /// True once the member has caught up after its start.
     pub ready: watch::Receiver<bool>,
 }
@@ -162,6 +172,7 @@ impl Frontend {
             metrics: parts.metrics,
             watches: parts.watches,
             snapshots: parts.snapshots,
+            receiving: parts.receiving,
             clock: parts.clock,
             rng: parts.rng,
             budget: parts.budget,
@@ -169,6 +180,7 @@ impl Frontend {
             stop: parts.stop,
             blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
             tokens: Tokens::new(parts.auth.token_ttl),
+            signer: parts.signer,
             tls: parts.tls,
             certificates: Arc::default(),
             bcrypt_cost: parts.auth.bcrypt_cost,
@@ -504,7 +516,13 @@ impl Frontend {
             log_purged: log.purged,
             watch: self.watch_figures(),
             tls: self.tls.figures(),
+            receiving_bytes: self.receiving.bytes(),
         }
+    }
+
+    /// The wall clock, by which signed tokens end.
+    pub fn wall(&self) -> UnixMillis {
+        self.clock.wall()
     }
 
     /// How the watchers of this member are doing.

@@ -47,6 +47,7 @@ pub mod metrics;
 pub mod monitoring;
 pub mod pings;
 pub mod quota;
+pub mod receiving;
 pub mod serve;
 pub mod server;
 pub mod services;

@@ -184,6 +184,19 @@ pub const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// The connection's window holds a few of them.
 pub const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
+/// Bytes of requests that have begun and not ended, over all connections; `--max-receiving-bytes`. Some hundred of the largest
+/// requests at a time; what comes in one frame, as most do, does not count.
+pub const RECEIVING_BYTES: u64 = 256 * 1024 * 1024;
+/// The range of `--max-receiving-bytes`: a few of the largest requests at least.
+pub const RECEIVING_BYTES_BOUNDS: (u64, u64) = (8 * 1024 * 1024, 1 << 40);
+
+/// How long a request's message may take from its first byte to its last. Long enough for the largest one over a line of
+/// half a megabit a second.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pages of metrics that may be on their way at a time on a port; each takes some hundred KiB until it is read.
+pub const PAGES_MAX: usize = 64;
+
 /// Ping idle clients so often; `--grpc-keepalive-interval`. etcd's default.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
 

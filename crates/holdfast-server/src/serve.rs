@@ -1,11 +1,14 @@
 //! The client port: all gRPC services and the HTTP routes behind one listener.
 
+use std::future::{Ready, ready};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
+use futures::future::Either;
 use holdfast_env::Clock;
 use holdfast_proto::{etcdserverpb as pb, v3electionpb, v3lockpb};
 use hyper::body::Incoming;
@@ -30,6 +33,7 @@ use crate::lines::Lines;
 use crate::listener::{Connections, Taken};
 use crate::metrics::rpc::{RpcLayer, RpcMetrics};
 use crate::pings::{PingRule, PingWatch};
+use crate::receiving::{Received, Receiving};
 use crate::services::auth::AuthService;
 use crate::services::cluster::ClusterService;
 use crate::services::election::ElectionService;
@@ -94,11 +98,47 @@ pub fn routes<H: Health>(
     Ok(routes.fallback(unknown))
 }
 
+/// Lets nothing but gRPC through to gRPC's paths. They would take any POST, and a browser sends one for any page without
+/// asking the member, as long as its content type is one of those that forms have.
+#[derive(Clone)]
+struct OnlyGrpc<S>(S);
+
+impl<S, B> tower::Service<Request<B>> for OnlyGrpc<S>
+where
+    S: tower::Service<Request<B>, Response = axum::http::Response<Body>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<S::Response, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if !is_grpc_path(request.uri().path()) || is_grpc(request.headers()) {
+            return Either::Left(self.0.call(request));
+        }
+        let text = "this path is for gRPC, with the content type application/grpc; JSON goes to /v3/\n";
+        let mut refusal = axum::http::Response::new(Body::new(http_body_util::Full::from(text)));
+        *refusal.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Either::Right(ready(Ok(refusal)))
+    }
+}
+
+/// Services have a dot in their names, in front of a method; no other path begins so.
+fn is_grpc_path(path: &str) -> bool {
+    path.split('/').nth(1).is_some_and(|service| service.contains('.'))
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
+    content_type.is_some_and(|content_type| content_type.starts_with(b"application/grpc"))
+}
+
 /// What answers to no route: a gRPC client gets a status, anyone else a plain 404.
 async fn unknown(headers: HeaderMap) -> Response {
-    let content_type =
-        headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes).unwrap_or_default();
-    if content_type.starts_with(b"application/grpc") {
+    if is_grpc(&headers) {
         return tonic::Status::from(Failure::Unimplemented("this service")).into_http::<axum::body::Body>();
     }
     (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
@@ -111,12 +151,19 @@ pub struct Transport {
     keepalive_timeout: Duration,
     pings: PingRule,
     metrics: RpcMetrics,
+    receiving: Arc<Receiving>,
 }
 
 impl Transport {
     /// As the configuration says.
-    pub fn of(config: &Config, metrics: RpcMetrics, clock: Arc<dyn Clock>) -> Self {
+    pub fn of(
+        config: &Config,
+        metrics: RpcMetrics,
+        receiving: Arc<Receiving>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
+            receiving,
             concurrent_streams_max: config.limits.concurrent_streams_max,
             keepalive_interval: config.keepalive_interval,
             keepalive_timeout: config.keepalive_timeout,
@@ -133,7 +180,8 @@ impl Transport {
         users: Option<Arc<Certificates>>,
         stop: CancellationToken,
     ) {
-        let service = RpcLayer::new(self.metrics.clone()).layer(Routes::from(routes).prepare());
+        let service = OnlyGrpc(Routes::from(routes).prepare());
+        let service = RpcLayer::new(self.metrics.clone()).layer(service);
         let mut open = JoinSet::new();
         loop {
             tokio::select! {
@@ -143,6 +191,7 @@ impl Transport {
                     let calls = Calls::default();
                     let (transport, pings) = (self.transport(&calls), PingWatch::new(self.pings.clone()));
                     let (service, users, stop) = (service.clone(), users.clone(), stop.clone());
+                    let receiving = Arc::clone(&self.receiving);
                     open.spawn(async move {
                         let Taken { socket, peer, acceptor } = taken;
                         let stream = tokio::select! {
@@ -153,7 +202,7 @@ impl Transport {
                         let Some(stream) = stream else { return };
                         let user = users.and_then(|users| users.show(&stream.common_name()?));
                         let id = user.as_ref().map(Showing::id);
-                        let service = service.map_request(move |request| from_connection(request, id));
+                        let service = service.map_request(move |request| from_connection(request, &receiving, id));
                         let (corked, cork) = cork(stream, pings);
                         let served = transport
                             .serve_connection(TokioIo::new(corked), TowerToHyperService::new(service))
@@ -188,10 +237,15 @@ impl Transport {
 
 /// A request as the services see it, with what its connection has shown.
 fn from_connection(
-    request: axum::http::Request<Incoming>,
+    request: Request<Incoming>,
+    receiving: &Arc<Receiving>,
     certificate: Option<CertificateId>,
-) -> axum::http::Request<Body> {
-    let mut request = request.map(Body::new);
+) -> Request<Body> {
+    let is_grpc = is_grpc(request.headers());
+    let mut request = request.map(|body| {
+        let all = Arc::clone(receiving);
+        Body::new(if is_grpc { Received::grpc(body, all) } else { Received::other(body, all) })
+    });
     if let Some(id) = certificate {
         request.extensions_mut().insert(id);
     }

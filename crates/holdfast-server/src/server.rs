@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
 
+use crate::auth::signed::Signer;
 use crate::backup::room::Room;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
@@ -23,6 +24,7 @@ use crate::lines::Lines;
 use crate::listener::Bound;
 use crate::metrics::watch::WatchFigures;
 use crate::metrics::{Fixed, Metrics};
+use crate::receiving::Receiving;
 use crate::tls::Tls;
 use crate::watch::{Inbox, WatchParts, WatchTerms, Watches};
 use crate::{auto_compaction, digests, http, joining, limits, listener, quota, serve};
@@ -48,6 +50,7 @@ impl Server {
     /// changed.
     pub async fn start(config: &Config) -> Result<Self, ServerError> {
         let tls = Arc::new(Tls::load(&config.tls)?);
+        let signer = config.auth.signed.as_ref().map(Signer::load).transpose()?;
         let env = connected_world(config, &tls);
         let identity = joining::identify(&env, config).await?;
         let (data_dir, listeners) = claim(&env, config, &identity).await?;
@@ -86,7 +89,8 @@ impl Server {
             identity,
             tls,
             limits: config.limits,
-            auth: config.auth,
+            auth: config.auth.clone(),
+            signer,
             change_rules: config.change_rules,
             budget: config.request_budget(),
             lease_seconds_min: limits::lease_seconds_min(config.election_timeout),
@@ -97,6 +101,7 @@ impl Server {
             metrics,
             watches,
             snapshots: room(&env, config, &data_dir),
+            receiving: Arc::new(Receiving::new(config.limits.receiving_bytes_max, Arc::clone(&env.clock))),
             clock: Arc::clone(&env.clock),
             rng: Arc::clone(&env.rng),
             ready: ready.clone(),
@@ -134,8 +139,12 @@ impl Server {
         });
         let connections = listener::connections(listeners.collect(), &self.env.clock);
         let users = config.tls.names_users.then(|| Arc::clone(&self.frontend.certificates));
-        let transport =
-            serve::Transport::of(config, self.frontend.metrics.rpc.clone(), Arc::clone(&self.env.clock));
+        let transport = serve::Transport::of(
+            config,
+            self.frontend.metrics.rpc.clone(),
+            Arc::clone(&self.frontend.receiving),
+            Arc::clone(&self.env.clock),
+        );
         let (ended, serving) = oneshot::channel::<()>();
         *self.serving.lock() = Some(serving);
         let stop = self.stop.clone();

@@ -118,6 +118,8 @@ pub enum AuthFailure {
     PermissionNotGiven,
     /// Somebody without a password has given one.
     NoPasswordUser,
+    /// This member can check signed tokens, and sign none.
+    NoSigningKey,
 }
 
 impl Failure {
@@ -346,6 +348,10 @@ fn auth_failure(failure: AuthFailure) -> Status {
         // Not in etcd's table: the code is what it makes of what is not.
         AuthFailure::NoPasswordUser => {
             Status::new(Code::Unknown, "auth: authentication failed, password was given for no password user")
+        }
+        // Nor this.
+        AuthFailure::NoSigningKey => {
+            Status::new(Code::Unknown, "auth: token signing attempted with verify-only key")
         }
     }
 }

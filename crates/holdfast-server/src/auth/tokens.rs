@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_env::{LogIndex, Monotonic, Rng};
-use holdfast_mvcc::auth::{Session, TokenDigest};
+use holdfast_mvcc::auth::{Auth, AuthRevision, Checked, Session, TokenDigest};
 use holdfast_storage::IssuedToken;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
+use super::signed::Signed;
 use crate::limits::TOKENS_MAX;
 
 /// etcd's alphabet.
@@ -28,6 +29,11 @@ pub struct Token {
 impl Token {
     /// Stands for what cannot be a token: nothing has this digest.
     pub const UNKNOWN: Self = Self { digest: TokenDigest([0; 32]), index: LogIndex::new(0) };
+
+    /// A token that is signed, whatever it says: its digest stands for it.
+    pub fn signed(text: &str) -> Self {
+        Self { digest: digest(text), index: LogIndex::new(0) }
+    }
 
     /// `<letters>.<index>`; none for anything else.
     pub fn parse(text: &str) -> Option<Self> {
@@ -59,11 +65,35 @@ pub fn digest(letters: &str) -> TokenDigest {
     TokenDigest(Sha256::digest(letters.as_bytes()).into())
 }
 
+/// What a token stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stands {
+    /// What was noted at the login.
+    Session(Session),
+    /// What the token says of itself, under a signature.
+    Signed {
+        /// Whose it is.
+        user: Arc<str>,
+        /// As of when it was given out.
+        given_out: AuthRevision,
+    },
+}
+
+impl Stands {
+    /// The user, as of these users; `None` when the token does not hold any more.
+    pub fn check(&self, auth: &Auth) -> Option<Checked> {
+        match self {
+            Self::Session(session) => auth.check(session),
+            Self::Signed { user, given_out } => auth.check_signed(user, *given_out),
+        }
+    }
+}
+
 /// What is known of a token.
 #[derive(Debug, Clone)]
 struct Kept {
     index: LogIndex,
-    session: Session,
+    stands: Stands,
     ends: Monotonic,
     /// One more for each call that holds it.
     holders: Arc<()>,
@@ -72,6 +102,13 @@ struct Kept {
 impl Kept {
     fn is_held(&self) -> bool {
         Arc::strong_count(&self.holders) > 1
+    }
+
+    /// It was used. What is signed says itself when it ends.
+    fn renew(&mut self, now: Monotonic, ttl: Duration) {
+        if let Stands::Session(_) = self.stands {
+            self.ends = now.after(ttl);
+        }
     }
 }
 
@@ -102,11 +139,25 @@ impl Tokens {
         let before = kept.len();
         for token in take() {
             let IssuedToken { digest, index, session, at } = token;
-            kept.insert(digest, Kept { index, session, ends: at.after(self.ttl), holders: Arc::default() });
+            let (stands, ends) = (Stands::Session(session), at.after(self.ttl));
+            kept.insert(digest, Kept { index, stands, ends, holders: Arc::default() });
         }
-        if kept.len() == before {
-            return;
+        if kept.len() > before {
+            Self::make_room(&mut kept, now);
         }
+    }
+
+    /// Takes in a token that was checked, so that the next call that names it costs a lookup alone.
+    pub fn take_in_signed(&self, token: Token, signed: Signed, now: Monotonic) {
+        let stands = Stands::Signed { user: signed.user.into(), given_out: signed.given_out };
+        let ends = now.after(signed.left);
+        let mut kept = self.kept.lock();
+        kept.insert(token.digest, Kept { index: token.index, stands, ends, holders: Arc::default() });
+        Self::make_room(&mut kept, now);
+    }
+
+    /// Those that have ended go, and when there are too many all the same, those that end first.
+    fn make_room(kept: &mut HashMap<TokenDigest, Kept>, now: Monotonic) {
         kept.retain(|_, token| token.ends > now || token.is_held());
         if kept.len() > TOKENS_MAX {
             let mut ends: Vec<Monotonic> = kept.values().map(|token| token.ends).collect();
@@ -117,25 +168,26 @@ impl Tokens {
         }
     }
 
-    /// What a token stands for, and gives it all of its time again; none when it is not known or has ended.
-    pub fn renew(&self, token: Token, now: Monotonic) -> Option<Session> {
+    /// What a token stands for, and gives it all of its time again, unless that is signed; none when it is not known or has
+    /// ended.
+    pub fn renew(&self, token: Token, now: Monotonic) -> Option<Stands> {
         let mut kept = self.kept.lock();
         let found = kept.get_mut(&token.digest).filter(|found| found.index == token.index)?;
         if found.ends <= now && !found.is_held() {
             kept.remove(&token.digest);
             return None;
         }
-        found.ends = now.after(self.ttl);
-        Some(found.session.clone())
+        found.renew(now, self.ttl);
+        Some(found.stands.clone())
     }
 
     /// What a token stands for that a call was admitted with, if it has not ended since; it has all of its time again. So
     /// streams keep the token alive that they were opened with.
-    pub fn session(&self, digest: TokenDigest, now: Monotonic) -> Option<Session> {
+    pub fn session(&self, digest: TokenDigest, now: Monotonic) -> Option<Stands> {
         let mut kept = self.kept.lock();
         let found = kept.get_mut(&digest).filter(|found| found.ends > now || found.is_held())?;
-        found.ends = now.after(self.ttl);
-        Some(found.session.clone())
+        found.renew(now, self.ttl);
+        Some(found.stands.clone())
     }
 
     /// Keeps a token from ending by its time as long as what is returned lives: for calls that wait for longer.

@@ -4,6 +4,7 @@
 //! and can be seen without touching the machine; [`crate::data_dir`] and the listeners check the rest.
 
 mod address;
+mod auth_token;
 mod compaction;
 mod error;
 pub mod flags;
@@ -112,6 +113,8 @@ pub struct RequestLimits {
     pub txn_ops_max: usize,
     /// Most streams per client connection.
     pub concurrent_streams_max: u32,
+    /// Most bytes of requests that are being received, over all connections.
+    pub receiving_bytes_max: usize,
     /// Most calls that wait for locks and elections.
     pub waiting_calls_max: usize,
     /// Most snapshots for clients at a time.
@@ -404,6 +407,11 @@ fn request_limits(flags: &ServerFlags) -> Result<RequestLimits, ConfigError> {
             flags.max_snapshot_streams,
             limits::SNAPSHOT_STREAMS_BOUNDS,
         )?,
+        receiving_bytes_max: bounded(
+            "max-receiving-bytes",
+            flags.max_receiving_bytes,
+            limits::RECEIVING_BYTES_BOUNDS,
+        )?,
         concurrent_streams_max: u32::try_from(flags.max_concurrent_streams)
             .ok()
             .filter(|streams| *streams > 0)
@@ -430,7 +438,11 @@ fn auth(flags: &ServerFlags) -> Result<AuthConfig, ConfigError> {
         let rule = format!("it must be from {} to {}", password::COSTS.start(), password::COSTS.end());
         value("bcrypt-cost", flags.bcrypt_cost, rule)
     })?;
-    Ok(AuthConfig { token_ttl: Duration::from_secs(seconds), bcrypt_cost })
+    Ok(AuthConfig {
+        token_ttl: Duration::from_secs(seconds),
+        bcrypt_cost,
+        signed: auth_token::signed(&flags.auth_token)?,
+    })
 }
 
 /// How many threads serve clients and the other members: half the CPUs unless the flag says it.

@@ -221,6 +221,19 @@ fn what_cannot_work_is_refused_with_the_next_step() {
         (&["--max-request-bytes=0"], &["--max-request-bytes", "from 4096 to"]),
         (&["--max-request-bytes=4095"], &["--max-request-bytes", "from 4096 to"]),
         (&["--max-concurrent-streams=0"], &["--max-concurrent-streams", "from 1 to"]),
+        (&["--max-receiving-bytes=1MiB"], &["--max-receiving-bytes", "from 8388608 to"]),
+        (&["--auth-token=saml"], &["--auth-token", "simple, or jwt"]),
+        (&["--auth-token=jwt"], &["--auth-token", "sign-method is missing"]),
+        (&["--auth-token=jwt,sign-method=ES512"], &["--auth-token", "one of RS256, "]),
+        (&["--auth-token=jwt,sign-method=RS256,priv-key=k"], &["--auth-token", "openssl pkey -pubout"]),
+        (&["--auth-token=jwt,sign-method=HS256,pub-key=k"], &["--auth-token", "priv-key, with the secret"]),
+        (&["--auth-token=jwt,sign-method=HS256,priv-key=k,ttl=0"], &["--auth-token", "at least a second"]),
+        (
+            &["--auth-token=jwt,sign-method=HS256,priv-key=k,ttl=5"],
+            &["--auth-token", "ttl: write a duration"],
+        ),
+        (&["--auth-token=jwt,key=k"], &["--auth-token", "key is none of"]),
+        (&["--auth-token=jwt,key"], &["--auth-token", "no name=value"]),
         (&["--watch-progress-notify-interval=99ms"], &["--watch-progress-notify-interval", "at least 100ms"]),
         (&["--watch-stream-bytes=1"], &["--watch-stream-bytes", "from 65536"]),
         (&["--memory-bytes=1MiB"], &["--memory-bytes", "from 16777216"]),
@@ -300,7 +313,9 @@ fn the_defaults_of_the_table_are_those_of_limits() {
     assert_eq!(config.limits.txn_ops_max, limits::TXN_OPS_MAX);
     assert_eq!(config.limits.snapshot_streams_max, limits::SNAPSHOT_STREAMS_MAX);
     assert_eq!(config.limits.concurrent_streams_max, limits::CONCURRENT_STREAMS_MAX);
-    let auth = AuthConfig { token_ttl: limits::AUTH_TOKEN_TTL, bcrypt_cost: limits::BCRYPT_COST };
+    assert_eq!(config.limits.receiving_bytes_max as u64, limits::RECEIVING_BYTES);
+    let (token_ttl, bcrypt_cost) = (limits::AUTH_TOKEN_TTL, limits::BCRYPT_COST);
+    let auth = AuthConfig { signed: None, token_ttl, bcrypt_cost };
     assert_eq!(config.auth, auth);
     assert_eq!(config.heartbeat_interval, limits::HEARTBEAT_INTERVAL);
     assert_eq!(config.election_timeout, limits::ELECTION_TIMEOUT);

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::{Call, Frontend, Service};
 use crate::auth::rules::{Rpc, Rule};
-use crate::auth::tokens::{Held, Token};
+use crate::auth::tokens::{Held, Stands, Token};
 use crate::auth::{self, Asking, Who, password};
 use crate::limits;
 use crate::status::{AuthFailure, Failure, within};
@@ -36,6 +36,7 @@ impl Frontend {
         self.until_it_can_judge(rpc.rule, call).await?;
         let is_enabled = self.storage.is_auth_enabled();
         let named = if rpc.rule == Rule::Open { None } else { auth::named(asking.metadata) };
+        let named = named.map(|text| self.token(text));
         let who = match named {
             None if rpc.rule == Rule::Open => Who::Nobody,
             None => asking.certificate.map_or(Who::Nobody, Who::Certificate),
@@ -74,13 +75,36 @@ impl Frontend {
         if self.is_corrupt() { Err(Failure::Refused(Refusal::Corrupt)) } else { Ok(call) }
     }
 
-    /// True when a token is good here; it has all of its time again then. Waits until this member has the entry that
-    /// brought it, at most the call's time.
-    async fn is_known(&self, token: Token, call: Call) -> bool {
-        if self.tokens.renew(token, self.clock.now()).is_some() {
-            return true;
+    /// The token that a client names. One that is signed is checked here, the first time that it comes by.
+    fn token(&self, text: &str) -> Token {
+        let Some(signer) = &self.signer else { return Token::parse(text).unwrap_or(Token::UNKNOWN) };
+        let (token, now) = (Token::signed(text), self.clock.now());
+        if self.tokens.session(token.digest, now).is_some() {
+            return token;
         }
+        let Some(signed) = signer.check(text, self.clock.wall()) else { return Token::UNKNOWN };
+        self.tokens.take_in_signed(token, signed, now);
+        token
+    }
+
+    /// True when a token is good here; it has all of its time again then, unless it is signed. Waits until this member has
+    /// the entry that brought it, or the users as of which it was given out, at most the call's time.
+    async fn is_known(&self, token: Token, call: Call) -> bool {
         let mut visible = self.storage.visible();
+        match self.tokens.renew(token, self.clock.now()) {
+            Some(Stands::Session(_)) => return true,
+            Some(Stands::Signed { given_out, .. }) => {
+                let has_users = |_: &Visible| self.storage.auth().revision() >= given_out;
+                tokio::select! {
+                    // As below. Who is not known when the time is over is told so when the call is judged.
+                    _ = visible.wait_for(has_users) => {}
+                    () = self.clock.sleep(self.remaining(call)) => {}
+                }
+                return true;
+            }
+            None if self.signer.is_some() => return false,
+            None => {}
+        }
         let has_it = |visible: &Visible| visible.log_id.is_some_and(|id| id.index() >= token.index);
         tokio::select! {
             // Both only wait. An error means that the member stops.
@@ -115,12 +139,12 @@ impl Frontend {
             }
             Who::Token(digest) => {
                 let now = self.clock.now();
-                let session = self.tokens.session(digest, now).or_else(|| {
+                let stands = self.tokens.session(digest, now).or_else(|| {
                     // It was not looked for yet when the call was admitted.
                     self.tokens.take_in(|| self.storage.take_tokens(), now);
                     self.tokens.session(digest, now)
                 });
-                let checked = session.and_then(|session| auth.check(&session));
+                let checked = stands.and_then(|stands| stands.check(auth));
                 checked.map(Caller::User).ok_or(Failure::Auth(AuthFailure::InvalidToken))
             }
         }

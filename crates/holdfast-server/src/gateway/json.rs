@@ -2,10 +2,21 @@
 //! name, nothing that has its default.
 
 use bytes::{Buf, Bytes, BytesMut};
+use holdfast_proto::codec::aside;
+use holdfast_proto::etcdserverpb::RangeResponse;
 use prost::Message;
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, SerializeOptions};
 use serde::Deserialize;
 use serde_json::Value;
+
+/// Texts and messages from this many bytes on are translated aside: that takes a thread some milliseconds, which others on
+/// it (a heartbeat, an answer) would have to wait for.
+const ASIDE_BYTES: usize = 64 << 10;
+
+/// Does what is long aside.
+fn by_length<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes < ASIDE_BYTES { work() } else { aside(work) }
+}
 
 /// The message that a JSON text begins with; the empty one for no text. Both forms of a field's name are taken, numbers
 /// with and without quotes, enums by name and number; names that are not known are passed over.
@@ -16,6 +27,10 @@ pub(super) fn decode(kind: &MessageDescriptor, text: &[u8]) -> Result<Bytes, Str
     if text.iter().all(u8::is_ascii_whitespace) {
         return Ok(Bytes::new());
     }
+    by_length(text.len(), || decode_here(kind, text))
+}
+
+fn decode_here(kind: &MessageDescriptor, text: &[u8]) -> Result<Bytes, String> {
     let refused = |error| format!("the body is not a {} in JSON: {error}", kind.full_name());
     // What follows the message is not looked at, as etcd's gateway does it.
     let mut json = Value::deserialize(&mut serde_json::Deserializer::from_slice(text)).map_err(refused)?;
@@ -47,6 +62,50 @@ fn drop_unknown(kind: &MessageDescriptor, json: &mut Value) {
 /// # Errors
 /// It is no such message.
 pub(super) fn encode(kind: &MessageDescriptor, message: Bytes) -> Result<Bytes, String> {
+    by_length(message.len(), || {
+        if kind.full_name() == LIST { encode_list(kind, message) } else { encode_here(kind, message) }
+    })
+}
+
+/// What may hold any number of pairs.
+const LIST: &str = "etcdserverpb.RangeResponse";
+
+/// A list, pair by pair: a message that is known by its description alone takes many times the memory of its bytes.
+fn encode_list(kind: &MessageDescriptor, message: Bytes) -> Result<Bytes, String> {
+    let RangeResponse { header, kvs, more, count } =
+        RangeResponse::decode(message).map_err(|error| error.to_string())?;
+    let field = kind.get_field_by_name("kvs").ok_or("a list without pairs")?;
+    let Kind::Message(pair) = field.kind() else { return Err("a list of no messages".to_owned()) };
+    let part = |part: &RangeResponse| encode_here(kind, part.encode_to_vec().into());
+    let mut text = part(&RangeResponse { header, ..RangeResponse::default() })?.to_vec();
+    // Objects one behind the other become one when the braces between them go.
+    let open = |text: &mut Vec<u8>| {
+        text.pop();
+        if text.len() > 1 {
+            text.push(b',');
+        }
+    };
+    let has_pairs = !kvs.is_empty();
+    if has_pairs {
+        open(&mut text);
+        text.extend_from_slice(b"\"kvs\":[");
+        for kv in kvs {
+            text.extend_from_slice(&encode_here(&pair, kv.encode_to_vec().into())?);
+            text.push(b',');
+        }
+        text.pop();
+        text.extend_from_slice(b"]}");
+    }
+    let rest = part(&RangeResponse { more, count, ..RangeResponse::default() })?;
+    if rest.len() > 2 {
+        open(&mut text);
+        text.extend_from_slice(&rest[1..]);
+    }
+    Ok(text.into())
+}
+
+/// As [`encode`], in one piece.
+pub(super) fn encode_here(kind: &MessageDescriptor, message: Bytes) -> Result<Bytes, String> {
     let message = DynamicMessage::decode(kind.clone(), message).map_err(|error| error.to_string())?;
     let mut text = Vec::new();
     let options = SerializeOptions::new().use_proto_field_name(true);

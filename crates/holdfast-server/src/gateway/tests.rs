@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use prost::Message;
 use prost_reflect::DescriptorPool;
 
-use super::json::{Objects, decode, encode};
+use super::json::{Objects, decode, encode, encode_here};
 use super::paths::{PATHS, method};
 
 fn decoded(path: &str, text: &str) -> Result<bytes::Bytes, String> {
@@ -132,5 +132,28 @@ proptest! {
         let kind = &method("kv/range").unwrap().input;
         let text = encode(kind, request.encode_to_vec().into()).unwrap();
         prop_assert_eq!(decode(kind, &text).unwrap(), request.encode_to_vec());
+    }
+}
+
+/// Lists are put together pair by pair; the text is that of the whole.
+#[test]
+fn a_list_reads_as_one_message() {
+    let kind = &method("kv/range").unwrap().output;
+    let header = Some(pb::ResponseHeader { revision: 9, ..pb::ResponseHeader::default() });
+    let pair = |number: usize| holdfast_proto::mvccpb::KeyValue {
+        key: format!("k{number}").into(),
+        version: 1,
+        ..Default::default()
+    };
+    for (header, pairs, more, count) in [
+        (None, 0, false, 0),
+        (header.clone(), 0, false, 0),
+        (None, 2, false, 2),
+        (header.clone(), 3, true, 9),
+        (header, 0, false, 7),
+    ] {
+        let list = pb::RangeResponse { header, kvs: (0..pairs).map(pair).collect(), more, count };
+        let message: bytes::Bytes = list.encode_to_vec().into();
+        assert_eq!(encode(kind, message.clone()), encode_here(kind, message), "{list:?}");
     }
 }

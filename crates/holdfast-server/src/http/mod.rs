@@ -1,20 +1,24 @@
 //! The plain HTTP side of the client port: health, version, metrics.
 //!
-//! Module map: [`health`] runs the checks; here are the routes and the forms of the answers.
+//! Module map: [`health`] runs the checks, [`pages`] bounds what nobody reads; here are the routes and the forms of the answers.
 
 pub mod health;
+pub mod pages;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 
 use crate::frontend::Frontend;
+use crate::limits::PAGES_MAX;
 use crate::version;
 use health::{Check, Probe, Query};
+use pages::Pages;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -22,6 +26,7 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All HTTP routes.
 pub fn routes(frontend: Arc<Frontend>) -> Router {
+    let pages = Pages::default();
     Router::new()
         .route("/health", any(health))
         .route("/livez", any(livez))
@@ -29,18 +34,18 @@ pub fn routes(frontend: Arc<Frontend>) -> Router {
         .route("/readyz", any(readyz))
         .route("/readyz/{check}", any(readyz_one))
         .route("/version", any(version))
-        .route("/metrics", any(metrics))
+        .route("/metrics", any(move |frontend, method| metrics(frontend, method, pages.clone())))
         .with_state(frontend)
 }
 
 /// An answer that must not be kept by anything on the way.
-fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response {
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     ];
-    (status, headers, body).into_response()
+    (status, headers, body.into()).into_response()
 }
 
 fn only_get() -> Response {
@@ -150,12 +155,17 @@ async fn version(State(frontend): State<Arc<Frontend>>, method: Method) -> Respo
     answer(StatusCode::OK, JSON, body.to_string())
 }
 
-async fn metrics(State(frontend): State<Arc<Frontend>>, method: Method) -> Response {
+async fn metrics(State(frontend): State<Arc<Frontend>>, method: Method, pages: Pages) -> Response {
     if method != Method::GET {
         return only_get();
     }
+    let Some(place) = pages.place() else {
+        let told =
+            format!("{PAGES_MAX} pages are on their way to clients that have not read them; try again\n");
+        return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, told);
+    };
     match frontend.metrics.render(&frontend.scrape()) {
-        Ok(page) => answer(StatusCode::OK, METRICS, page),
+        Ok(page) => answer(StatusCode::OK, METRICS, place.hold(page)),
         Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
     }
 }

@@ -88,6 +88,7 @@ struct Refreshed {
     log_queued_bytes: IntGauge,
     log_is_full: IntGauge,
     log_last_index: IntGauge,
+    receiving_bytes: IntGauge,
     log_purged_index: IntGauge,
     dispatch: DispatchGauges,
     checkpoints: CheckpointGauges,
@@ -120,6 +121,8 @@ pub struct Scrape {
     pub watch: WatchFigures,
     /// Certificates and ports.
     pub tls: TlsFigures,
+    /// Bytes of requests of which only a part has come yet.
+    pub receiving_bytes: usize,
 }
 
 /// Makes and registers metrics; the names are constants, so that registering can only fail by a mistake in this crate.
@@ -355,6 +358,10 @@ impl Refreshed {
                 "1 while there is no room for another log segment, 0 otherwise.",
             ),
             log_last_index: maker.gauge("holdfast_log_last_index", "The last entry in the Raft log."),
+            receiving_bytes: maker.gauge(
+                "holdfast_receiving_bytes",
+                "Bytes of requests of which only a part has come yet; at most --max-receiving-bytes.",
+            ),
             log_purged_index: maker
                 .gauge("holdfast_log_purged_index", "The last entry that was purged from the Raft log."),
             dispatch: DispatchGauges::new(maker),
@@ -366,7 +373,8 @@ impl Refreshed {
     }
 
     fn refresh(&self, scrape: &Scrape) {
-        let Scrape { health, storage, log, log_last, log_purged, watch, tls } = scrape;
+        let Scrape { health, storage, log, log_last, log_purged, watch, tls, receiving_bytes } = scrape;
+        self.receiving_bytes.set(i64::try_from(*receiving_bytes).unwrap_or(i64::MAX));
         self.has_leader.set(i64::from(health.leader.is_some()));
         self.is_leader.set(i64::from(health.is_leader));
         self.is_learner.set(i64::from(health.is_learner));

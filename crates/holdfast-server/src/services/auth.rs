@@ -105,6 +105,13 @@ impl AuthService {
                 tracing::info!(user = name, "a login with a wrong password");
                 return Err(Refusal::Auth(AuthRefusal::AuthenticationFailed).into());
             }
+            if let Some(signer) = &self.frontend.signer {
+                // Nothing is written: what has changed since the password was compared ends the token that is given out here.
+                let token = signer.sign(&name, auth.revision(), self.frontend.wall());
+                let token = token.ok_or(Failure::Auth(AuthFailure::NoSigningKey))?;
+                let header = Some(self.frontend.header(self.frontend.current_revision()));
+                return Ok(pb::AuthenticateResponse { header, token });
+            }
             let letters = tokens::letters(&*self.frontend.rng);
             let token = tokens::digest(&letters);
             let login = Authenticate { user: name.clone(), at: auth.revision(), token };

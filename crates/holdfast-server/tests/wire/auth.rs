@@ -507,3 +507,82 @@ async fn a_member_that_cannot_know_yet_does_not_take_auth_for_off() {
     assert!(answer.canceled && answer.cancel_reason.contains("user name is empty"), "{answer:?}");
     cluster.stop().await;
 }
+
+/// `--auth-token` with keys of the tests.
+fn signed(ttl: &str) -> String {
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/es256");
+    format!("--auth-token=jwt,pub-key={keys}.pub,priv-key={keys}.key,sign-method=ES256,ttl={ttl}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_token_is_good_everywhere_until_what_it_says_does_not_hold() {
+    let flag = signed("10m");
+    let cluster = TestCluster::start(3, &[&CALM[..], &[CHEAP, &flag]].concat()).await.unwrap();
+    let (root, bob) = guarded(&cluster.endpoint(0)).await;
+    assert_eq!(bob.token.as_ref().unwrap().split('.').count(), 3, "it is a JSON Web Token");
+    for member in 0..3 {
+        let bob = bob.at(&cluster.endpoint(member));
+        bob.put("b1", "v").await.unwrap();
+        is(bob.put("a1", "v").await, DENIED);
+        // A user that another member has not seen yet is waited for.
+        let name = format!("new{member}");
+        root.add_user(&name, "n").await;
+        let new =
+            Client::login(&cluster.endpoint(0), &name, "n").await.unwrap().at(&cluster.endpoint(member));
+        let own = pb::AuthUserGetRequest { name };
+        new.auth().user_get(new.request(own)).await.unwrap();
+    }
+    let mut watch = bob.watch("b", "c").await;
+    assert!(next(&mut watch).await.created);
+    // Other changes do not matter; the password does.
+    bob.put("b2", "v").await.unwrap();
+    let changed =
+        pb::AuthUserChangePasswordRequest { name: "bob".into(), password: "c".into(), ..Default::default() };
+    root.auth().user_change_password(root.request(changed)).await.unwrap();
+    for member in 0..3 {
+        is(bob.at(&cluster.endpoint(member)).put("b1", "v").await, BAD_TOKEN);
+    }
+    let again = Client::login(&cluster.endpoint(1), "bob", "c").await.unwrap();
+    again.put("b1", "v").await.unwrap();
+    // Nor does it outlive that auth was off.
+    root.auth().auth_disable(root.request(pb::AuthDisableRequest {})).await.unwrap();
+    again.put("b1", "v").await.unwrap();
+    let nobody = Client::nobody(&cluster.endpoint(0));
+    nobody.auth().auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+    is(again.put("b1", "v").await, BAD_TOKEN);
+    is(root.put("b1", "v").await, BAD_TOKEN);
+    // A random token of another cluster is none here.
+    let stranger = Client { token: Some("abcdefghijklmnop.1".into()), ..nobody };
+    is(stranger.put("b1", "v").await, BAD_TOKEN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_token_ends_by_its_time_however_much_it_is_used() {
+    let flag = signed("2s");
+    let cluster = TestCluster::start(1, &[CHEAP, &flag]).await.unwrap();
+    let (_, bob) = guarded(&cluster.endpoint(0)).await;
+    let ended = async {
+        loop {
+            match bob.put("b1", "v").await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(refusal) => return refusal,
+            }
+        }
+    };
+    let refusal = tokio::time::timeout(PATIENCE, ended).await.expect("in time");
+    is::<()>(Err(refusal), BAD_TOKEN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_without_the_private_key_checks_tokens_and_gives_out_none() {
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/es256");
+    let flag = format!("--auth-token=jwt,pub-key={keys}.pub,sign-method=ES256");
+    let cluster = TestCluster::start(1, &[CHEAP, &flag]).await.unwrap();
+    let url = cluster.endpoint(0);
+    let nobody = Client::nobody(&url);
+    nobody.add_user("root", "pw").await;
+    nobody.grant_role("root", "root").await;
+    nobody.auth().auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+    let refused = Client::login(&url, "root", "pw").await.map(|_| ());
+    is(refused, (Code::Unknown, "auth: token signing attempted with verify-only key"));
+}

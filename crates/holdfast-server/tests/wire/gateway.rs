@@ -103,6 +103,24 @@ async fn pages_in_browsers_are_refused() {
     assert_eq!(post(&url, "/v3/kv/range", "", &range).await.0, 200);
 }
 
+/// A browser sends such a request for any page, without asking before.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_paths_of_grpc_take_nothing_else() {
+    let cluster = TestCluster::single().await.unwrap();
+    let url = cluster.endpoint(0);
+    // Put "k" to "v", framed.
+    let body = "\0\0\0\0\x06\n\x01k\x12\x01v";
+    for content_type in ["", "Content-Type: text/plain\r\n", "Content-Type: application/json\r\n"] {
+        let answer = Answer::to(&url, "/etcdserverpb.KV/Put", content_type, body).await;
+        assert_eq!(answer.status, 415, "{content_type}");
+    }
+    let (_, found) = post(&url, "/v3/kv/range", "", &json!({ "key": "aw==" })).await;
+    assert_eq!((&found["count"], &found["header"]["revision"]), (&Value::Null, &json!("1")), "{found}");
+    let answer =
+        Answer::to(&url, "/etcdserverpb.KV/Put", "Content-Type: application/grpc+proto\r\n", body).await;
+    assert_eq!(answer.status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_can_be_left_out() {
     let cluster = TestCluster::start(1, &["--enable-grpc-gateway=false"]).await.unwrap();

@@ -80,6 +80,9 @@ pub(super) const LIMITS: Section = Section {
             "Most snapshots that may be on their way to clients of this member; the next is refused",
         ),
         flag("max-concurrent-streams", Count, "4294967295").serves("Most streams per client connection"),
+        flag("max-receiving-bytes", Bytes, "256MiB").ours().serves(
+            "Most bytes of requests that are being received, over all connections; one that comes in one piece does not count",
+        ),
         flag("quota-backend-bytes", Number, "0")
             .serves("Quota on the data, its history included, in bytes; 0 for the default, 2 GiB, -1 for none"),
         flag("grpc-keepalive-interval", Duration, "2h").serves("Ping an idle client so often; 0s for never"),

@@ -87,10 +87,10 @@ pub(super) const HTTP: Section = Section {
 pub(super) const AUTH: Section = Section {
     title: "Auth",
     flags: &[
-        flag("auth-token", Text, "simple").refused(Refusal {
-            why: "tokens are random and kept by the members (simple); signed ones (jwt) are not there",
-            next: "leave it out, or write simple",
-        }),
+        flag("auth-token", Text, "simple").serves(
+            "Tokens of logins: simple, random and kept by the members; or jwt,pub-key=FILE,priv-key=FILE,sign-method=RS256,\
+             ttl=5m, signed and kept by nobody; keys are PEM, a shared secret (HS256) is priv-key alone",
+        ),
         flag("auth-token-ttl", Number, "300")
             .serves("Seconds after which a token that was not used on a member ends there"),
         flag("bcrypt-cost", Number, "10")
