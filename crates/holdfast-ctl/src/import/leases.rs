@@ -21,7 +21,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::fault::Fault;
-use super::flags::{DEAD_LEASE_SECONDS, LEASE_ROUND, LEASES_AT_ONCE, RENEWALS_PER_TTL};
+use super::flags::{
+    DEAD_LEASE_SECONDS, LEASE_ROUND, LEASES_AT_ONCE, LEASES_BEFORE_RENEWAL, RENEWALS_PER_TTL,
+};
 use super::ranges::Ranges;
 use super::remote::{Grant, LeaseState, Remote};
 use super::writer::joined;
@@ -115,8 +117,13 @@ impl Leases {
     /// Takes all leases over that the source has now, at the start of an import that goes on. Whether one of them with keys
     /// that are imported was not on the target: it may have ended there meanwhile.
     pub(crate) async fn resume(&self, ranges: &Ranges) -> Result<bool, Fault> {
-        let granted = self.take_over(self.source.leases().await?, true).await?;
-        Ok(granted.iter().any(|state| state.keys.iter().any(|key| ranges.cover(key))))
+        let mut is_missed = false;
+        for some in self.source.leases().await?.chunks(LEASES_BEFORE_RENEWAL) {
+            let granted = self.take_over(some.to_vec(), true).await?;
+            is_missed |= granted.iter().any(|state| state.keys.iter().any(|key| ranges.cover(key)));
+            self.renew().await?;
+        }
+        Ok(is_missed)
     }
 
     /// Grants leases of the source on the target; what was new there.
@@ -166,7 +173,11 @@ impl Leases {
     pub(crate) async fn round(&self) -> Result<(), Fault> {
         let there: BTreeSet<i64> = self.source.leases().await?.into_iter().collect();
         if self.is_everything {
-            self.ensure(&there).await?;
+            let ids: Vec<i64> = there.iter().copied().collect();
+            for some in ids.chunks(LEASES_BEFORE_RENEWAL) {
+                self.ensure(&some.iter().copied().collect()).await?;
+                self.renew().await?;
+            }
         }
         self.renew().await?;
         let gone: Vec<i64> = {
@@ -212,12 +223,20 @@ impl Leases {
 
     /// These are not in the source's list: of a member that may be behind, so each is asked for by itself.
     async fn part(&self, ids: Vec<i64>) -> Result<(), Fault> {
-        for id in ids {
+        let mut over = Vec::new();
+        for id in ids.into_iter().take(LEASES_BEFORE_RENEWAL) {
             if self.source.lease_state(id, false).await?.is_none() {
-                let (_, revision) = self.source.now().await?;
-                if let Some(held) = self.held().get_mut(&id) {
-                    held.care = Care::Ending(revision);
-                }
+                over.push(id);
+            }
+        }
+        if over.is_empty() {
+            return Ok(());
+        }
+        let (_, revision) = self.source.now().await?;
+        let mut held = self.held();
+        for id in over {
+            if let Some(held) = held.get_mut(&id) {
+                held.care = Care::Ending(revision);
             }
         }
         Ok(())
@@ -227,7 +246,11 @@ impl Leases {
         let applied = self.applied.load(Ordering::Relaxed);
         let due: Vec<i64> = {
             let is_due = |held: &Held| matches!(held.care, Care::Ending(at) if at <= applied);
-            self.held().iter().filter(|(_, held)| is_due(held)).map(|(id, _)| *id).collect()
+            let mut held = self.held();
+            // They have ended by themselves, and are granted once more if they are met again.
+            held.retain(|_, held| held.care != Care::Dead || held.renewed.elapsed() < 2 * held.ttl);
+            let due = held.iter().filter(|(_, held)| is_due(held)).map(|(id, _)| *id);
+            due.take(LEASES_BEFORE_RENEWAL).collect()
         };
         for id in due {
             // What is attached now was attached by others, or to one that was granted anew: theirs to end.
