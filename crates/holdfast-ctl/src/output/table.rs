@@ -5,11 +5,13 @@ const CELL_WIDTH_MAX: usize = 30;
 
 /// A table, all to the right, names in the middle.
 pub(crate) fn table(names: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().flat_map(|row| broken(row)).collect();
+    let broken_rows: Vec<Vec<String>> = rows.iter().flat_map(|row| broken(row)).collect();
     let widths: Vec<usize> = (0..names.len())
         .map(|column| {
-            let cells = rows.iter().map(|row| row[column].chars().count());
-            cells.chain([names[column].len()]).max().unwrap_or(0)
+            let cells = broken_rows.iter().map(|row| row[column].chars().count());
+            // A cell that was broken takes all that it may.
+            let whole = rows.iter().map(|row| row[column].chars().count().min(CELL_WIDTH_MAX));
+            cells.chain(whole).chain([names[column].len()]).max().unwrap_or(0)
         })
         .collect();
     let line = || {
@@ -21,7 +23,7 @@ pub(crate) fn table(names: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = line();
     text.push_str(&cells(centred.collect()));
     text.push_str(&line());
-    for row in &rows {
+    for row in &broken_rows {
         let row = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
         text.push_str(&cells(row.collect()));
     }
@@ -38,21 +40,31 @@ fn broken(row: &[String]) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// A cell as lines of whole words.
+/// A cell as lines of whole words: what the lines but the last leave empty, squared, is least.
 fn lines(cell: &str) -> Vec<String> {
-    let longest = cell.split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0);
+    let words: Vec<&str> = cell.split(' ').collect();
+    let width = |words: &[&str]| words.iter().map(|word| word.chars().count() + 1).sum::<usize>() - 1;
+    let longest = words.iter().map(|word| word.chars().count()).max().unwrap_or(0);
     let width_max = CELL_WIDTH_MAX.max(longest);
-    let mut lines: Vec<String> = Vec::new();
-    for word in cell.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width_max => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
+    // From each word on: the least cost, and where the next line begins.
+    let mut best = vec![(0, words.len()); words.len() + 1];
+    for from in (0..words.len()).rev() {
+        if width(&words[from..]) > width_max {
+            let fits = (from + 1..words.len()).filter(|next| width(&words[from..*next]) <= width_max);
+            let costs =
+                fits.map(|next| ((width_max - width(&words[from..next])).pow(2) + best[next].0, next));
+            // One word always fits.
+            best[from] = costs.min().unwrap_or((0, words.len()));
         }
     }
-    if lines.is_empty() { vec![String::new()] } else { lines }
+    let mut lines = Vec::new();
+    let mut from = 0;
+    while from < words.len() {
+        let next = best[from].1;
+        lines.push(words[from..next].join(" "));
+        from = next;
+    }
+    lines
 }
 
 /// Bytes for people, as etcdctl rounds them: in thousands, one digit behind the point below ten.
@@ -106,5 +118,23 @@ mod tests {
 +----------+----------+------------+------------+
 ";
         assert_eq!(table(&["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"], &[row]), expected);
+    }
+
+    /// What etcdctl 3.5.1 makes of an alarm in a row of `endpoint status`.
+    #[test]
+    fn long_cells_are_broken_at_blanks() {
+        let row = ["a", "memberID:1416105970545904626 alarm:NOSPACE "].map(str::to_owned).to_vec();
+        let expected = "\
++----+--------------------------------+
+| ID |             ERRORS             |
++----+--------------------------------+
+|  a |   memberID:1416105970545904626 |
+|    |                 alarm:NOSPACE  |
++----+--------------------------------+
+";
+        assert_eq!(table(&["ID", "ERRORS"], &[row]), expected);
+        assert_eq!(lines("aaa bb cc ddddd").len(), 1);
+        assert_eq!(lines(&"word ".repeat(9).trim_end().to_owned()).len(), 2);
+        assert_eq!(lines(&"x".repeat(50)), ["x".repeat(50)]);
     }
 }

@@ -238,7 +238,10 @@ async fn take(
     if response.canceled {
         let why = if response.compact_revision == 0 { &response.cancel_reason } else { view::COMPACTED };
         tell(&format!("holdfastctl: the watch was canceled: {why}"));
-        out.show(&Changes(response))?;
+        // One that ends for another reason than compaction has nothing to say to programs, as with etcd's Go client.
+        if response.created || response.compact_revision != 0 {
+            out.show(&Changes(response))?;
+        }
         return Ok(Some(End::Canceled));
     }
     if response.created {

@@ -14,6 +14,17 @@ pub(super) const COMPACTED: &str = "its revision has been compacted";
 /// A response.
 pub(super) struct Changes(pub(super) pb::WatchResponse);
 
+impl Changes {
+    /// Of a watch that was refused etcd's Go client tells neither who did it nor that it was created.
+    fn is_refusal(&self) -> bool {
+        self.0.created && self.0.canceled
+    }
+
+    fn header(&self) -> Option<&pb::ResponseHeader> {
+        self.0.header.as_ref().filter(|_| !self.is_refusal())
+    }
+}
+
 impl View for Changes {
     const FORMATS: &'static [Format] = NO_TABLE;
 
@@ -25,7 +36,7 @@ impl View for Changes {
     }
 
     fn fields(&self, text: &mut Vec<u8>) {
-        header(text, self.0.header.as_ref());
+        header(text, self.header());
         for event in &self.0.events {
             push(text, &format!("\"Type\" : {}", event_type(event)));
             event.prev_kv.iter().for_each(|kv| pair::fields(text, "Prev", kv));
@@ -35,23 +46,27 @@ impl View for Changes {
 
     /// In the shape of etcd's Go client, whose names begin with capitals.
     fn json(&self, _: Look) -> String {
-        let events: Vec<String> = self.0.events.iter().map(message).collect();
+        let events = match self.is_refusal() {
+            true => "null".to_owned(),
+            false => list(&self.0.events.iter().map(message).collect::<Vec<_>>()),
+        };
         object(&[
-            ("Header", message(&self.0.header.unwrap_or_default())),
-            ("Events", list(&events)),
+            ("Header", message(&self.header().copied().unwrap_or_default())),
+            ("Events", events),
             ("CompactRevision", self.0.compact_revision.to_string()),
             ("Canceled", self.0.canceled.to_string()),
-            ("Created", self.0.created.to_string()),
+            ("Created", (self.0.created && !self.is_refusal()).to_string()),
         ])
     }
 
     fn protobuf(&self) -> Vec<u8> {
         let response = pb::WatchResponse {
-            header: self.0.header,
+            // Not left out, even when it is empty.
+            header: Some(self.header().copied().unwrap_or_default()),
             events: self.0.events.clone(),
             compact_revision: self.0.compact_revision,
             canceled: self.0.canceled,
-            created: self.0.created,
+            created: self.0.created && !self.is_refusal(),
             ..Default::default()
         };
         response.encode_to_vec()
