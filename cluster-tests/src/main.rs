@@ -10,7 +10,6 @@ use chaos_command::RunFlags;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster_tests::conformance::runner::data_dir;
 use cluster_tests::conformance::{document, observed};
-use cluster_tests::differ;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
 use cluster_tests::watch::check_perf;
@@ -19,9 +18,13 @@ use cluster_tests::workload::writers::Load;
 use cluster_tests::workload::{
     apiserver, crash, dump_latency, dump_policy, failover, kill, lease_fencing, replace, watch,
 };
+use differ_command::DifferFlags;
+use hostile_command::{CrowdFlags, HostileFlags};
 use mutants_command::MutantsFlags;
 
 mod chaos_command;
+mod differ_command;
+mod hostile_command;
 mod mutants_command;
 
 /// Starts real processes, breaks them, and judges what clients saw.
@@ -73,6 +76,16 @@ enum Workload {
         #[arg(value_parser = duration)]
         during: Duration,
     },
+    /// A crowd of clients without credentials that send garbage, too much, or do not read: memory bounded, others undisturbed
+    Hostile {
+        #[command(flatten)]
+        members: SystemFlags,
+        #[command(flatten)]
+        hostile: HostileFlags,
+    },
+    /// The crowd of hostile
+    #[command(hide = true)]
+    Crowd(CrowdFlags),
     /// etcdctl check perf, in each version that is here, on etcd and on holdfast: it must end and give its verdict
     CheckPerf,
 }
@@ -279,71 +292,6 @@ struct LeaseFencingFlags {
 }
 
 #[derive(Debug, Args)]
-struct DifferFlags {
-    /// Calls in all, spread over the seeds
-    #[arg(long, default_value_t = 50_000)]
-    calls: usize,
-    /// How many seeds, from 1 on
-    #[arg(long, default_value_t = 20)]
-    seeds: u64,
-    /// This seed alone
-    #[arg(long)]
-    seed: Option<u64>,
-    /// How many watchers live at any time, about
-    #[arg(long, default_value_t = 20)]
-    watchers: usize,
-    /// Bytes that every value is padded with: with more to write, members dump and read history from disk
-    #[arg(long, default_value_t = 0)]
-    padding_bytes: usize,
-    /// Sizes of the clusters that are compared with one member of etcd
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 3])]
-    members: Vec<usize>,
-    /// What is compared with etcd: etcd itself is the control
-    #[arg(long, value_enum, default_value_t = AgainstFlag::Holdfast)]
-    against: AgainstFlag,
-    /// A flag for every member of both sides, e.g. --member-flag=--max-txn-ops=5; may be repeated
-    #[arg(long = "member-flag", allow_hyphen_values = true)]
-    member_flags: Vec<String>,
-    /// A flag for every member of what is compared with etcd alone, e.g. --subject-flag=--engine=redb; may be repeated
-    #[arg(long = "subject-flag", allow_hyphen_values = true)]
-    subject_flags: Vec<String>,
-    /// How many plays shrinking may take
-    #[arg(long, default_value_t = 150)]
-    shrink_plays: usize,
-    /// Play this file of calls instead of random ones
-    #[arg(long)]
-    script: Option<PathBuf>,
-    /// With --script: print everything etcd answers and sends
-    #[arg(long)]
-    show: bool,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum AgainstFlag {
-    Holdfast,
-    Etcd,
-}
-
-impl DifferFlags {
-    fn plan(&self) -> differ::Plan {
-        differ::Plan {
-            calls: self.calls,
-            seeds: self.seed.map_or_else(|| (1..=self.seeds).collect(), |seed| vec![seed]),
-            watchers: self.watchers,
-            padding_bytes: self.padding_bytes,
-            members: self.members.clone(),
-            against: match self.against {
-                AgainstFlag::Holdfast => differ::Against::Holdfast,
-                AgainstFlag::Etcd => differ::Against::Etcd,
-            },
-            member_flags: self.member_flags.clone(),
-            subject_flags: self.subject_flags.clone(),
-            shrink_plays_max: self.shrink_plays,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
 struct WatchFlags {
     #[command(flatten)]
     system: SystemFlags,
@@ -487,7 +435,9 @@ async fn run(command: Workload) -> Result<bool> {
             Ok(report.is_clean())
         }
         Workload::Mutants(flags) => flags.run().await,
-        Workload::Differ(flags) => compare(&flags).await,
+        Workload::Differ(flags) => flags.run().await,
+        Workload::Hostile { members, hostile } => hostile.run(members.system()?).await,
+        Workload::Crowd(flags) => flags.run().await,
         Workload::ListKeys { url, during } => {
             let (keys, times) = dump_latency::list_keys(&url, during).await?;
             println!("{keys} {times}");
@@ -567,19 +517,6 @@ async fn write_document(observe: bool) -> Result<bool> {
     std::fs::write(&path, document::document()?).with_context(|| format!("writing {}", path.display()))?;
     println!("{} is written", path.display());
     Ok(true)
-}
-
-async fn compare(flags: &DifferFlags) -> Result<bool> {
-    let plan = flags.plan();
-    if let Some(path) = &flags.script {
-        let shown = if flags.show { differ::Shown::Transcript } else { differ::Shown::Differences };
-        let (text, is_same) = differ::play_file(&plan, path, shown).await?;
-        println!("{text}");
-        return Ok(is_same);
-    }
-    let outcome = differ::run(&plan, |line| println!("{line}")).await?;
-    println!("{outcome}");
-    Ok(outcome.differences.is_empty())
 }
 
 /// Returns when the process is asked to end.

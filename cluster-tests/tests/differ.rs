@@ -1,7 +1,7 @@
 //! A small run of the differential runner: random calls with watchers, on one and three members. The long run is
 //! `cargo run --release -p cluster-tests -- differ`.
 
-use cluster_tests::differ::{self, Against, Plan};
+use cluster_tests::differ::{self, Against, AuthSeeds, Plan};
 use cluster_tests::harness::binary;
 use cluster_tests::skip::skipped;
 use tokio::sync::Mutex;
@@ -22,6 +22,7 @@ fn plan(against: Against, seeds: &[u64]) -> Plan {
         against,
         member_flags: Vec::new(),
         subject_flags: Vec::new(),
+        auth: AuthSeeds::Even,
         shrink_plays_max: 40,
     }
 }

@@ -6,6 +6,7 @@ use bytes::{Buf, BufMut, Bytes};
 use http::uri::PathAndQuery;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -43,13 +44,18 @@ pub fn descriptors() -> DescriptorPool {
 }
 
 /// Sends the call to the member behind `channel`. A response that does not decode is reported as an error of ours.
-pub async fn send(channel: &Channel, call: &Call, request: Bytes) -> Answer {
-    send_to(channel, &call.method, request).await
+pub async fn send(channel: &Channel, call: &Call, request: Bytes, token: Option<&str>) -> Answer {
+    send_to(channel, &call.method, request, token).await
 }
 
 /// As [`send`], for a method that no script names.
-pub(super) async fn send_to(channel: &Channel, method: &MethodDescriptor, request: Bytes) -> Answer {
-    match unary(channel, path(method), request).await {
+pub(super) async fn send_to(
+    channel: &Channel,
+    method: &MethodDescriptor,
+    request: Bytes,
+    token: Option<&str>,
+) -> Answer {
+    match unary(channel, path(method), with_token(request, token)).await {
         Err(status) => Answer::Err(status.code(), status.message().to_owned()),
         Ok(body) => match DynamicMessage::decode(method.output(), body) {
             Ok(message) => Answer::Ok(message),
@@ -58,18 +64,28 @@ pub(super) async fn send_to(channel: &Channel, method: &MethodDescriptor, reques
     }
 }
 
+/// The request, in the name of who has the token.
+pub(super) fn with_token<T>(request: T, token: Option<&str>) -> Request<T> {
+    let mut request = Request::new(request);
+    if let Some(token) = token {
+        let token = MetadataValue::try_from(token).expect("a token is made of letters, digits and dots");
+        request.metadata_mut().insert("token", token);
+    }
+    request
+}
+
 /// Where a method is found.
 pub(super) fn path(method: &MethodDescriptor) -> PathAndQuery {
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     PathAndQuery::try_from(path).expect("method names are legal in a path")
 }
 
-async fn unary(channel: &Channel, path: PathAndQuery, body: Bytes) -> Result<Bytes, Status> {
+async fn unary(channel: &Channel, path: PathAndQuery, request: Request<Bytes>) -> Result<Bytes, Status> {
     let mut grpc = tonic::client::Grpc::new(channel.clone())
         .max_decoding_message_size(usize::MAX)
         .max_encoding_message_size(usize::MAX);
     grpc.ready().await.map_err(|error| Status::unavailable(format!("conformance: {error}")))?;
-    let answer = tokio::time::timeout(CALL_TIMEOUT, grpc.unary(Request::new(body), path, BytesCodec)).await;
+    let answer = tokio::time::timeout(CALL_TIMEOUT, grpc.unary(request, path, BytesCodec)).await;
     let answer = answer.map_err(|_| Status::deadline_exceeded("conformance: no answer"))?;
     answer.map(tonic::Response::into_inner)
 }

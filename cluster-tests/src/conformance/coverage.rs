@@ -1,4 +1,4 @@
-//! Which fields of which method were there: in a request of a script, or in an answer to one.
+//! Which fields of which method were there, in a request of a script, or in an answer to one; and which refusals.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +15,13 @@ pub struct Field {
     pub field: String,
 }
 
-/// Fields that had a value.
+/// Fields that had a value, and refusals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     /// All of them.
     pub fields: BTreeSet<Field>,
+    /// Codes and texts of refusals.
+    pub errors: BTreeSet<(String, String)>,
 }
 
 impl Seen {

@@ -18,6 +18,7 @@ use anyhow::{Context, bail};
 use prost_reflect::{Kind, MessageDescriptor, MethodDescriptor};
 
 use super::call::descriptors;
+use super::contract::{ERRORS, ErrorText, GATEWAY_PATHS, HTTP_PATHS, UNSET};
 use super::coverage::{Field, Seen};
 use super::normalise::is_masked;
 use super::observed::{Observed, methods};
@@ -29,6 +30,9 @@ use crate::harness::binary::workspace;
 /// Where the document lies, from the root of the repository.
 pub const DOCUMENT: &str = "docs/conformance.md";
 
+/// The only place where a client-facing status is made, with the test of its table.
+const STATUS_TABLE: &str = "holdfast-server/src/status.rs";
+
 /// How a test says what it covers.
 const TAG: &str = "// covers: ";
 
@@ -38,6 +42,9 @@ struct Coverage {
     methods: BTreeMap<String, BTreeSet<String>>,
     fields: BTreeMap<Field, BTreeSet<String>>,
     unserved: BTreeSet<String>,
+    errors: BTreeMap<(String, String), BTreeSet<String>>,
+    /// The files of tests, with their texts.
+    tests: BTreeMap<String, String>,
 }
 
 /// The document as it should be.
@@ -77,6 +84,7 @@ impl Coverage {
             scripts.iter().for_each(|script| self.cover(field.clone(), script));
         }
         self.unserved = observed.unserved;
+        self.errors = observed.errors;
     }
 
     /// The tags of all Rust files below `folder`.
@@ -88,6 +96,9 @@ impl Coverage {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(workspace()).unwrap_or(&path).display().to_string();
                 let text = fs::read_to_string(&path).with_context(|| name.clone())?;
+                if name.contains("/tests") || name.ends_with(STATUS_TABLE) {
+                    self.tests.insert(name.clone(), text.clone());
+                }
                 for tag in text.lines().filter_map(|line| line.trim_start().strip_prefix(TAG)) {
                     self.add_tag(tag, &name).with_context(|| format!("{name}: {TAG}{tag}"))?;
                 }
@@ -141,7 +152,36 @@ impl Coverage {
             }
             self.render_method(&mut out, method);
         }
+        self.render_paths(&mut out);
+        self.render_errors(&mut out);
         out
+    }
+
+    /// The tests in whose text something stands.
+    fn tests_with(&self, text: &str) -> BTreeSet<String> {
+        self.tests.iter().filter(|(_, test)| test.contains(text)).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn render_paths(&self, out: &mut String) {
+        line(out, "\n## HTTP\n\n| path | status | by |\n| --- | --- | --- |");
+        let gateway = GATEWAY_PATHS.iter().map(|path| format!("/v3/{path}"));
+        for path in HTTP_PATHS.iter().map(|path| (*path).to_owned()).chain(gateway) {
+            let by = self.tests_with(&format!("\"{path}"));
+            line(out, &format!("| {path} | {} | {} |", covered(&by), list(&by)));
+        }
+    }
+
+    fn render_errors(&self, out: &mut String) {
+        line(out, "\n## Errors\n\n| code | text | status | by |\n| --- | --- | --- | --- |");
+        for ErrorText { code, text, never } in ERRORS {
+            let mut by = self.errors.get(&(code.to_owned(), text.to_owned())).cloned().unwrap_or_default();
+            by.extend(self.tests_with(text));
+            let (status, by) = match never {
+                "" => (covered(&by), list(&by)),
+                why => ("never given", why.to_owned()),
+            };
+            line(out, &format!("| {code} | {text} | {status} | {by} |"));
+        }
     }
 
     fn render_method(&self, out: &mut String, method: &MethodDescriptor) {
@@ -179,8 +219,13 @@ impl Coverage {
                     continue;
                 }
                 let by = self.fields.get(&key).map(list).unwrap_or_default();
-                let status =
-                    if by.is_empty() { "served, not covered".to_owned() } else { format!("covered{note}") };
+                let unset =
+                    UNSET.iter().find(|(of, begin, _)| *of == method.name() && name.starts_with(begin));
+                let (status, by) = match (by.is_empty(), unset) {
+                    (false, _) => (format!("covered{note}"), by),
+                    (true, Some((_, _, why))) => ("never set".to_owned(), (*why).to_owned()),
+                    (true, None) => ("served, not covered".to_owned(), by),
+                };
                 line(out, &format!("| {direction} | {name} | {status} | {by} |"));
             }
         }
@@ -205,6 +250,10 @@ fn fields(message: &MessageDescriptor) -> Vec<(String, String)> {
     found
 }
 
+fn covered(by: &BTreeSet<String>) -> &'static str {
+    if by.is_empty() { "served, not covered" } else { "covered" }
+}
+
 fn short(message: &str) -> &str {
     message.rsplit('.').next().unwrap_or(message)
 }
@@ -227,7 +276,9 @@ Each method and field of the contract, and what covers it. A name without a slas
 `cluster-tests/conformance`: its calls go to real etcd 3.5.1 and to holdfast with one and three members, and every
 answer and event is compared, but for what `differences.txt` there explains. A field is covered when it had a value in a
 request of a script, or in an answer on both sides. A path is a test. Beside the scripts the same comparison is made
-of random calls: `cargo run -p cluster-tests -- differ`.
+of random calls: `cargo run -p cluster-tests -- differ`. Paths of HTTP and the texts of errors follow the methods; flags
+are in [flags.md](flags.md), each with what becomes of it, which `crates/holdfast-server/src/config/flags/tests.rs`
+checks.
 
 ";
 

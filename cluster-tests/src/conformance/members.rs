@@ -4,11 +4,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use holdfast_proto::etcdserverpb::auth_client::AuthClient;
 use holdfast_proto::etcdserverpb::cluster_client::ClusterClient;
 use holdfast_proto::etcdserverpb::kv_client::KvClient;
-use holdfast_proto::etcdserverpb::{DeleteRangeRequest, MemberListRequest, PutRequest, RangeRequest};
+use holdfast_proto::etcdserverpb::{
+    AuthenticateRequest, DeleteRangeRequest, MemberListRequest, PutRequest, RangeRequest,
+};
 use tonic::transport::{Channel, Endpoint};
 
+use super::call::with_token;
+use super::script::ROOT_PASSWORD;
 use crate::harness::cluster::{Cluster, System};
 
 /// How long members may take to tell each other their names.
@@ -108,19 +113,33 @@ impl Members {
         Ok(read.into_inner().header.map_or(0, |header| header.revision))
     }
 
-    /// Puts the key through the first member, and deletes it again if that is asked. Gives the last revision.
-    pub(super) async fn touch(&self, key: Bytes, touch: Touch) -> Result<i64, tonic::Status> {
+    /// Puts the key through the first member, in the name of who has the token, and deletes it again if that is asked.
+    /// Gives the last revision.
+    pub(super) async fn touch(
+        &self,
+        key: Bytes,
+        touch: Touch,
+        token: Option<&str>,
+    ) -> Result<i64, tonic::Status> {
         let mut kv = KvClient::new(self.channel(0).clone());
         let value = Bytes::from_static(b"touched");
-        let put = kv.put(PutRequest { key: key.clone(), value, ..PutRequest::default() }).await?;
+        let put = PutRequest { key: key.clone(), value, ..PutRequest::default() };
+        let put = kv.put(with_token(put, token)).await?;
         let header = match touch {
             Touch::Put => put.into_inner().header,
             Touch::PutAndDelete => {
                 let request = DeleteRangeRequest { key, ..DeleteRangeRequest::default() };
-                kv.delete_range(request).await?.into_inner().header
+                kv.delete_range(with_token(request, token)).await?.into_inner().header
             }
         };
         Ok(header.map_or(0, |header| header.revision))
+    }
+
+    /// A token of the user root.
+    pub(super) async fn root(&self) -> Result<String, tonic::Status> {
+        let (name, password) = ("root".to_owned(), ROOT_PASSWORD.to_owned());
+        let request = AuthenticateRequest { name, password };
+        Ok(AuthClient::new(self.channel(0).clone()).authenticate(request).await?.into_inner().token)
     }
 }
 

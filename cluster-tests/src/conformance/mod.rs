@@ -21,6 +21,7 @@
 //! writes `docs/conformance.md` from it.
 
 pub mod call;
+mod contract;
 pub mod coverage;
 pub mod differences;
 pub mod document;

@@ -8,6 +8,7 @@ use prost_reflect::{DynamicMessage, ReflectMessage, Value, text_format::FormatOp
 /// Fields masked by nature, per message.
 const MASKED: &[(&str, &[&str])] = &[
     ("etcdserverpb.ResponseHeader", &["cluster_id", "member_id", "raft_term"]),
+    ("etcdserverpb.AuthenticateResponse", &["token"]),
     ("etcdserverpb.HashResponse", &["hash"]),
     ("etcdserverpb.HashKVResponse", &["hash"]),
     ("etcdserverpb.Member", &["ID", "name", "peerURLs", "clientURLs"]),
@@ -41,9 +42,13 @@ pub fn mask(message: &mut DynamicMessage) {
     }
 }
 
-/// Lists that clients take for sets, with what they hold.
-const UNORDERED: [(&str, &str); 2] =
-    [("etcdserverpb.LeaseTimeToLiveResponse", "keys"), ("etcdserverpb.LeaseLeasesResponse", "leases")];
+/// Lists that clients take for sets, with what they hold. Permissions are sorted by key alone: of several that begin at one key
+/// etcd keeps the order in which they were granted.
+const UNORDERED: [(&str, &str); 3] = [
+    ("etcdserverpb.LeaseTimeToLiveResponse", "keys"),
+    ("etcdserverpb.LeaseLeasesResponse", "leases"),
+    ("etcdserverpb.AuthRoleGetResponse", "perm"),
+];
 
 fn sort(value: &mut Value) {
     if let Value::List(items) = value {

@@ -3,8 +3,10 @@
 //! ```text
 //! etcdserverpb.KV.Range etcdserverpb.RangeResponse.more: range vectors
 //! etcdserverpb.Lease.LeaseGrant answers Unimplemented
+//! error InvalidArgument etcdserver: key is not provided: put range
 //! ```
-//! A line says in which scripts a field of a response had a value on both sides, or which method is not served. The
+//! A line says in which scripts a field of a response had a value on both sides, which method is not served, or in which
+//! scripts both sides refused something with a code and a text. The
 //! comparison writes it (`conformance-doc --observe`) and fails when the file says something else than what it sees; from there
 //! `docs/conformance.md` has it.
 
@@ -27,6 +29,9 @@ use crate::harness::cluster::System;
 /// Packages whose services are etcd's.
 const PACKAGES: [&str; 3] = ["etcdserverpb", "v3lockpb", "v3electionpb"];
 
+/// What a line about a refusal begins with.
+const REFUSAL: &str = "error ";
+
 /// How a method that is not served is marked.
 const UNSERVED: &str = " answers Unimplemented";
 
@@ -37,6 +42,8 @@ pub struct Observed {
     pub fields: BTreeMap<Field, BTreeSet<String>>,
     /// Full names of the methods that answer Unimplemented.
     pub unserved: BTreeSet<String>,
+    /// Codes and texts of refusals, each with the scripts in which it was given, here and by etcd.
+    pub errors: BTreeMap<(String, String), BTreeSet<String>>,
 }
 
 impl Observed {
@@ -44,6 +51,9 @@ impl Observed {
     pub fn add(&mut self, script: &Script, etcd: &Transcript, ours: &Transcript) {
         for field in etcd.seen.fields.intersection(&ours.seen.fields) {
             self.fields.entry(field.clone()).or_default().insert(script.name.clone());
+        }
+        for error in etcd.seen.errors.intersection(&ours.seen.errors) {
+            self.errors.entry(error.clone()).or_default().insert(script.name.clone());
         }
     }
 
@@ -54,7 +64,7 @@ impl Observed {
         };
         for method in methods(&descriptors()).into_iter().filter(|method| !is_called(method)) {
             if let Answer::Err(Code::Unimplemented, _) =
-                send_to(members.channel(0), &method, Bytes::new()).await
+                send_to(members.channel(0), &method, Bytes::new(), None).await
             {
                 self.unserved.insert(method.full_name().to_owned());
             }
@@ -65,7 +75,7 @@ impl Observed {
     pub fn text(&self) -> String {
         let mut out = String::from(
             "# Written by `cargo run -p cluster-tests -- conformance-doc --observe`: which fields of responses had a value\n\
-             # in which scripts, on etcd and on holdfast, and which methods holdfast does not serve.\n\n",
+             # in which scripts, on etcd and on holdfast, which methods holdfast does not serve, and which refusals both gave.\n\n",
         );
         for (Field { method, message, field }, scripts) in &self.fields {
             let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
@@ -74,6 +84,11 @@ impl Observed {
         }
         for method in &self.unserved {
             writeln!(out, "{method}{UNSERVED}").expect("writing to a string does not fail");
+        }
+        for ((code, text), scripts) in &self.errors {
+            let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
+            writeln!(out, "{REFUSAL}{code} {text}: {}", scripts.join(" "))
+                .expect("writing to a string does not fail");
         }
         out
     }
@@ -84,6 +99,14 @@ impl Observed {
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             if let Some(method) = line.strip_suffix(UNSERVED) {
                 observed.unserved.insert(method.to_owned());
+                continue;
+            }
+            if let Some(refusal) = line.strip_prefix(REFUSAL) {
+                let (error, scripts) =
+                    refusal.rsplit_once(": ").with_context(|| format!("no scripts: {line}"))?;
+                let (code, text) = error.split_once(' ').with_context(|| format!("no text: {line}"))?;
+                let scripts = scripts.split_whitespace().map(str::to_owned).collect();
+                observed.errors.insert((code.to_owned(), text.to_owned()), scripts);
                 continue;
             }
             let (name, scripts) = line.split_once(": ").with_context(|| format!("no scripts: {line}"))?;
@@ -130,6 +153,8 @@ mod tests {
         let field = Field { method: "p.S.M".to_owned(), message: "p.R".to_owned(), field: "f".to_owned() };
         observed.fields.insert(field, ["one".to_owned(), "two".to_owned()].into());
         observed.unserved.insert("p.S.N".to_owned());
+        let error = ("NotFound".to_owned(), "etcdserver: mvcc: gone".to_owned());
+        observed.errors.insert(error, ["one".to_owned()].into());
         assert_eq!(Observed::parse(&observed.text()).unwrap(), observed);
         assert!(Observed::parse("p.S.M p.R.f").is_err());
     }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use self::settle::Settle;
 use self::waiting::Waiting;
 
+use self::identity::Identity;
 use super::call::{Answer, descriptors, send};
 use super::coverage::Seen;
 use super::inbox::Inbox;
@@ -30,6 +31,7 @@ use super::script::{Ask, Call, Script};
 use super::stream::{Incoming, RESPONSES_MAX, Stream};
 use super::watcher::{Occurrence, Watcher};
 
+mod identity;
 mod settle;
 mod waiting;
 
@@ -93,6 +95,8 @@ struct Line {
     stream: Option<Stream>,
     inbox: Inbox,
     member: usize,
+    /// It was opened in somebody's name.
+    has_token: bool,
     /// Requests for progress that may still be answered.
     progress_asked: usize,
 }
@@ -126,6 +130,7 @@ struct Player<'a> {
     settled: usize,
     /// Calls that were made and left waiting, by their names.
     waiting: BTreeMap<String, Waiting>,
+    identity: Identity,
     transcript: Transcript,
 }
 
@@ -156,6 +161,7 @@ impl<'a> Player<'a> {
             revisions: Revisions::default(),
             settled: 0,
             waiting: BTreeMap::new(),
+            identity: Identity::default(),
             transcript,
         }
     }
@@ -177,7 +183,7 @@ impl<'a> Player<'a> {
             ..WatchCreateRequest::default()
         };
         for member in 0..self.members.count() {
-            let line = self.open(member);
+            let line = self.open(member, None);
             self.lines[line].inbox.expect(usize::MAX, &everything, self.revisions);
             self.lines[line].send(create(everything.clone())).await;
         }
@@ -198,9 +204,9 @@ impl<'a> Player<'a> {
 
     async fn call(&mut self, number: usize, call: &Call) -> anyhow::Result<Answer> {
         match &call.ask {
-            Ask::Unary => self.ask(number, call).await,
+            Ask::Unary | Ask::Login(_) => self.ask(number, call).await,
             Ask::Stream(name) => {
-                let line = self.line(name);
+                let line = self.line(name, call);
                 self.ask_stream(number, call, line).await
             }
             Ask::Leave(name) => {
@@ -219,14 +225,20 @@ impl<'a> Player<'a> {
     /// A call that a member answers from its own state is preceded by a linearizable read there: otherwise a member
     /// that lags, rightly, would look like one that errs.
     async fn ask(&mut self, number: usize, call: &Call) -> anyhow::Result<Answer> {
-        if self.members.count() > 1 && call.reads_locally() {
+        // Who asks is looked up in the member's own state, too.
+        let is_local = call.reads_locally() || self.identity.is_asked();
+        if self.members.count() > 1 && is_local {
             self.members.catch_up(number).await.context("reading before it")?;
         }
-        if call.method.name() == "Compact" {
-            self.settle(Settle::AtHead).await;
+        match call.method.name() {
+            "Compact" => self.settle(Settle::AtHead).await,
+            // Streams are left behind it.
+            "AuthDisable" => self.settle(Settle::Owed).await,
+            _ => {}
         }
         let request = call.request(self.revisions)?;
-        Ok(send(self.members.channel(number), call, request).await)
+        let token = self.identity.token_for(call);
+        Ok(send(self.members.channel(number), call, request, token).await)
     }
 
     async fn ask_stream(&mut self, number: usize, call: &Call, line: usize) -> anyhow::Result<Answer> {
@@ -333,6 +345,7 @@ impl<'a> Player<'a> {
             self.transcript.outage = Some(format!("{}: {answer:?}", call.name));
         }
         if let Answer::Ok(message) = &answer {
+            self.identify(call, message);
             self.transcript.seen.add(&call.method, message);
             self.revisions.head = self.revisions.head.max(header_revision(message));
             if call.method.name() == "Compact" {
@@ -340,28 +353,33 @@ impl<'a> Player<'a> {
                 self.revisions.compacted = request.revision;
             }
         }
+        if let Answer::Err(code, text) = &answer {
+            self.transcript.seen.errors.insert((format!("{code:?}"), text.clone()));
+        }
         self.transcript.answers.push(answer);
         self.look();
         Ok(())
     }
 
-    fn line(&mut self, name: &str) -> usize {
+    fn line(&mut self, name: &str, call: &Call) -> usize {
         if let Some(line) = self.names.get(name) {
             return *line;
         }
-        let line = self.open(self.lines.len() - self.recorders);
+        let token = self.identity.token_for(call).map(str::to_owned);
+        let line = self.open(self.lines.len() - self.recorders, token.as_deref());
         self.names.insert(name.to_owned(), line);
         line
     }
 
-    fn open(&mut self, member: usize) -> usize {
+    fn open(&mut self, member: usize, token: Option<&str>) -> usize {
         let number = self.lines.len();
         let channel = self.members.channel(member);
-        let stream = Stream::open(channel, &self.method, number, self.sender.clone());
+        let stream = Stream::open(channel, &self.method, token, number, self.sender.clone());
         self.lines.push(Line {
             stream: Some(stream),
             inbox: Inbox::new(self.method.output()),
             member,
+            has_token: token.is_some(),
             progress_asked: 0,
         });
         number

@@ -9,10 +9,15 @@ use std::fmt::Write as _;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+pub use self::auth::Auth;
+use self::auth::{AUTH_PERCENT, Accounts, Who};
 use self::lease::Leases;
+use self::rest::{Places, REST_PERCENT};
 use self::watch::Watches;
 
+mod auth;
 mod lease;
+mod rest;
 mod watch;
 
 /// Keys, and ends of ranges.
@@ -40,6 +45,8 @@ pub struct Author {
     pub lists_leases: bool,
     /// Bytes that every value is padded with.
     pub padding_bytes: usize,
+    /// Whether there are users and roles.
+    pub auth: Auth,
 }
 
 /// Which revisions are read inside transactions.
@@ -53,22 +60,41 @@ pub enum TxnReads {
 
 /// A script, as text.
 pub fn script(seed: u64, author: Author) -> String {
-    let rng = StdRng::seed_from_u64(seed);
-    let mut calls =
-        Calls { rng, nested_put: false, is_outside: false, author, values: 0, leases: Leases::default() };
+    let mut calls = Calls {
+        rng: StdRng::seed_from_u64(seed),
+        nested_put: false,
+        is_outside: false,
+        author,
+        values: 0,
+        leases: Leases::default(),
+        accounts: Accounts::default(),
+        who: Who::Anybody,
+        places: Places::default(),
+        lines: Vec::new(),
+    };
     let mut watches = Watches::new(author.watchers);
-    let mut text = String::new();
-    for _ in 0..author.calls {
-        let call = if author.watchers > 0 && calls.chance(WATCH_PERCENT) {
-            watches.call(&mut calls)
-        } else if calls.chance(LEASE_PERCENT) {
-            calls.lease_call()
-        } else {
-            calls.call()
-        };
-        writeln!(text, "{call}").expect("writing to a string does not fail");
+    if author.auth == Auth::Switched {
+        calls.begin_auth();
+        watches.begin_anew(&mut calls);
     }
-    text
+    while calls.lines.len() < author.calls {
+        let is_on = calls.accounts.is_on;
+        calls.next(&mut watches);
+        if calls.accounts.is_on != is_on {
+            watches.begin_anew(&mut calls);
+        }
+    }
+    calls.lines.truncate(author.calls);
+    calls.lines.join("\n")
+}
+
+/// Where an operation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is a call.
+    Alone,
+    /// In a transaction.
+    Inside,
 }
 
 struct Calls {
@@ -80,20 +106,58 @@ struct Calls {
     is_outside: bool,
     author: Author,
     leases: Leases,
+    accounts: Accounts,
+    /// Who makes the call that is being written.
+    who: Who,
+    places: Places,
+    lines: Vec<String>,
     /// Values written so far: each is another, so that sorting by value has one answer.
     values: u64,
 }
 
 impl Calls {
+    fn line(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// Writes the next call, and what belongs to it.
+    fn next(&mut self, watches: &mut Watches) {
+        if self.author.auth == Auth::Switched && self.chance(AUTH_PERCENT) {
+            return self.auth_call();
+        }
+        if self.author.watchers > 0 && self.chance(WATCH_PERCENT) {
+            let call = watches.call(self);
+            return self.line(call);
+        }
+        self.who = self.someone();
+        let call = if self.chance(REST_PERCENT) && self.who.may_all() {
+            self.rest_call()
+        } else if self.chance(LEASE_PERCENT) {
+            self.lease_call()
+        } else {
+            self.call()
+        };
+        self.line(format!("{}{call}", self.who.prefix()));
+    }
+
     fn call(&mut self) -> String {
         match self.rng.random_range(0..1000) {
-            0..300 => format!("Put {}", self.put()),
+            0..300 => format!("Put {}", self.put(Place::Alone)),
             300..420 => format!("DeleteRange {}", self.delete(true)),
             420..695 => format!("Range {}", self.single_range()),
-            695..955 => format!("Txn {}", self.txn(0)),
-            955..975 => format!("Compact revision: {}{}", self.revision(), self.flag("physical")),
+            695..955 => match self.txn(0) {
+                // etcd carries a transaction of nothing out for anybody.
+                nothing if nothing.is_empty() && !self.who.may_all() => {
+                    format!("Range {}", self.single_range())
+                }
+                txn => format!("Txn {txn}"),
+            },
+            955..975 if self.who.may_all() => {
+                format!("Compact revision: {}{}", self.revision(), self.flag("physical"))
+            }
             975..985 => self.invalid().to_owned(),
-            _ => "HashKV".to_owned(),
+            985.. if self.who.may_all() => "HashKV".to_owned(),
+            _ => format!("Range {}", self.single_range()),
         }
     }
 
@@ -144,19 +208,28 @@ impl Calls {
         }
     }
 
+    /// A range. Whether one that ends before it begins is permitted depends on how etcd's tree of permissions happens to look:
+    /// only who may do everything asks for those.
     fn keys(&mut self, may_be_open: bool) -> String {
         let key = self.key();
         let end = match self.rng.random_range(0..10) {
             0..5 => String::new(),
             5 if may_be_open => " range_end: \"\\x00\"".to_owned(),
-            _ => format!(" range_end: \"{}\"", self.key()),
+            _ => match self.key() {
+                end if end <= key && !self.who.may_all() => String::new(),
+                end => format!(" range_end: \"{end}\""),
+            },
         };
         format!("key: \"{key}\"{end}")
     }
 
-    fn put(&mut self) -> String {
+    /// A put. In transactions of who may not do everything it has no lease and asks for no previous value.
+    fn put(&mut self, place: Place) -> String {
         self.values += 1;
         let key = self.key();
+        if place == Place::Inside && !self.who.may_all() {
+            return format!("key: \"{key}\" value: \"{}\"", self.value(self.values));
+        }
         let (prev_kv, value) = (self.flag("prev_kv"), self.value(self.values));
         match self.rng.random_range(0..20) {
             0 => format!("key: \"{key}\" ignore_value: true{prev_kv}"),
@@ -225,11 +298,13 @@ impl Calls {
     fn op(&mut self, depth: usize) -> String {
         match self.rng.random_range(0..100) {
             0..35 => format!("request_range {{{}}}", self.range(true)),
-            35..70 if depth == 0 || self.nested_put => format!("request_put {{{}}}", self.put()),
+            35..70 if depth == 0 || self.nested_put => format!("request_put {{{}}}", self.put(Place::Inside)),
             35..85 if depth == 0 || !self.nested_put => {
                 format!("request_delete_range {{{}}}", self.delete(false))
             }
-            _ if depth < DEPTH_MAX => format!("request_txn {{{}}}", self.txn(depth + 1)),
+            _ if depth < DEPTH_MAX && self.who.may_all() => {
+                format!("request_txn {{{}}}", self.txn(depth + 1))
+            }
             _ => format!("request_range {{{}}}", self.range(false)),
         }
     }
@@ -267,6 +342,7 @@ mod tests {
             txn_reads: TxnReads::Any,
             lists_leases: true,
             padding_bytes: 0,
+            auth: Auth::Switched,
         };
         assert_eq!(script(3, author), script(3, author));
         assert_ne!(script(3, author), script(4, author));
@@ -275,6 +351,9 @@ mod tests {
         assert!(parsed.watches());
         let late = Revisions { head: 1_000, compacted: 500 };
         parsed.calls.iter().for_each(|call| drop(call.request(late).unwrap()));
+        for name in ["as(u1) Put", "as(root) AuthDisable", "AuthEnable", "Lock name", "as(u2) Watch@"] {
+            assert!((1..40).any(|seed| script(seed, author).contains(name)), "{name}");
+        }
         let silent = script(5, Author { watchers: 0, ..author });
         assert!(!Script::parse("random", &silent, &descriptors()).unwrap().watches());
     }

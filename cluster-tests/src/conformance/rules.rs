@@ -4,8 +4,9 @@
 use anyhow::bail;
 use holdfast_proto::etcdserverpb::request_op::Request;
 use holdfast_proto::etcdserverpb::watch_request::RequestUnion;
-use holdfast_proto::etcdserverpb::{TxnRequest, WatchRequest};
+use holdfast_proto::etcdserverpb::{TxnRequest, WatchCreateRequest, WatchRequest};
 use prost::Message;
+use tonic::Code;
 
 use super::call::Answer;
 use super::differences::text;
@@ -33,6 +34,11 @@ pub(super) enum Rule {
     DeleteAtCompaction,
     /// We refuse transactions that are nested deeper than 32 levels; etcd takes what its decoder takes.
     TxnTooDeep,
+    /// A watcher that is not permitted is told why by us, and under the id -1; etcd 3.5 says `permission denied` under the id
+    /// that was asked for.
+    WatchNotPermitted,
+    /// Who names a token that is not good is told so by us before the request is looked at, by etcd afterwards.
+    TokenBeforeForm,
 }
 
 impl Rule {
@@ -43,6 +49,8 @@ impl Rule {
             "progress-before-start" => Self::ProgressBeforeStart,
             "delete-at-compaction" => Self::DeleteAtCompaction,
             "txn-too-deep" => Self::TxnTooDeep,
+            "watch-not-permitted" => Self::WatchNotPermitted,
+            "token-before-form" => Self::TokenBeforeForm,
             _ => bail!("there is no rule {name}"),
         })
     }
@@ -66,6 +74,19 @@ impl Rule {
                     && txn.is_some_and(|txn| depth(&txn) > TXN_DEPTH_MAX)
                     && matches!(etcd, Answer::Ok(_))
                     && text(ours) == "InvalidArgument: etcdserver: too many operations in txn request"
+            }
+            Self::WatchNotPermitted => {
+                let ours = text(ours);
+                creates(situation.call)
+                    && text(etcd).contains("created:true,canceled:true")
+                    && text(etcd).contains(NOT_PERMITTED[0])
+                    && ours.contains("watch_id:-1,created:true,canceled:true")
+                    && NOT_PERMITTED.iter().any(|reason| ours.contains(reason))
+            }
+            Self::TokenBeforeForm => {
+                situation.call.user.is_some()
+                    && matches!(etcd, Answer::Err(Code::InvalidArgument, _))
+                    && text(ours) == "Unauthenticated: etcdserver: invalid auth token"
             }
             Self::DeleteAtCompaction => false,
         }
@@ -103,13 +124,30 @@ fn depth(txn: &TxnRequest) -> usize {
 const REFUSED_AS_COMPACTED: &str = "watch_id:-1,created:true,canceled:true,\
     cancel_reason:\"etcdserver: mvcc: required revision has been compacted\"";
 
-fn starts_negative(call: &Call) -> bool {
+/// Why a watcher is not permitted, by us; the first one by etcd 3.5, whatever it is.
+const NOT_PERMITTED: [&str; 3] = [
+    "cancel_reason:\"rpc error: code = PermissionDenied desc = etcdserver: permission denied\"",
+    "cancel_reason:\"rpc error: code = InvalidArgument desc = etcdserver: user name is empty\"",
+    "cancel_reason:\"rpc error: code = Unauthenticated desc = etcdserver: invalid auth token\"",
+];
+
+/// The watcher that the call asks for.
+fn created(call: &Call) -> Option<WatchCreateRequest> {
     if !matches!(call.ask, Ask::Stream(_)) {
-        return false;
+        return None;
     }
-    let request = call.request(Revisions::default()).ok().and_then(|r| WatchRequest::decode(r).ok());
-    let union = request.and_then(|request| request.request_union);
-    matches!(union, Some(RequestUnion::CreateRequest(create)) if create.start_revision < 0)
+    match WatchRequest::decode(call.request(Revisions::default()).ok()?).ok()?.request_union? {
+        RequestUnion::CreateRequest(create) => Some(create),
+        _ => None,
+    }
+}
+
+fn creates(call: &Call) -> bool {
+    created(call).is_some()
+}
+
+fn starts_negative(call: &Call) -> bool {
+    created(call).is_some_and(|create| create.start_revision < 0)
 }
 
 /// Whether etcd's sequence is ours without deletes at the compacted revision that the watcher starts at.

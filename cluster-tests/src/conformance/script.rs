@@ -26,6 +26,14 @@
 //! ```
 //! A call that may wait has a name too: it is made and left waiting. `@answer` instead of a request waits for its answer,
 //! of `Observe` for the next one; `@leave` goes away from it.
+//!
+//! ```text
+//! Authenticate@alice name: "alice" password: "secret"
+//! as(alice) Put key: "a" value: "1"
+//! ```
+//! The token of a login is kept under its name, and `as(NAME)` sends it with a call, or with the stream that the call opens,
+//! as long as auth is on. A name without a login sends a token that nobody has given out. The player itself writes as the
+//! user root, whose password has to be [`ROOT_PASSWORD`], once auth is on.
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
@@ -55,9 +63,14 @@ pub struct Call {
     pub method: MethodDescriptor,
     /// What is asked.
     pub ask: Ask,
+    /// Whose token is sent while auth is on.
+    pub user: Option<String>,
     body: String,
     raw: Vec<u8>,
 }
+
+/// The password of the user root in scripts that switch auth on.
+pub const ROOT_PASSWORD: &str = "r";
 
 /// How a call is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +87,8 @@ pub enum Ask {
     Await(String),
     /// The client goes away from the request of this name.
     Quit(String),
+    /// A login, whose token is kept under this name.
+    Login(String),
 }
 
 /// Methods that may wait before they answer.
@@ -156,26 +171,35 @@ fn parse_call(script: &str, line: usize, statement: &str, pool: &DescriptorPool)
         }
         None => (None, statement),
     };
+    let (user, rest) = match rest.strip_prefix("as(") {
+        Some(rest) => {
+            let (user, rest) = rest.split_once(')').context("the ) behind the user is missing")?;
+            (Some(user.to_owned()), rest.trim_start())
+        }
+        None => (None, rest),
+    };
     let (method, body) = rest.split_once(' ').unwrap_or((rest, ""));
     let (method, name) = method.split_once('@').map_or((method, None), |(m, name)| (m, Some(name)));
     let method = find_method(pool, method)?;
     let ask = parse_ask(&method, name, body.trim())?;
-    let has_request = matches!(ask, Ask::Unary | Ask::Stream(_) | Ask::Begin(_));
+    let has_request = matches!(ask, Ask::Unary | Ask::Login(_) | Ask::Stream(_) | Ask::Begin(_));
     let (body, raw) = split_raw(if has_request { body } else { "" })?;
     let name = label.map_or_else(|| format!("{script}:{line}"), |label| format!("{script}.{label}"));
-    let call = Call { name, text: statement.to_owned(), method, ask, body: expand(body)?, raw };
+    let call = Call { name, text: statement.to_owned(), method, ask, user, body: expand(body)?, raw };
     call.message(Revisions::default())?;
     Ok(call)
 }
 
 fn parse_ask(method: &MethodDescriptor, name: Option<&str>, body: &str) -> anyhow::Result<Ask> {
     let (is_watch, may_wait) = (method.name() == "Watch", WAITING.contains(&method.name()));
+    let logs_in = method.name() == "Authenticate";
     let Some(name) = name.map(str::to_owned) else {
         ensure!(!is_watch && method.name() != "Observe", "a stream has a name: {}@NAME", method.name());
         return Ok(Ask::Unary);
     };
-    ensure!(is_watch || may_wait, "{} does not wait, and has no name", method.name());
+    ensure!(is_watch || may_wait || logs_in, "{} does not wait, and has no name", method.name());
     Ok(match body {
+        _ if logs_in => Ask::Login(name),
         "@leave" if is_watch => Ask::Leave(name),
         _ if is_watch => Ask::Stream(name),
         "@leave" => Ask::Quit(name),

@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use super::call::{BytesCodec, path};
+use super::call::{BytesCodec, path, with_token};
 
 /// Requests on their way; a script sends the next one when the last was answered.
 const REQUESTS_MAX: usize = 16;
@@ -33,18 +33,21 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Opens a stream to the member behind `channel`; its responses go to `queue` under `number`.
+    /// Opens a stream to the member behind `channel`, in the name of who has the token; its responses go to `queue` under
+    /// `number`.
     pub(super) fn open(
         channel: &Channel,
         method: &MethodDescriptor,
+        token: Option<&str>,
         number: usize,
         queue: mpsc::Sender<Incoming>,
     ) -> Self {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let grpc = tonic::client::Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX);
         let path = path(method);
+        let request = with_token(ReceiverStream::new(requests), token);
         let reader = tokio::spawn(async move {
-            let end = read(grpc, path, requests, number, &queue).await;
+            let end = read(grpc, path, request, number, &queue).await;
             // A queue without a reader belongs to a script that is over.
             drop(queue.send(Incoming { stream: number, what: Err(end) }).await);
         });
@@ -67,7 +70,7 @@ impl Drop for Stream {
 async fn read(
     mut grpc: tonic::client::Grpc<Channel>,
     path: http::uri::PathAndQuery,
-    requests: mpsc::Receiver<Bytes>,
+    request: Request<ReceiverStream<Bytes>>,
     number: usize,
     queue: &mpsc::Sender<Incoming>,
 ) -> Status {
@@ -75,7 +78,7 @@ async fn read(
         return Status::unavailable(format!("conformance: {error}"));
     }
     // The answer to this comes with the first response.
-    let opened = grpc.streaming(Request::new(ReceiverStream::new(requests)), path, BytesCodec).await;
+    let opened = grpc.streaming(request, path, BytesCodec).await;
     let mut responses = match opened {
         Ok(response) => response.into_inner(),
         Err(status) => return status,

@@ -42,6 +42,20 @@ pub enum Against {
     Etcd,
 }
 
+/// Which seeds have users and roles, and switch auth on and off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthSeeds {
+    /// None.
+    None,
+    /// All.
+    All,
+    /// The even ones.
+    Even,
+}
+
+/// Makes passwords cheap to compare, on both sides.
+const CHEAP_PASSWORDS: &str = "--bcrypt-cost=4";
+
 /// What a run does.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -61,6 +75,8 @@ pub struct Plan {
     pub member_flags: Vec<String>,
     /// A flag for every member of what is compared with the reference.
     pub subject_flags: Vec<String>,
+    /// Which seeds have users and roles.
+    pub auth: AuthSeeds,
     /// How many plays shrinking may take.
     pub shrink_plays_max: usize,
 }
@@ -103,13 +119,13 @@ impl Plan {
     /// The reference: one member of real etcd.
     pub fn reference(&self) -> anyhow::Result<Subject> {
         let etcd = binary::etcd().context("no etcd: set ETCD_BIN or run scripts/fetch-peers")?;
-        Ok(Subject { system: System::etcd(etcd, &self.member_flags), members: 1 })
+        Ok(Subject { system: System::etcd(etcd, &self.flags(&[])), members: 1 })
     }
 
     /// What is compared with the reference.
     pub fn subjects(&self) -> anyhow::Result<Vec<Subject>> {
         ensure!(!self.members.is_empty() && !self.members.contains(&0), "how many members?");
-        let flags = [&self.member_flags[..], &self.subject_flags[..]].concat();
+        let flags = self.flags(&self.subject_flags);
         let system = match self.against {
             Against::Holdfast => System::holdfast(&flags)?,
             Against::Etcd => System::etcd(self.reference()?.system.binary, &flags),
@@ -117,7 +133,21 @@ impl Plan {
         Ok(self.members.iter().map(|members| Subject { system: system.clone(), members: *members }).collect())
     }
 
-    fn author(&self) -> random::Author {
+    /// The flags of a member: those of both sides, and `own`.
+    fn flags(&self, own: &[String]) -> Vec<String> {
+        let mut flags = [&self.member_flags[..], own].concat();
+        if !flags.iter().any(|flag| flag.starts_with("--bcrypt-cost")) {
+            flags.push(CHEAP_PASSWORDS.to_owned());
+        }
+        flags
+    }
+
+    fn author(&self, seed: u64) -> random::Author {
+        let has_auth = match self.auth {
+            AuthSeeds::None => false,
+            AuthSeeds::All => true,
+            AuthSeeds::Even => seed.is_multiple_of(2),
+        };
         let splits = self.against == Against::Etcd && self.members.iter().any(|count| *count > 1);
         let txn_reads = if splits { random::TxnReads::Newest } else { random::TxnReads::Any };
         let Self { watchers, padding_bytes, .. } = *self;
@@ -127,6 +157,7 @@ impl Plan {
             txn_reads,
             lists_leases: !splits,
             padding_bytes,
+            auth: if has_auth { random::Auth::Switched } else { random::Auth::Off },
         }
     }
 }
@@ -137,7 +168,7 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
     let (reference, subjects, table) = (plan.reference()?, plan.subjects()?, table()?);
     let mut outcome = Outcome::default();
     for seed in &plan.seeds {
-        let text = random::script(*seed, plan.author());
+        let text = random::script(*seed, plan.author(*seed));
         let trial = Trial { reference: &reference, subjects: &subjects, table: &table };
         let result = trial.play("random", &text).await.with_context(|| format!("seed {seed}"))?;
         outcome.answers += result.report.compared;
@@ -202,6 +233,11 @@ async fn explain(
     let mut members = subject.members.to_string();
     if plan.padding_bytes > 0 {
         members.push_str(&format!(" --padding-bytes {}", plan.padding_bytes));
+    }
+    match plan.auth {
+        AuthSeeds::Even => {}
+        AuthSeeds::None => members.push_str(" --auth none"),
+        AuthSeeds::All => members.push_str(" --auth all"),
     }
     for (name, flags) in [("member", &plan.member_flags), ("subject", &plan.subject_flags)] {
         flags.iter().for_each(|flag| members.push_str(&format!(" --{name}-flag={flag}")));

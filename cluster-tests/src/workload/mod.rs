@@ -9,6 +9,7 @@ pub mod dump_latency;
 pub mod dump_policy;
 pub mod failover;
 pub mod first_ack;
+pub mod hostile;
 pub mod kill;
 pub mod lease_fencing;
 pub mod replace;

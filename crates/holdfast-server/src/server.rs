@@ -54,14 +54,7 @@ impl Server {
         let env = connected_world(config, &tls);
         let identity = joining::identify(&env, config).await?;
         let (data_dir, listeners) = claim(&env, config, &identity).await?;
-        tracing::info!(
-            name = identity.name,
-            member_id = format!("{:x}", identity.member_id.0),
-            cluster_id = format!("{:x}", identity.cluster_id),
-            data_dir = %config.data_dir.display(),
-            is_fresh = data_dir.is_fresh(),
-            "starting a member"
-        );
+        announce(config, &identity, &data_dir);
         let metrics = Arc::new(Metrics::new(&Fixed {
             member_id: identity.member_id.0,
             quota_bytes: config.limits.quota_backend_bytes.unwrap_or(0),
@@ -288,6 +281,17 @@ impl Server {
         self.frontend.log.shutdown().await;
         tracing::info!("stopped");
     }
+}
+
+fn announce(config: &Config, identity: &Identity, data_dir: &DataDir) {
+    tracing::info!(
+        name = identity.name,
+        member_id = format!("{:x}", identity.member_id.0),
+        cluster_id = format!("{:x}", identity.cluster_id),
+        data_dir = %config.data_dir.display(),
+        is_fresh = data_dir.is_fresh(),
+        "starting a member"
+    );
 }
 
 /// Takes the data directory and the client addresses. A directory that is ours is locked first, so that a second

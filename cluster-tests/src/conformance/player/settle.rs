@@ -109,7 +109,14 @@ impl Player<'_> {
 
     /// Puts the key, and deletes it again for a watcher that is not told of puts.
     async fn touch(&mut self, (key, touch): (Bytes, Touch)) {
-        match self.members.touch(key, touch).await {
+        let token = match self.root_token().await {
+            Ok(token) => token,
+            Err(status) => {
+                self.transcript.outage = Some(format!("the login as root: {status}"));
+                return;
+            }
+        };
+        match self.members.touch(key, touch, token.as_deref()).await {
             Ok(revision) => self.revisions.head = self.revisions.head.max(revision),
             Err(status) => self.transcript.outage = Some(format!("a change for a watcher: {status}")),
         }

@@ -45,7 +45,7 @@ impl Player<'_> {
             let (sender, answers) = mpsc::channel(ANSWERS_MAX);
             Waiting::Stream(tokio::spawn(read(channel, method, request, sender)), answers)
         } else {
-            let waiting = tokio::spawn(async move { send_to(&channel, &method, request).await });
+            let waiting = tokio::spawn(async move { send_to(&channel, &method, request, None).await });
             let waiting = Waiting::Call(waiting);
             self.until_changed(number).await?;
             waiting

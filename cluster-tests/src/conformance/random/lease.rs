@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use rand::RngExt;
 
 use super::Calls;
+use super::auth::Who;
 
 /// The ids. Negative ones are ids like others.
 const IDS: [i64; 7] = [1, 2, 3, 7, -5, i64::MAX, i64::MIN];
@@ -26,6 +27,13 @@ pub(super) struct Leases {
 
 impl Calls {
     pub(super) fn lease_call(&mut self) -> String {
+        if let Who::User(_) = self.who {
+            let id = self.lease();
+            return format!("LeaseRevoke ID: {id}");
+        }
+        if self.who == Who::Nameless {
+            return self.call();
+        }
         let few = self.leases.live.len() < 3;
         match self.rng.random_range(0..100) {
             0..20 => self.grant(),

@@ -9,12 +9,16 @@ use std::fmt::Write as _;
 use rand::RngExt;
 
 use super::Calls;
+use super::auth::{Auth, Who};
 
 /// Streams that live side by side.
 const STREAMS: usize = 5;
 
 /// The highest id that a client chooses.
 const CHOSEN_ID_MAX: i64 = 12;
+
+/// Ids above this one are chosen where watchers may be refused, each once.
+const REFUSED_IDS: i64 = 100;
 
 /// The author's account of the streams.
 pub(super) struct Watches {
@@ -25,6 +29,8 @@ pub(super) struct Watches {
 
 struct Stream {
     name: String,
+    /// Whose stream it is.
+    who: Who,
     live: BTreeSet<i64>,
     next_id: i64,
 }
@@ -41,27 +47,64 @@ impl Watches {
 
     fn stream(&mut self) -> Stream {
         self.opened += 1;
-        Stream { name: format!("s{}", self.opened), live: BTreeSet::new(), next_id: 0 }
+        let name = format!("s{}", self.opened);
+        Stream { name, who: Who::Anybody, live: BTreeSet::new(), next_id: 0 }
+    }
+
+    /// Auth was switched. On: half of the streams stay, which were opened in nobody's name. Off: all that were opened in
+    /// somebody's name are left.
+    pub(super) fn begin_anew(&mut self, calls: &mut Calls) {
+        for at in 0..self.streams.len() {
+            if self.streams[at].who == Who::Anybody && (!calls.accounts.is_on || calls.chance(50)) {
+                continue;
+            }
+            self.streams[at] = self.stream();
+            if calls.accounts.is_on {
+                self.streams[at].who = calls.someone();
+            }
+        }
     }
 
     pub(super) fn call(&mut self, calls: &mut Calls) -> String {
+        let (who, request) = self.request(calls);
+        format!("{}{request}", who.prefix())
+    }
+
+    /// The next request, and in whose name it is.
+    fn request(&mut self, calls: &mut Calls) -> (Who, String) {
         let live: usize = self.streams.iter().map(|stream| stream.live.len()).sum();
         let at = calls.rng.random_range(0..self.streams.len());
         let creates = if live < self.wanted { 75 } else { 30 };
-        match calls.rng.random_range(0..100) {
-            0..2 => self.negative(calls),
-            2..5 => self.leave(at),
+        let who = self.streams[at].who;
+        calls.who = who;
+        let request = match calls.rng.random_range(0..100) {
+            0..2 => return (Who::Anybody, self.negative(calls)),
+            2..5 => self.leave(at, calls),
             5..7 => self.odd(at, calls),
             _ if calls.chance(creates) => self.create(at, calls),
             _ if calls.chance(55) => self.cancel(at, calls),
             _ => format!("Watch@{} progress_request {{}}", self.streams[at].name),
-        }
+        };
+        (who, request)
     }
 
     fn create(&mut self, at: usize, calls: &mut Calls) -> String {
         let stream = &mut self.streams[at];
-        let id = if calls.chance(25) { calls.rng.random_range(1..=CHOSEN_ID_MAX) } else { 0 };
-        let keys = if calls.chance(3) { "range_end: \"\\x00\"".to_owned() } else { calls.keys(true) };
+        let id = if calls.author.auth == Auth::Switched && stream.who != Who::Root {
+            // etcd 3.5.1 refuses a watcher under the id that was asked for, 0 for none, and stops sending to the one that has it.
+            stream.next_id += 1;
+            REFUSED_IDS + stream.next_id
+        } else if calls.chance(25) {
+            calls.rng.random_range(1..=CHOSEN_ID_MAX)
+        } else {
+            0
+        };
+        // With an open end etcd 3.5.1 asks for permission of the first key alone; we do for all.
+        let may_be_open = stream.who.may_all();
+        let keys = match calls.chance(3) && may_be_open {
+            true => "range_end: \"\\x00\"".to_owned(),
+            false => calls.keys(may_be_open),
+        };
         let start = start(calls);
         let mut text = format!("Watch@{} create_request {{{keys}{start}", stream.name);
         if id != 0 {
@@ -106,8 +149,9 @@ impl Watches {
         )
     }
 
-    fn leave(&mut self, at: usize) -> String {
-        let fresh = self.stream();
+    fn leave(&mut self, at: usize, calls: &mut Calls) -> String {
+        let mut fresh = self.stream();
+        fresh.who = calls.someone();
         let old = std::mem::replace(&mut self.streams[at], fresh);
         format!("Watch@{} @leave", old.name)
     }

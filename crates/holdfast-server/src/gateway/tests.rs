@@ -147,9 +147,9 @@ fn a_list_reads_as_one_message() {
     };
     for (header, pairs, more, count) in [
         (None, 0, false, 0),
-        (header.clone(), 0, false, 0),
+        (header, 0, false, 0),
         (None, 2, false, 2),
-        (header.clone(), 3, true, 9),
+        (header, 3, true, 9),
         (header, 0, false, 7),
     ] {
         let list = pb::RangeResponse { header, kvs: (0..pairs).map(pair).collect(), more, count };

@@ -121,6 +121,14 @@ async fn the_paths_of_grpc_take_nothing_else() {
     assert_eq!(answer.status, 200);
 }
 
+/// A path that etcd has since 3.6.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hash_of_history_has_a_path() {
+    let cluster = TestCluster::single().await.unwrap();
+    let (status, said) = post(&cluster.endpoint(0), "/v3/maintenance/hashkv", "", &json!({})).await;
+    assert_eq!((status, &said["hash_revision"]), (200, &json!("1")), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_can_be_left_out() {
     let cluster = TestCluster::start(1, &["--enable-grpc-gateway=false"]).await.unwrap();

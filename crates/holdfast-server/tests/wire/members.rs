@@ -95,9 +95,85 @@ async fn a_learner_refuses_what_etcds_refuse_until_it_is_promoted() {
     cluster.stop().await;
 }
 
+/// A header as etcd gives it with a change of members: all but the revision.
+fn is_whole(header: Option<&pb::ResponseHeader>, cluster: &TestCluster) {
+    let header = header.expect("there is a header");
+    assert!(header.cluster_id != 0 && header.raft_term > 0, "{header:?}");
+    assert_eq!((header.member_id, header.revision), (cluster.member_id(0), 0));
+}
+
+// covers: Cluster.MemberAdd ResponseHeader.cluster_id ResponseHeader.member_id ResponseHeader.revision
+// covers: Cluster.MemberAdd ResponseHeader.raft_term Member.ID Member.peerURLs Member.clientURLs
+// covers: Cluster.MemberUpdate MemberUpdateResponse.header ResponseHeader.cluster_id ResponseHeader.member_id
+// covers: Cluster.MemberUpdate ResponseHeader.revision ResponseHeader.raft_term Member.ID Member.name Member.peerURLs
+// covers: Cluster.MemberUpdate Member.clientURLs Member.isLearner
+// covers: Cluster.MemberPromote MemberPromoteResponse.header MemberPromoteResponse.members ResponseHeader.cluster_id
+// covers: Cluster.MemberPromote ResponseHeader.member_id ResponseHeader.revision ResponseHeader.raft_term Member.ID
+// covers: Cluster.MemberPromote Member.name Member.peerURLs Member.clientURLs Member.isLearner
+// covers: Cluster.MemberRemove MemberRemoveResponse.header ResponseHeader.cluster_id ResponseHeader.member_id
+// covers: Cluster.MemberRemove ResponseHeader.revision ResponseHeader.raft_term Member.ID Member.name Member.peerURLs
+// covers: Cluster.MemberRemove Member.clientURLs Member.isLearner
+// covers: Cluster.MemberList Member.isLearner ResponseHeader.revision
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_about_members_are_whole() {
+    let mut cluster = TestCluster::single().await.unwrap();
+    let mut at = members(&cluster, 0);
+    let own = at.member_list(pb::MemberListRequest { linearizable: false }).await.unwrap().into_inner();
+    let first = own.members[0].clone();
+    assert_eq!((first.id, own.header.unwrap().revision), (cluster.member_id(0), 0));
+    assert!(!first.name.is_empty() && !first.is_learner);
+    assert_eq!(
+        (&first.peer_ur_ls, &first.client_ur_ls),
+        (&vec![cluster.peer_url(0)], &vec![cluster.endpoint(0)])
+    );
+
+    let newcomer = cluster.newcomer(&[]).unwrap();
+    let added = at.member_add(add("http://127.0.0.1:9", true)).await.unwrap().into_inner();
+    is_whole(added.header.as_ref(), &cluster);
+    let mut learner = added.member.unwrap();
+    let expected = pb::Member {
+        id: learner.id,
+        peer_ur_ls: vec!["http://127.0.0.1:9".into()],
+        is_learner: true,
+        ..Default::default()
+    };
+    assert_eq!(learner, expected);
+    let sorted = |mut members: Vec<pb::Member>| {
+        members.sort_by_key(|member| member.id != first.id);
+        members
+    };
+    assert_eq!(sorted(added.members), [first.clone(), learner.clone()]);
+
+    learner.peer_ur_ls = vec![cluster.peer_url(newcomer)];
+    let update = pb::MemberUpdateRequest { id: learner.id, peer_ur_ls: learner.peer_ur_ls.clone() };
+    let updated = at.member_update(update).await.unwrap().into_inner();
+    is_whole(updated.header.as_ref(), &cluster);
+    assert_eq!(sorted(updated.members), [first.clone(), learner.clone()]);
+
+    cluster.start_member(newcomer).await.unwrap();
+    let mut promoted = None;
+    eventually("a learner in sync", async || {
+        promoted = at.member_promote(pb::MemberPromoteRequest { id: learner.id }).await.ok();
+        promoted.is_some()
+    })
+    .await;
+    let promoted = promoted.unwrap().into_inner();
+    is_whole(promoted.header.as_ref(), &cluster);
+    let members = sorted(promoted.members);
+    assert_eq!(members[0], first);
+    learner = pb::Member { is_learner: false, ..members[1].clone() };
+    assert_eq!((learner.id, members[1].is_learner), (expected.id, false));
+    assert_eq!(learner.peer_ur_ls, [cluster.peer_url(newcomer)]);
+
+    let removed = at.member_remove(pb::MemberRemoveRequest { id: learner.id }).await.unwrap().into_inner();
+    is_whole(removed.header.as_ref(), &cluster);
+    assert_eq!(removed.members, [first]);
+    cluster.stop().await;
+}
+
 // covers: Cluster.MemberUpdate MemberUpdateRequest.ID MemberUpdateRequest.peerURLs MemberUpdateResponse.members
 // covers: Cluster.MemberRemove MemberRemoveRequest.ID MemberRemoveResponse.members
-// covers: Maintenance.MoveLeader MoveLeaderRequest.targetID
+// covers: Maintenance.MoveLeader MoveLeaderRequest.targetID MoveLeaderResponse.header
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_must_not_be_are_refused_in_etcds_words() {
     let cluster = TestCluster::single().await.unwrap();

@@ -64,7 +64,7 @@ fn long() -> pb::RangeRequest {
 // covers: KV.RangeStream RangeStreamResponse.range_response RangeResponse.header RangeResponse.kvs RangeResponse.more
 // covers: KV.RangeStream RangeResponse.count ResponseHeader.cluster_id ResponseHeader.member_id
 // covers: KV.RangeStream ResponseHeader.revision ResponseHeader.raft_term KeyValue.key KeyValue.create_revision
-// covers: KV.RangeStream KeyValue.mod_revision KeyValue.version KeyValue.value
+// covers: KV.RangeStream KeyValue.mod_revision KeyValue.version KeyValue.value KeyValue.lease
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pieces_together_are_what_range_answers() {
     let cluster = TestCluster::single().await.unwrap();
@@ -73,6 +73,9 @@ async fn the_pieces_together_are_what_range_answers() {
     let before = put(&mut kv, "long/00", "was here before").await;
     long_list(&mut kv, 1).await;
     put(&mut kv, "other", "key").await;
+    let mut leases = pb::lease_client::LeaseClient::new(channel(&cluster.endpoint(0)));
+    leases.lease_grant(pb::LeaseGrantRequest { ttl: 500, id: 7 }).await.unwrap();
+    kv.put(pb::PutRequest { lease: 7, ..put_request("long/02", "leased") }).await.unwrap();
     kv.delete_range(delete_request("long/07", "")).await.unwrap();
     assert!(check(&mut kv, long()).await > 5, "three MiB in pieces of a quarter");
     for limit in [1, 2, 5, 46, 47, 48, 1000, -1] {
@@ -97,6 +100,8 @@ async fn the_pieces_together_are_what_range_answers() {
     cluster.stop().await;
 }
 
+// covers: KV.RangeStream RangeRequest.min_mod_revision RangeRequest.max_mod_revision RangeRequest.min_create_revision
+// covers: KV.RangeStream RangeRequest.max_create_revision
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_streamed_is_refused() {
     let cluster = TestCluster::single().await.unwrap();

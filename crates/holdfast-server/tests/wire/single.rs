@@ -230,6 +230,7 @@ async fn compaction_moves_the_floor() {
     };
     assert_eq!(refusal(hash(2, &mut maintenance).await), compacted);
     assert_eq!(refusal(hash(99, &mut maintenance).await), future);
+    // covers: Maintenance.HashKV HashKVResponse.hash_revision
     let hashed = hash(0, &mut maintenance).await.unwrap();
     assert_eq!((hashed.compact_revision, hashed.hash_revision), (3, 4));
     cluster.stop().await;
@@ -300,6 +301,8 @@ async fn what_is_not_there_answers_unimplemented() {
     cluster.stop().await;
 }
 
+// covers: Maintenance.Status StatusResponse.storageVersion StatusResponse.dbSizeQuota StatusResponse.downgradeInfo
+// covers: Maintenance.Status DowngradeInfo.enabled DowngradeInfo.targetVersion StatusResponse.errors StatusResponse.isLearner
 #[tokio::test(flavor = "multi_thread")]
 async fn status_tells_what_clients_look_for() {
     let (cluster, mut kv) = single().await;
