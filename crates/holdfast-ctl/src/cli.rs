@@ -10,7 +10,7 @@ use crate::{check, cluster, endpoint, import, kv, lease, lock, member, mirror, r
 
 /// Works with clusters that speak etcd v3, holdfast's first of all: etcdctl's commands, flags and output
 #[derive(Debug, Parser)]
-#[command(name = "holdfastctl", version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+#[command(name = "holdfastctl", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

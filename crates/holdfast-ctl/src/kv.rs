@@ -228,7 +228,7 @@ pub(crate) struct Compaction {
 pub(crate) async fn get(client: &Client, mut out: Out, flags: &Get) -> Done {
     let request = flags.request()?;
     out.has::<pb::RangeResponse>()?;
-    if flags.count_only && !matches!(out.format, Format::Fields | Format::Json | Format::Protobuf) {
+    if flags.count_only && !matches!(out.format, Format::Fields | Format::Json) {
         return Err(CtlError::Arguments("--count-only needs -w fields or json".to_owned()));
     }
     if flags.print_value_only && out.format != Format::Simple {

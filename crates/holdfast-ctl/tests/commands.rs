@@ -140,7 +140,7 @@ async fn status_names_the_member_that_is_down() {
     cluster.stop().await;
 }
 
-/// A watch, with its lines as they come.
+/// A command that goes on, with its lines as they come.
 struct Watch {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
@@ -183,6 +183,33 @@ async fn a_watch_outlives_its_member_and_an_interrupt_ends_it() {
     let (watch, lines) = read(watch, 3).await.unwrap();
     assert_eq!(lines, ["PUT", "a", "2"]);
     assert_eq!(tokio::task::spawn_blocking(|| watch.interrupt()).await.unwrap(), Some(130));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_lock_and_is_interrupted_leaves_no_place() {
+    let cluster = TestCluster::single().await.unwrap();
+    let endpoint = format!("--endpoints={}", cluster.endpoint(0));
+    let places = async |wanted: usize| {
+        for _ in 0..600 {
+            let (_, out, _) = run(&[&endpoint, "get", "l/", "--prefix", "--keys-only"]).await;
+            if out.lines().filter(|line| line.starts_with("l/")).count() == wanted {
+                return;
+            }
+        }
+        panic!("there are not {wanted} places");
+    };
+    let holder = Watch::start(&[&endpoint, "lock", "l"]);
+    places(1).await;
+    let waiting = Watch::start(&[&endpoint, "lock", "l"]);
+    places(2).await;
+    let ended = tokio::task::spawn_blocking(|| waiting.interrupt()).await.unwrap();
+    assert_eq!(ended, Some(130));
+    places(1).await;
+    assert_eq!(tokio::task::spawn_blocking(|| holder.interrupt()).await.unwrap(), Some(0));
+    places(0).await;
+    // Its lease has ended with it.
+    assert_eq!(run(&[&endpoint, "lease", "list"]).await.1, "found 0 leases\n");
     cluster.stop().await;
 }
 
