@@ -1,7 +1,7 @@
 //! What is written to standard output, in etcdctl's formats and shapes.
 //!
 //! A [`View`] is one answer in all formats that it has. [`answer`] has the answers that are a sentence for people,
-//! [`pair`] keys and values, [`json`] messages as Go writes them, [`quote`] Go's quotes, [`table`] tables and sizes.
+//! [`pair`] keys and values, [`json`] messages as Go writes them, [`quote`] Go's quotes, [`mod@table`] tables and sizes.
 
 pub(crate) mod answer;
 pub(crate) mod duration;

@@ -134,7 +134,7 @@ mod tests {
 ";
         assert_eq!(table(&["ID", "ERRORS"], &[row]), expected);
         assert_eq!(lines("aaa bb cc ddddd").len(), 1);
-        assert_eq!(lines(&"word ".repeat(9).trim_end().to_owned()).len(), 2);
+        assert_eq!(lines("word ".repeat(9).trim_end()).len(), 2);
         assert_eq!(lines(&"x".repeat(50)), ["x".repeat(50)]);
     }
 }

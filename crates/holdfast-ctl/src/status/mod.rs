@@ -1,6 +1,6 @@
 //! `status`: what is wrong with the cluster, and what to do next.
 //!
-//! Every endpoint that was given and every member that they know is asked by itself; [`judge`] says what that means.
+//! Every endpoint that was given and every member that they know is asked by itself; [`mod@judge`] says what that means.
 
 mod judge;
 
