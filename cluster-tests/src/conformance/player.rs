@@ -231,8 +231,7 @@ impl<'a> Player<'a> {
             self.members.catch_up(number).await.context("reading before it")?;
         }
         match call.method.name() {
-            // A watcher of etcd 3.5.1 that reads history while its member is defragmented misses some of it.
-            "Compact" | "Defragment" => self.settle(Settle::AtHead).await,
+            "Compact" => self.settle(Settle::AtHead).await,
             // Streams are left behind it.
             "AuthDisable" => self.settle(Settle::Owed).await,
             _ => {}
