@@ -64,11 +64,11 @@ fn change(step: Step, session: &mut Session<'_>) -> Option<KeyChange> {
         Step::Source(kv) | Step::Both(kv, _) => {
             totals.put += 1;
             let KeyValue { key, value, lease, .. } = kv;
-            Some(KeyChange { key, change: Change::Put { value, lease } })
+            Some(KeyChange { key, change: Change::Put { value, lease } }.detached())
         }
         Step::Target(kv) => {
             totals.deleted += 1;
-            Some(KeyChange { key: kv.key, change: Change::Delete })
+            Some(KeyChange { key: kv.key, change: Change::Delete }.detached())
         }
     }
 }

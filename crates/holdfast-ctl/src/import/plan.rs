@@ -39,6 +39,18 @@ impl KeyChange {
     pub(crate) fn bytes(&self) -> usize {
         cost(&self.key, &self.change)
     }
+
+    /// The same with bytes of its own. What was read is a part of its message, and would keep all of that in memory: a few
+    /// changes that wait for others, of a page each, would hold as many pages.
+    pub(crate) fn detached(&self) -> Self {
+        let change = match &self.change {
+            Change::Put { value, lease } => {
+                Change::Put { value: Bytes::copy_from_slice(value), lease: *lease }
+            }
+            Change::Delete => Change::Delete,
+        };
+        Self { key: Bytes::copy_from_slice(&self.key), change }
+    }
 }
 
 /// All that one revision of the source changed, as far as it is imported.
@@ -88,7 +100,7 @@ impl Assembler {
                     EventType::Put => Change::Put { value: kv.value, lease: kv.lease },
                     EventType::Delete => Change::Delete,
                 };
-                self.open.changes.push(KeyChange { key: kv.key, change });
+                self.open.changes.push(KeyChange { key: kv.key, change }.detached());
             }
         }
         if !goes_on {
