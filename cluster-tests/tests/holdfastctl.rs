@@ -364,7 +364,10 @@ fn of_member(output: &Output, id: &mut String) -> (String, Option<i32>) {
         *id = rest.split_whitespace().next().unwrap().to_owned();
     }
     let number = u64::from_str_radix(id, 16).unwrap().to_string();
-    let text = text.replace(id.as_str(), "MEMBER").replace(&number, "MEMBER");
+    // An id has 16 places, and a blank in front when it needs fewer.
+    let padded = format!("Member {id:>16}");
+    let text =
+        text.replace(&padded, "Member MEMBER").replace(id.as_str(), "MEMBER").replace(&number, "MEMBER");
     let sorted = text.lines().map(|line| match line.strip_prefix("ETCD_INITIAL_CLUSTER=") {
         Some(members) => {
             let mut members: Vec<&str> = members.trim_matches('"').split(',').collect();
