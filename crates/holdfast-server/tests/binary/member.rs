@@ -146,3 +146,71 @@ fn the_page_about_flags_is_printed() {
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("# Flags\n"));
 }
+
+/// What is counted as a refused connection is told where its operator looks, with what to do.
+#[tokio::test]
+async fn a_refused_connection_is_told_in_the_log() {
+    let directory = TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(at("own.crt"), pair.cert.pem()).unwrap();
+    std::fs::write(at("own.key"), pair.signing_key.serialize_pem()).unwrap();
+    for _ in 0..START_ATTEMPTS {
+        let held = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let [client, peer] = held.map(|listener| listener.local_addr().unwrap().port());
+        let flag = |name: &str, value: &str| format!("--{name}={value}");
+        let child = Command::new(HOLDFAST)
+            .args([
+                flag("data-dir", at("data").to_str().unwrap()),
+                flag("listen-client-urls", &format!("https://127.0.0.1:{client}")),
+                flag("advertise-client-urls", &format!("https://127.0.0.1:{client}")),
+                flag("listen-peer-urls", &format!("http://127.0.0.1:{peer}")),
+                flag("initial-advertise-peer-urls", &format!("http://127.0.0.1:{peer}")),
+                flag("initial-cluster", &format!("default=http://127.0.0.1:{peer}")),
+                flag("cert-file", at("own.crt").to_str().unwrap()),
+                flag("key-file", at("own.key").to_str().unwrap()),
+                flag("segment-bytes", "4MiB"),
+                flag("log-outputs", at("member.log").to_str().unwrap()),
+            ])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut child = Killed(child);
+        let said = || std::fs::read_to_string(at("member.log")).unwrap_or_default();
+        let is_ready = wait_for("a ready member", || match said() {
+            _ if child.0.try_wait().unwrap().is_some() => Ok(false),
+            said if said.contains("ready to serve client requests") => Ok(true),
+            said => Err(said),
+        });
+        if !is_ready.await {
+            continue;
+        }
+        // Whatever it is answered, which is its own end's message.
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, client)).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let told = wait_for("the warning", || {
+            let said = said();
+            let line = said.lines().find(|line| line.contains("a connection was refused"));
+            line.map(str::to_owned).ok_or(said)
+        });
+        let told = told.await;
+        for part in ["WARN", "plain_text", "client", "this port speaks TLS: have it use https://"] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+        return;
+    }
+    panic!("others took the ports {START_ATTEMPTS} times");
+}
+
+/// A process that is killed when it is dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Fails only for a process that has ended already.
+        drop(self.0.kill());
+        self.0.wait().unwrap();
+    }
+}
