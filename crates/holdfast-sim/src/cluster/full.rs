@@ -124,21 +124,22 @@ impl Machines {
     }
 
     /// A leader whose store has failed, or whose log has no room, must not lead on: waits until another member leads, for as long
-    /// as that may take when two others run and reach each other, and there are votes for one of them.
+    /// as that may take when two others run and reach each other, and there are votes for one of them. One whose log has got
+    /// room meanwhile, by a purge, may lead on.
     pub(super) async fn until_handed_over(&self, index: usize, effects: Effects) -> Result<(), Violation> {
         let Some(life) = self.life(index) else { return Ok(()) };
-        let is_unfit = life.storage.is_poisoned() || life.log.is_full();
+        let is_unfit = || life.storage.is_poisoned() || life.log.is_full();
         let others = (0..self.count()).filter(|other| *other != index).filter_map(|other| self.life(other));
         let voters = others.filter(|other| other.node.health().votes).count();
         let members = life.node.members().iter().filter(|member| !member.is_learner).count();
         // Without room in its log it cannot save a vote either, and the others need more than half of all by themselves.
         let can_vote = voters + usize::from(!life.log.is_full());
-        if !(effects.led && is_unfit && life.is_alive()) || voters < 2 || can_vote <= members / 2 {
+        if !(effects.led && is_unfit() && life.is_alive()) || voters < 2 || can_vote <= members / 2 {
             return Ok(());
         }
         self.network().heal();
         let until = tokio::time::Instant::now() + self.election_timeout() * HANDOVER_ELECTION_TIMEOUTS;
-        while life.is_alive() && life.node.health().is_leader {
+        while life.is_alive() && life.node.health().is_leader && is_unfit() {
             if tokio::time::Instant::now() >= until {
                 let told: Vec<_> = self.lives().iter().map(|life| life.node.health()).collect();
                 let members = life.node.members();
