@@ -16,7 +16,7 @@ use cluster_tests::conformance::runner::data_dir;
 use cluster_tests::harness::binary;
 use cluster_tests::harness::cluster::System;
 use cluster_tests::harness::ports::free_port;
-use cluster_tests::watch::console::{Ended, PATIENCE};
+use cluster_tests::watch::console::{self, Ended, PATIENCE};
 use cluster_tests::watch::printed::normalise;
 use cluster_tests::watch::script;
 use holdfast_proto::etcdserverpb as pb;
@@ -91,18 +91,7 @@ impl Server {
 }
 
 async fn run(program: &Path, endpoint: &str, args: &[String], stdin: &str) -> Output {
-    let mut child = Command::new(program)
-        .env_clear()
-        .env("ETCDCTL_API", "3")
-        .env("PATH", "/usr/bin:/bin")
-        .arg(format!("--endpoints={endpoint}"))
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let mut child = console::command(program, endpoint, args).spawn().unwrap();
     // A command that does not read may have closed its end already.
     drop(child.stdin.take().unwrap().write_all(stdin.as_bytes()).await);
     let ended = tokio::time::timeout(COMMAND_TIMEOUT, child.wait_with_output()).await;

@@ -320,11 +320,7 @@ impl Import {
 
     /// Notes the most memory of its own that it has had.
     fn look(&mut self) {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse().ok());
-        self.peak_kib = self.peak_kib.max(kib.unwrap_or(0));
+        self.peak_kib = self.peak_kib.max(self.process.memory_bytes("VmHWM").unwrap_or(0) >> 10);
     }
 }
 

@@ -39,6 +39,15 @@ impl Process {
         self.child.id()
     }
 
+    /// Bytes of memory of its own, as `/proc` has them under this name: `VmRSS` now, `VmHWM` at most so far.
+    pub fn memory_bytes(&self, name: &str) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let kib = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = kib.and_then(|kib| kib.split_whitespace().next()).context("the process has ended")?;
+        Ok(kib.parse::<u64>()? << 10)
+    }
+
     /// SIGKILL, and wait until the kernel has taken the process away. No error if it has ended already.
     pub fn kill(&mut self) -> Result<()> {
         if self.ended.is_none() {

@@ -45,23 +45,28 @@ pub struct Ended {
     pub code: Option<i32>,
 }
 
+/// A run of `program` on an endpoint given as `host:port`, with nothing else of this process's surroundings.
+pub fn command(program: &Path, endpoint: &str, args: &[String]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("ETCDCTL_API", "3")
+        // For the shells that `watch -- command` starts.
+        .env("PATH", "/usr/bin:/bin")
+        .arg(format!("--endpoints={endpoint}"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
 impl Console {
     /// Starts `program` on an endpoint given as `host:port`.
     pub fn start(program: &Path, endpoint: &str, args: &[String]) -> Result<Self> {
         let line = format!("{} {}", program.display(), args.join(" "));
-        let mut child = Command::new(program)
-            .env_clear()
-            .env("ETCDCTL_API", "3")
-            // For the shells that `watch -- command` starts.
-            .env("PATH", "/usr/bin:/bin")
-            .arg(format!("--endpoints={endpoint}"))
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| line.clone())?;
+        let mut child = command(program, endpoint, args).spawn().with_context(|| line.clone())?;
         let (send, output) = watch::channel(Output::default());
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().context("the pipe was asked for")?;

@@ -132,6 +132,13 @@ fn header_alone(header: Option<&pb::ResponseHeader>) -> Vec<u8> {
     header.map(Message::encode_to_vec).unwrap_or_default()
 }
 
+/// What both kinds of answer about a lease's life have.
+fn life(text: &mut Vec<u8>, header: Option<&pb::ResponseHeader>, id: i64, ttl: i64) {
+    answer::header(text, header);
+    push(text, &format!("\"ID\" : {id}"));
+    push(text, &format!("\"TTL\" : {ttl}"));
+}
+
 impl View for pb::LeaseGrantResponse {
     const FORMATS: &'static [Format] = NO_TABLE;
 
@@ -140,9 +147,7 @@ impl View for pb::LeaseGrantResponse {
     }
 
     fn fields(&self, text: &mut Vec<u8>) {
-        answer::header(text, self.header.as_ref());
-        push(text, &format!("\"ID\" : {}", self.id));
-        push(text, &format!("\"TTL\" : {}", self.ttl));
+        life(text, self.header.as_ref(), self.id, self.ttl);
     }
 
     fn json(&self, _: Look) -> String {
@@ -168,9 +173,7 @@ impl View for pb::LeaseKeepAliveResponse {
     }
 
     fn fields(&self, text: &mut Vec<u8>) {
-        answer::header(text, self.header.as_ref());
-        push(text, &format!("\"ID\" : {}", self.id));
-        push(text, &format!("\"TTL\" : {}", self.ttl));
+        life(text, self.header.as_ref(), self.id, self.ttl);
     }
 
     fn json(&self, _: Look) -> String {

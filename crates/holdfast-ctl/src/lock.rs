@@ -10,7 +10,6 @@ use clap::Args;
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::v3electionpb::{CampaignRequest, LeaderKey, LeaderRequest, ResignRequest};
 use holdfast_proto::v3lockpb::{LockRequest, UnlockRequest};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::Status;
 
 use crate::client::{Client, broke, service};
@@ -18,6 +17,7 @@ use crate::error::{CtlError, Done};
 use crate::output::{Out, tell};
 use crate::range::bytes;
 use crate::session::Session;
+use crate::stop::Stop;
 
 /// The exit code after an interrupt, for what did not get so far as to be held.
 const INTERRUPTED: u8 = 130;
@@ -45,27 +45,6 @@ pub(crate) struct Elect {
     /// Take no part: write who leads, whenever that changes
     #[arg(long, short)]
     listen: bool,
-}
-
-/// Interrupts and requests to end. Listened for from the beginning: one that comes between two steps is not lost.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// Returns at the next one.
-    async fn asked(&mut self) {
-        // Both are cancel-safe: a signal that is not taken here is taken the next time.
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 /// Why a stream, or a call that waits, has ended.

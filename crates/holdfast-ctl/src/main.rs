@@ -34,6 +34,7 @@ mod role;
 mod session;
 mod snapshot;
 mod status;
+mod stop;
 mod terminal;
 mod txn;
 mod user;

@@ -2,16 +2,16 @@
 //!
 //! Anybody may open connections, and begin a message on each of many streams: what has come of it waits in memory, before
 //! anything is known of who sends it. So all of them together may take so many bytes (`--max-receiving-bytes`), and
-//! each has to be whole within [`MESSAGE_TIMEOUT`]. What comes in one piece, as nearly all requests do, costs nothing here.
+//! each has to be whole within [`MESSAGE_TIMEOUT`]. What comes in one piece, as nearly all requests do, does not count.
 //!
-//! A body of gRPC is messages, each with its length in front: what is whole is not counted any more, so that streams may be
-//! open for ever. Of other bodies all counts until they are dropped.
+//! Bodies of gRPC are wrapped ([`Received`]): they are messages, each with its length in front. The gateway counts its own,
+//! which are JSON.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use holdfast_env::Clock;
@@ -40,24 +40,54 @@ impl Receiving {
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
+}
 
-    /// Counts what has come, unless that would be too much.
-    fn take(&self, bytes: usize) -> Result<(), Status> {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes <= self.bytes_max {
-            return Ok(());
+/// What one body has of it. Given back when it is dropped.
+pub struct Share {
+    all: Arc<Receiving>,
+    bytes: usize,
+}
+
+impl Share {
+    /// Nothing yet.
+    pub fn of(all: Arc<Receiving>) -> Self {
+        Self { all, bytes: 0 }
+    }
+
+    /// So many bytes of an unfinished message are here now.
+    ///
+    /// Errors: all bodies together have too much; this one keeps what it had.
+    pub fn set(&mut self, bytes: usize) -> Result<(), Status> {
+        if bytes > self.bytes {
+            let more = bytes - self.bytes;
+            let before = self.all.bytes.fetch_add(more, Ordering::Relaxed);
+            if before + more > self.all.bytes_max {
+                self.all.bytes.fetch_sub(more, Ordering::Relaxed);
+                return Err(Status::resource_exhausted(format!(
+                    "requests that are being received take {before} bytes already: at most {} may be \
+                     (--max-receiving-bytes); try again",
+                    self.all.bytes_max
+                )));
+            }
+        } else if bytes < self.bytes {
+            self.all.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         }
-        self.give_back(bytes);
-        Err(Status::resource_exhausted(format!(
-            "requests that are being received take {before} bytes already: at most {} may be (--max-receiving-bytes); \
-             try again",
-            self.bytes_max
-        )))
+        self.bytes = bytes;
+        Ok(())
     }
+}
 
-    fn give_back(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.all.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
+}
+
+/// What who does not send the rest of a message is told.
+pub fn late() -> Status {
+    Status::deadline_exceeded(format!("the request was not sent within {MESSAGE_TIMEOUT:?}"))
 }
 
 /// Where a body is in its messages.
@@ -66,11 +96,13 @@ struct Messages {
     /// Bytes of the message that has begun, its prefix included; none when the last one is whole.
     begun: usize,
     prefix: [u8; PREFIX_BYTES],
+    /// How many were whole.
+    whole: u64,
 }
 
 impl Messages {
-    /// More of the body. Afterwards so many bytes of an unfinished message have come.
-    fn push(&mut self, mut bytes: &[u8]) -> usize {
+    /// More of the body.
+    fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let of_prefix = bytes.len().min(PREFIX_BYTES.saturating_sub(self.begun));
             let (prefix, rest) = bytes.split_at(of_prefix);
@@ -78,60 +110,46 @@ impl Messages {
                 self.prefix[self.begun..self.begun + of_prefix].copy_from_slice(prefix);
             }
             self.begun += of_prefix;
+            if self.begun < PREFIX_BYTES {
+                return;
+            }
             let [_, length @ ..] = self.prefix;
             let whole = PREFIX_BYTES.saturating_add(u32::from_be_bytes(length) as usize);
-            if self.begun < PREFIX_BYTES {
-                return self.begun;
-            }
             let taken = rest.len().min(whole - self.begun);
             self.begun += taken;
             bytes = &rest[taken..];
             if self.begun == whole {
                 self.begun = 0;
+                self.whole += 1;
             }
         }
-        self.begun
     }
 }
 
-/// A request's body, counted.
+/// The body of a gRPC request, counted.
 pub struct Received<B> {
     body: B,
-    all: Arc<Receiving>,
-    /// Of a body of gRPC: where it is.
-    messages: Option<Messages>,
-    /// So many of its bytes are counted.
-    counted: usize,
+    share: Share,
+    messages: Messages,
     /// Until when what has begun must be whole.
     deadline: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl<B> Received<B> {
-    /// A body of gRPC.
-    pub fn grpc(body: B, all: Arc<Receiving>) -> Self {
-        Self { body, all, messages: Some(Messages::default()), counted: 0, deadline: None }
-    }
-
-    /// Any other body.
-    pub fn other(body: B, all: Arc<Receiving>) -> Self {
-        Self { body, all, messages: None, counted: 0, deadline: None }
+    /// Nothing has come of it yet.
+    pub fn new(body: B, all: Arc<Receiving>) -> Self {
+        Self { body, share: Share::of(all), messages: Messages::default(), deadline: None }
     }
 
     fn count(&mut self, bytes: &Bytes) -> Result<(), Status> {
-        let unfinished = match &mut self.messages {
-            Some(messages) => messages.push(bytes),
-            None => self.counted + bytes.len(),
-        };
-        if unfinished <= self.counted {
-            self.all.give_back(self.counted - unfinished);
-        } else {
-            self.all.take(unfinished - self.counted)?;
-        }
-        self.counted = unfinished;
-        if unfinished == 0 {
+        let whole = self.messages.whole;
+        self.messages.push(bytes);
+        self.share.set(self.messages.begun)?;
+        if self.messages.begun == 0 {
             self.deadline = None;
-        } else if self.messages.is_some() && self.deadline.is_none() {
-            let clock = Arc::clone(&self.all.clock);
+        } else if self.deadline.is_none() || self.messages.whole > whole {
+            // Of each message anew.
+            let clock = Arc::clone(&self.share.all.clock);
             self.deadline = Some(Box::pin(async move { clock.sleep(MESSAGE_TIMEOUT).await }));
         }
         Ok(())
@@ -150,23 +168,23 @@ where
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(context).is_ready()
-        {
-            self.deadline = None;
-            let told =
-                Status::deadline_exceeded(format!("the request was not sent within {MESSAGE_TIMEOUT:?}"));
-            return Poll::Ready(Some(Err(told.into())));
+        // What is here is taken, however late: it may have waited for who reads.
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Pending => {
+                let is_late = self.deadline.as_mut().is_some_and(|end| end.as_mut().poll(context).is_ready());
+                if !is_late {
+                    return Poll::Pending;
+                }
+                self.deadline = None;
+                Poll::Ready(Some(Err(late().into())))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let counted = frame.data_ref().map_or(Ok(()), |bytes| self.count(bytes));
+                Poll::Ready(Some(counted.map(|()| frame).map_err(Into::into)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => Poll::Ready(None),
         }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        Poll::Ready(match frame {
-            Some(Ok(frame)) => match frame.data_ref().map(|bytes| self.count(bytes)) {
-                Some(Err(refused)) => Some(Err(refused.into())),
-                Some(Ok(())) | None => Some(Ok(frame)),
-            },
-            Some(Err(error)) => Some(Err(error.into())),
-            None => None,
-        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -178,27 +196,29 @@ where
     }
 }
 
-impl<B> Drop for Received<B> {
-    fn drop(&mut self) {
-        self.all.give_back(self.counted);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use futures::{StreamExt, stream};
     use holdfast_env::RealClock;
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
 
     fn receiving(bytes_max: usize) -> Arc<Receiving> {
-        Arc::new(Receiving::new(bytes_max, Arc::new(RealClock::new(tokio::runtime::Handle::current()))))
+        let clock = RealClock::new(tokio::runtime::Handle::current());
+        Arc::new(Receiving::new(bytes_max, Arc::new(clock)))
+    }
+
+    fn frames(pieces: &[&[u8]]) -> Vec<Result<Frame<Bytes>, std::io::Error>> {
+        pieces.iter().map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect()
     }
 
     fn body(pieces: &[&[u8]]) -> impl Body<Data = Bytes, Error = std::io::Error> + Unpin + use<> {
-        let frames: Vec<_> =
-            pieces.iter().map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
-        StreamBody::new(futures::stream::iter(frames))
+        StreamBody::new(stream::iter(frames(pieces)))
+    }
+
+    fn code(refused: &(dyn std::error::Error + Send + Sync + 'static)) -> tonic::Code {
+        refused.downcast_ref::<Status>().expect("a status").code()
     }
 
     /// Whatever the cuts, what is unfinished is what has come behind the last whole message.
@@ -206,51 +226,65 @@ mod tests {
     fn what_is_whole_does_not_count() {
         let all: Vec<u8> = [3_u8, 0, 7]
             .iter()
-            .flat_map(|len| [&[0, 0, 0, 0, *len][..], &vec![9; usize::from(*len)]].concat())
+            .flat_map(|len| [&[0, 0, 0, 0, *len], &vec![9; usize::from(*len)][..]].concat())
             .collect();
         for cut in 1..all.len() {
             let mut messages = Messages::default();
-            for piece in all.chunks(cut) {
-                messages.push(piece);
-            }
-            assert_eq!(messages.push(&[]), 0, "pieces of {cut}");
+            all.chunks(cut).for_each(|piece| messages.push(piece));
+            assert_eq!((messages.begun, messages.whole), (0, 3), "pieces of {cut}");
         }
         let mut messages = Messages::default();
-        let counts: Vec<usize> = all.iter().map(|byte| messages.push(std::slice::from_ref(byte))).collect();
+        let mut begun = |byte: &u8| {
+            messages.push(std::slice::from_ref(byte));
+            messages.begun
+        };
+        let counts: Vec<usize> = all.iter().map(&mut begun).collect();
         assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0]);
     }
 
     #[tokio::test]
     async fn what_is_too_much_is_refused_and_given_back() {
         let all = receiving(10);
-        let mut first = Received::grpc(body(&[&[0, 0, 0, 0, 9, 1, 2], &[3]]), Arc::clone(&all));
+        let mut first = Received::new(body(&[&[0, 0, 0, 0, 9, 1, 2], &[3]]), Arc::clone(&all));
         first.frame().await.unwrap().unwrap();
         assert_eq!(all.bytes(), 7);
-        let mut second = Received::grpc(body(&[&[0, 0, 0, 0, 1], &[1]]), Arc::clone(&all));
+        let mut second = Received::new(body(&[&[0, 0, 0, 0, 1], &[1]]), Arc::clone(&all));
         let refused = second.frame().await.unwrap().unwrap_err();
-        assert_eq!(refused.downcast_ref::<Status>().unwrap().code(), tonic::Code::ResourceExhausted);
+        assert_eq!(code(&*refused), tonic::Code::ResourceExhausted);
         first.frame().await.unwrap().unwrap();
         assert_eq!(all.bytes(), 8);
         drop((first, second));
         assert_eq!(all.bytes(), 0);
         // In one piece it may be as large as a message may be.
-        let mut whole =
-            Received::grpc(body(&[&[0, 0, 0, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9]]), Arc::clone(&all));
+        let mut whole = Received::new(body(&[&[0, 0, 0, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9]]), all);
         whole.frame().await.unwrap().unwrap();
-        let mut other = Received::other(body(&[b"{", b"}"]), Arc::clone(&all));
-        other.frame().await.unwrap().unwrap();
-        other.frame().await.unwrap().unwrap();
-        assert_eq!(all.bytes(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_whole_in_time_is_refused() {
-        let frames =
-            futures::stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(&[0, 0])))]);
-        let never = futures::StreamExt::chain(frames, futures::stream::pending());
-        let mut slow = Received::grpc(Box::pin(StreamBody::new(never)), receiving(10));
+        let never = stream::iter(frames(&[&[0, 0]])).chain(stream::pending());
+        let mut slow = Received::new(Box::pin(StreamBody::new(never)), receiving(10));
         slow.frame().await.unwrap().unwrap();
         let refused = slow.frame().await.unwrap().unwrap_err();
-        assert_eq!(refused.downcast_ref::<Status>().unwrap().code(), tonic::Code::DeadlineExceeded);
+        assert_eq!(code(&*refused), tonic::Code::DeadlineExceeded);
+    }
+
+    /// A stream whose frames never end where a message does may go on for ever; so may one whose reader takes its time.
+    #[tokio::test(start_paused = true)]
+    async fn each_message_has_its_own_time() {
+        let pieces = stream::iter(0..10).then(|number| async move {
+            tokio::time::sleep(MESSAGE_TIMEOUT * 2 / 3).await;
+            // The end of one message and the beginning of the next.
+            let piece: &'static [u8] = if number == 0 { &[0, 0] } else { &[0, 0, 0, 0, 0] };
+            Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(piece)))
+        });
+        let mut steady = Received::new(Box::pin(StreamBody::new(pieces)), receiving(100));
+        for _ in 0..10 {
+            steady.frame().await.unwrap().unwrap();
+        }
+        let mut waiting = Received::new(body(&[&[0, 0], &[0, 0, 0]]), receiving(100));
+        waiting.frame().await.unwrap().unwrap();
+        tokio::time::sleep(MESSAGE_TIMEOUT * 2).await;
+        waiting.frame().await.unwrap().unwrap();
     }
 }

@@ -93,7 +93,7 @@ pub fn routes<H: Health>(
     let mut routes = grpc.clone().merge(http::routes(Arc::clone(frontend)));
     if config.has_json_gateway {
         let counted = RpcLayer::new(frontend.metrics.rpc.clone()).layer(Routes::from(grpc).prepare());
-        routes = routes.merge(gateway::routes(counted, bytes_max));
+        routes = routes.merge(gateway::routes(counted, bytes_max, Arc::clone(&frontend.receiving)));
     }
     Ok(routes.fallback(unknown))
 }
@@ -242,9 +242,9 @@ fn from_connection(
     certificate: Option<CertificateId>,
 ) -> Request<Body> {
     let is_grpc = is_grpc(request.headers());
-    let mut request = request.map(|body| {
-        let all = Arc::clone(receiving);
-        Body::new(if is_grpc { Received::grpc(body, all) } else { Received::other(body, all) })
+    let mut request = request.map(|body| match is_grpc {
+        true => Body::new(Received::new(body, Arc::clone(receiving))),
+        false => Body::new(body),
     });
     if let Some(id) = certificate {
         request.extensions_mut().insert(id);

@@ -210,13 +210,7 @@ fn send_crowd(cluster: &Cluster, plan: &Plan) -> Result<tokio::process::Child> {
 /// Resident bytes of each member.
 fn memory(cluster: &mut Cluster) -> Result<Vec<u64>> {
     (0..cluster.members().len())
-        .map(|member| {
-            let pid = cluster.member(member).process()?.pid();
-            let path = format!("/proc/{pid}/statm");
-            let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-            let pages: u64 = text.split(' ').nth(1).context("statm has no second number")?.parse()?;
-            Ok(pages * 4096)
-        })
+        .map(|member| cluster.member(member).process()?.memory_bytes("VmRSS"))
         .collect()
 }
 

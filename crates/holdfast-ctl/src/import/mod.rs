@@ -40,13 +40,13 @@ mod session;
 mod writer;
 
 use anyhow::anyhow;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::client::login;
 use crate::error::{CtlError, Done, Unreached};
 use crate::global::Global;
 use crate::output;
+use crate::stop::Stop;
 use fault::{Fault, Side};
 use flags::{ImportFlags, RETRY_PAUSE};
 use progress::Progress;
@@ -65,7 +65,7 @@ pub(crate) async fn import(global: &Global, flags: &ImportFlags) -> Done {
         ranges: Ranges::new(&flags.prefix)?,
         flags: flags.clone(),
     };
-    let mut stops = Stops::listen()?;
+    let mut stops = Stop::listen()?;
     let mut progress = Progress::new(flags.limits.progress_interval);
     let end = tokio::select! {
         end = sessions(&setup, &mut progress) => Some(end?),
@@ -171,23 +171,4 @@ fn access(
         return Err(CtlError::Arguments(format!("the endpoints of {side} name nobody to ask")));
     }
     Ok(Access { side, endpoints, login, tls, dial_timeout: global.dial_timeout })
-}
-
-/// The signals that ask for an end.
-struct Stops {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stops {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

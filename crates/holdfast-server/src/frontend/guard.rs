@@ -90,30 +90,33 @@ impl Frontend {
     /// True when a token is good here; it has all of its time again then, unless it is signed. Waits until this member has
     /// the entry that brought it, or the users as of which it was given out, at most the call's time.
     async fn is_known(&self, token: Token, call: Call) -> bool {
-        let mut visible = self.storage.visible();
         match self.tokens.renew(token, self.clock.now()) {
             Some(Stands::Session(_)) => return true,
             Some(Stands::Signed { given_out, .. }) => {
-                let has_users = |_: &Visible| self.storage.auth().revision() >= given_out;
-                tokio::select! {
-                    // As below. Who is not known when the time is over is told so when the call is judged.
-                    _ = visible.wait_for(has_users) => {}
-                    () = self.clock.sleep(self.remaining(call)) => {}
+                let has_users = || self.storage.auth().revision() >= given_out;
+                if !has_users() {
+                    // Who is not known when the time is over is told so when the call is judged.
+                    self.until_visible(call, |_| has_users()).await;
                 }
                 return true;
             }
             None if self.signer.is_some() => return false,
             None => {}
         }
-        let has_it = |visible: &Visible| visible.log_id.is_some_and(|id| id.index() >= token.index);
-        tokio::select! {
-            // Both only wait. An error means that the member stops.
-            _ = visible.wait_for(has_it) => {}
-            () = self.clock.sleep(self.remaining(call)) => {}
-        }
+        self.until_visible(call, |visible| visible.log_id.is_some_and(|id| id.index() >= token.index)).await;
         let now = self.clock.now();
         self.tokens.take_in(|| self.storage.take_tokens(), now);
         self.tokens.renew(token, now).is_some()
+    }
+
+    /// Waits until what is visible here is so, at most the call's time.
+    async fn until_visible(&self, call: Call, is_so: impl FnMut(&Visible) -> bool) {
+        let mut visible = self.storage.visible();
+        tokio::select! {
+            // Both only wait. An error means that the member stops.
+            _ = visible.wait_for(is_so) => {}
+            () = self.clock.sleep(self.remaining(call)) => {}
+        }
     }
 
     /// Keeps the token of a call from ending by its time, for one that may wait for longer than that.

@@ -8,11 +8,14 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use super::json::{self, Objects};
 use super::paths::Method;
-use super::too_large;
+use super::{broken_off, too_large};
+use crate::limits::MESSAGE_TIMEOUT;
+use crate::receiving::{Share, late};
 
 /// Why a call's requests have ended early, for who tells its client. The first reason counts.
 pub(super) type Refused = Arc<OnceLock<Status>>;
@@ -35,6 +38,10 @@ struct Requests {
     objects: Objects,
     has_ended: bool,
     bytes_max: usize,
+    /// What is here of an object that is not whole.
+    share: Share,
+    /// When that has to be whole.
+    due: Option<Instant>,
     refused: Refused,
 }
 
@@ -43,10 +50,11 @@ pub(super) fn requests(
     method: &'static Method,
     body: Body,
     bytes_max: usize,
+    share: Share,
     refused: Refused,
 ) -> tonic::body::Body {
-    let requests =
-        Requests { method, body, objects: Objects::default(), has_ended: false, bytes_max, refused };
+    let (objects, has_ended, due) = (Objects::default(), false, None);
+    let requests = Requests { method, body, objects, has_ended, bytes_max, share, due, refused };
     let frames = stream::unfold(requests, |mut requests| async move {
         match requests.next().await {
             Ok(message) => message.map(|message| (Ok(Frame::data(frame(&message))), requests)),
@@ -66,6 +74,7 @@ impl Requests {
         loop {
             let object = self.objects.next().or_else(|| self.has_ended.then(|| self.objects.rest())?);
             if let Some(object) = object {
+                self.due = None;
                 return json::decode(&self.method.input, &object).map(Some).map_err(Status::invalid_argument);
             }
             if self.has_ended {
@@ -74,10 +83,18 @@ impl Requests {
             if self.objects.waiting() > self.bytes_max {
                 return Err(too_large(self.bytes_max));
             }
-            match self.body.frame().await {
+            self.share.set(self.objects.waiting())?;
+            let next = self.body.frame();
+            let next = if self.objects.waiting() == 0 {
+                next.await
+            } else {
+                let due = *self.due.get_or_insert_with(|| Instant::now() + MESSAGE_TIMEOUT);
+                timeout_at(due, next).await.map_err(|_| late())?
+            };
+            match next {
                 // Trailers say nothing here.
                 Some(Ok(frame)) => frame.data_ref().into_iter().for_each(|bytes| self.objects.push(bytes)),
-                Some(Err(error)) => return Err(Status::cancelled(format!("the body broke off: {error}"))),
+                Some(Err(error)) => return Err(broken_off(&error)),
                 None => self.has_ended = true,
             }
         }

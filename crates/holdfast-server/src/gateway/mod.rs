@@ -19,14 +19,17 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, Request, StatusCode, header, uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
+use tokio::time::timeout;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
+use crate::limits::MESSAGE_TIMEOUT;
 use crate::metrics::rpc::{CountedBody, RpcCounting};
+use crate::receiving::{Receiving, Share, late};
 use calls::{Answers, Refused, frame};
 use paths::Method;
 
@@ -40,11 +43,13 @@ const METADATA: &str = "grpc-metadata-";
 struct Gateway {
     services: RpcCounting<Routes>,
     json_bytes_max: usize,
+    receiving: Arc<Receiving>,
 }
 
-/// The gateway's routes, in front of the services. `bytes_max` is what a message may have on the wire.
-pub fn routes(services: RpcCounting<Routes>, bytes_max: usize) -> Router {
-    let gateway = Gateway { services, json_bytes_max: JSON_FACTOR * bytes_max };
+/// The gateway's routes, in front of the services. `bytes_max` is what a message may have on the wire; what is not whole yet
+/// counts among all that is being received.
+pub fn routes(services: RpcCounting<Routes>, bytes_max: usize, receiving: Arc<Receiving>) -> Router {
+    let gateway = Gateway { services, json_bytes_max: JSON_FACTOR * bytes_max, receiving };
     Router::new()
         .route("/v3/{*path}", any(call))
         .route("/v3/", any(async || plain(StatusCode::NOT_FOUND, "Not Found\n")))
@@ -67,10 +72,11 @@ async fn call(
     }
     let (head, body) = request.into_parts();
     let refusal = Refused::default();
+    let share = Share::of(Arc::clone(&gateway.receiving));
     let body = if method.input_streams {
-        calls::requests(method, body, gateway.json_bytes_max, Arc::clone(&refusal))
+        calls::requests(method, body, gateway.json_bytes_max, share, Arc::clone(&refusal))
     } else {
-        match whole(method, body, gateway.json_bytes_max).await {
+        match whole(method, body, gateway.json_bytes_max, share).await {
             Ok(message) => tonic::body::Body::new(http_body_util::Full::new(frame(&message))),
             Err(status) => return refused(&status),
         }
@@ -87,15 +93,27 @@ async fn call(
 }
 
 /// The only message of a call; the empty one when there is no body.
-async fn whole(method: &Method, body: Body, bytes_max: usize) -> Result<Bytes, Status> {
-    let body = Limited::new(body, bytes_max).collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            too_large(bytes_max)
-        } else {
-            Status::cancelled(format!("the request's body broke off: {error}"))
+async fn whole(method: &Method, mut body: Body, bytes_max: usize, mut share: Share) -> Result<Bytes, Status> {
+    let read = async {
+        let mut text = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| broken_off(&error))?;
+            // Trailers say nothing here.
+            let Some(bytes) = frame.data_ref() else { continue };
+            text.extend_from_slice(bytes);
+            if text.len() > bytes_max {
+                return Err(too_large(bytes_max));
+            }
+            share.set(text.len())?;
         }
-    })?;
-    json::decode(&method.input, &body.to_bytes()).map_err(Status::invalid_argument)
+        Ok(text)
+    };
+    let text = timeout(MESSAGE_TIMEOUT, read).await.unwrap_or_else(|_| Err(late()))?;
+    json::decode(&method.input, &text).map_err(Status::invalid_argument)
+}
+
+fn broken_off(error: &axum::Error) -> Status {
+    Status::cancelled(format!("the request's body broke off: {error}"))
 }
 
 fn too_large(bytes_max: usize) -> Status {
