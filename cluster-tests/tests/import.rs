@@ -71,7 +71,7 @@ fn range(key: &'static str, end: &'static str, revision: i64) -> RangeRequest {
 /// Value and lease of each key.
 type Contents = BTreeMap<Bytes, (Bytes, i64)>;
 
-/// Everything, page by page at one revision, which comes with it.
+/// Everything but the import's own keys, page by page at one revision, which comes with it.
 async fn contents(url: &str) -> Result<(i64, Contents)> {
     let (mut kv, mut all, mut revision) = (kv(url), Contents::new(), 0);
     let mut key = Bytes::from_static(b"\0");
@@ -82,7 +82,8 @@ async fn contents(url: &str) -> Result<(i64, Contents)> {
             revision = page.header.context("a header")?.revision;
         }
         let last = page.kvs.last().map(|kv| [&kv.key[..], b"\0"].concat());
-        all.extend(page.kvs.into_iter().map(|kv| (kv.key, (kv.value, kv.lease))));
+        let kvs = page.kvs.into_iter().filter(|kv| !kv.key.starts_with(b"_holdfast/import/"));
+        all.extend(kvs.map(|kv| (kv.key, (kv.value, kv.lease))));
         match last.filter(|_| page.more) {
             Some(next) => key = next.into(),
             None => return Ok((revision, all)),
@@ -416,6 +417,7 @@ async fn a_live_etcd_moves_with_its_writers() {
     // Compacted while it follows: nothing to it.
     compact(&from).await.expect("the source is compacted");
     watch_the_sum(&to, Duration::from_secs(1)).await.expect("transfers are whole");
+    assert!(third.process.try_wait().expect("it is asked").is_none(), "{}", third.process.log_text());
     third.process.kill().expect("it runs");
     // Compacted while it is away: it compares everything.
     let seen = writers.seen.load(Ordering::Relaxed);
@@ -672,4 +674,71 @@ async fn what_would_mix_or_lose_is_refused() {
     let found: Vec<&[u8]> = target.keys().map(|key| &key[..]).collect();
     assert_eq!(found, [&expected[..], &[b"c/other"]].concat());
     assert!(cancelled_at(&to, seen).await.expect("it is cancelled") > seen);
+}
+
+/// Needs no etcd: what runs beside the switch, or is started again behind it, does not undo what clients write to the target.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_finished_stays_finished() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let ((_one, from), (_two, to)) = tokio::join!(one(ours()), one(ours()));
+    let (mut source, mut target) = (kv(&from), kv(&to));
+    for n in 0..50 {
+        source.put(put(format!("a/{n}"), "1".into(), 0)).await.expect("a write");
+    }
+    let args = ["--endpoints", &to, "import", "--from", &from];
+    let start = |name: &str, more: &[&str]| {
+        Import::start(dir.path(), name, &[&args[..], more].concat()).expect("it starts")
+    };
+    let mut idle = start("idle", &["--overwrite"]);
+    idle.said("in step", PATIENCE).await.expect("it catches up");
+    let (code, said) = start("last", &["--finish"]).end(PATIENCE).await.expect("it ends");
+    assert_eq!(code, Some(0), "{said}");
+
+    // Nothing is written on the source: the first one has to look by itself.
+    let (code, said) = idle.end(PATIENCE).await.expect("it ends");
+    assert!(code == Some(1) && said.contains("another import has taken over"), "{said}");
+    target.put(put("a/1".into(), "of a client".into(), 0)).await.expect("a write");
+    let (code, said) = start("again", &["--overwrite"]).end(PATIENCE).await.expect("it ends");
+    assert!(code == Some(1) && said.contains("was finished before"), "{said}");
+    let (code, said) = start("finish again", &["--finish"]).end(PATIENCE).await.expect("it ends");
+    assert!(code == Some(0) && said.contains("nothing was done"), "{said}");
+    let found = target.range(range("a/1", "", 0)).await.expect("a read").into_inner();
+    assert_eq!(&found.kvs[0].value[..], b"of a client");
+
+    // Its word is taken back.
+    let marker =
+        DeleteRangeRequest { key: "_holdfast/import/finished".into(), ..DeleteRangeRequest::default() };
+    assert_eq!(target.delete_range(marker).await.expect("a delete").into_inner().deleted, 1);
+    let (code, said) = start("anew", &["--overwrite", "--finish"]).end(PATIENCE).await.expect("it ends");
+    assert_eq!(code, Some(0), "{said}");
+    let found = target.range(range("a/1", "", 0)).await.expect("a read").into_inner();
+    assert_eq!(&found.kvs[0].value[..], b"1");
+}
+
+/// Needs no etcd: a writer that writes every two seconds is found at the switch, and one that stopped is not waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_writer_is_found_at_the_switch() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let ((_one, from), (_two, to)) = tokio::join!(one(ours()), one(ours()));
+    let mut source = kv(&from);
+    source.put(put("a".into(), "0".into(), 0)).await.expect("a write");
+    let args = ["--endpoints", &to, "import", "--from", &from, "--finish"];
+    let mut busy = Import::start(dir.path(), "busy", &args).expect("it starts");
+    let writer = tokio::spawn(async move {
+        loop {
+            source.put(put("a".into(), "1".into(), 0)).await.expect("a write");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    });
+    let (code, said) = busy.end(PATIENCE).await.expect("it ends");
+    assert!(code == Some(1) && said.contains("still takes writes"), "{said}");
+    writer.abort();
+    let (code, said) =
+        Import::start(dir.path(), "last", &args).expect("it starts").end(PATIENCE).await.expect("it ends");
+    assert_eq!(code, Some(0), "{said}");
+    let (_, source) = contents(&from).await.expect("the source is read");
+    let (_, target) = contents(&to).await.expect("the target is read");
+    assert_eq!(differences(&source, &target), (0, Vec::new()));
 }

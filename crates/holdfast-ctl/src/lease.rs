@@ -120,7 +120,7 @@ async fn keep_alive(client: &Client, out: Out, flags: &KeepAlive) -> Done {
             None => Err(CtlError::Word("etcdserver: requested lease not found".to_owned())),
         };
     }
-    session::keep(client, id, |answer| out.show(answer)).await?;
+    session::keep(client, id, None, |answer| out.show(answer)).await?;
     match out.format {
         Format::Simple => output::line(&format!("lease {id:016x} expired or revoked.")),
         _ => Ok(()),

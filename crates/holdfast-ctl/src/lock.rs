@@ -108,7 +108,7 @@ async fn hold(
         until_signal(client, session, stop, out, key.clone()).await
     } else {
         let revision = locked.header.map_or(0, |header| header.revision);
-        run(command, stop, &key, revision).await
+        run(command, &key, revision).await
     };
     let unlock = UnlockRequest { key };
     let unlocked = client.write(async |conn| service::lock(conn).unlock(unlock.clone()).await).await;
@@ -133,18 +133,15 @@ async fn read(client: &Client, key: Bytes) -> Result<pb::RangeResponse, CtlError
     client.read(async |conn| service::kv(conn).range(request.clone()).await).await
 }
 
-/// Runs a command, and ends as it ends. A signal is for the command, as both have it from the terminal.
-async fn run(command: &[OsString], stop: &mut Stop, key: &Bytes, revision: i64) -> Done {
+/// Runs a command, and ends as it ends. A signal is for the command, as both have it from the terminal: what it does under the
+/// lock it does until it has ended, and the lock is not given away before.
+async fn run(command: &[OsString], key: &Bytes, revision: i64) -> Done {
     let (program, args) =
         command.split_first().ok_or_else(|| CtlError::Arguments("no command".to_owned()))?;
     let mut child = std::process::Command::new(program);
     child.args(args).stdin(Stdio::null()).env("ETCD_LOCK_KEY", OsStr::from_bytes(key));
     child.env("ETCD_LOCK_REV", revision.to_string());
-    let ended = tokio::task::spawn_blocking(move || child.status());
-    let ended = tokio::select! {
-        ended = ended => ended.map_err(anyhow::Error::from)?,
-        () = stop.asked() => return Err(CtlError::Exit(INTERRUPTED)),
-    };
+    let ended = tokio::task::spawn_blocking(move || child.status()).await.map_err(anyhow::Error::from)?;
     let ended = ended
         .map_err(|error| CtlError::Word(format!("cannot run {}: {error}", program.to_string_lossy())))?;
     if ended.success() {

@@ -231,7 +231,8 @@ fn hexadecimal(answer: &pb::MemberListResponse) -> String {
     let header = object(&[
         ("cluster_id", id(header.cluster_id)),
         ("member_id", id(header.member_id)),
-        ("raft_term", format!("{:x}", header.raft_term)),
+        // A number without quotes has to be one in any base.
+        ("raft_term", header.raft_term.to_string()),
     ]);
     object(&[("header", header), ("members", list(&members))])
 }

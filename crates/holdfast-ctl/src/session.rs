@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_proto::etcdserverpb as pb;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
@@ -44,26 +45,32 @@ pub(crate) async fn once(client: &Client, id: i64) -> Result<Option<pb::LeaseKee
 pub(crate) async fn keep(
     client: &Client,
     id: i64,
+    ttl: Option<Duration>,
     mut each: impl FnMut(&pb::LeaseKeepAliveResponse) -> Done,
 ) -> Done {
-    // Of the last answer.
-    let mut ttl = Duration::ZERO;
-    let mut waited = Duration::ZERO;
+    let mut ttl = ttl;
+    // It lives for so long from the moment on at which what was answered was asked, by any clock.
+    let mut asked = Instant::now();
     loop {
-        match once(client, id).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(answer)) => {
+        let asking = Instant::now();
+        // Until there was an answer nobody knows how long it lives.
+        let left = ttl.map(|ttl| (asked + ttl).saturating_duration_since(asking));
+        let answer = match left {
+            Some(left) => tokio::time::timeout(left, once(client, id)).await,
+            None => Ok(once(client, id).await),
+        };
+        match answer {
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Ok(Some(answer))) => {
                 each(&answer)?;
-                ttl = Duration::from_secs(answer.ttl.unsigned_abs());
-                waited = Duration::ZERO;
-                tokio::time::sleep(ttl / 3).await;
+                let lives = Duration::from_secs(answer.ttl.unsigned_abs());
+                (ttl, asked) = (Some(lives), asking);
+                tokio::time::sleep(lives / 3).await;
             }
             // The lease is there until its time is over, whoever answers.
-            Err(_) if waited < ttl => {
-                tokio::time::sleep(RETRY_AFTER).await;
-                waited += RETRY_AFTER;
-            }
-            Err(error) => return Err(error),
+            Ok(Err(_)) if ttl.is_some() => tokio::time::sleep(RETRY_AFTER).await,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(CtlError::Word("the lease could not be kept alive in its time".to_owned())),
         }
     }
 }
@@ -80,12 +87,13 @@ pub(crate) struct Session {
 impl Session {
     /// Begins one.
     pub(crate) async fn begin(client: &Arc<Client>, ttl: i64) -> Result<Self, CtlError> {
-        let id = grant(client, ttl).await?.id;
+        let granted = grant(client, ttl).await?;
+        let (id, ttl) = (granted.id, Duration::from_secs(granted.ttl.unsigned_abs()));
         let (end, lost) = watch::channel(false);
         let keeping = Arc::clone(client);
         let keeper = tokio::task::spawn_local(async move {
             // However it ends, the lease is not kept alive any longer.
-            drop(keep(&keeping, id, |_| Ok(())).await);
+            drop(keep(&keeping, id, Some(ttl), |_| Ok(())).await);
             end.send_replace(true);
         });
         Ok(Self { id, client: Arc::clone(client), keeper, lost })

@@ -4,11 +4,14 @@
 //! that was restored from a snapshot what has changed since, after a copy that was cut off what is missing. The target has
 //! some of one state and some of another until the end; the position says so.
 
+use std::collections::BTreeSet;
+
 use holdfast_proto::mvccpb::KeyValue;
 use tokio::task::JoinSet;
 
 use super::diff::{Diff, Step, is_same};
 use super::fault::Fault;
+use super::flags::LEASES_BEFORE_RENEWAL;
 use super::pages::{Pages, bytes_of, count};
 use super::plan::{Change, KeyChange};
 use super::progress::Meter;
@@ -36,16 +39,22 @@ pub(crate) async fn copy(session: &mut Session<'_>) -> Result<i64, Fault> {
         Pages::new(&session.target, &setup.ranges, 0, page_bytes),
     );
     let mut lot = Lot { changes: Vec::new(), bytes: 0, under_way: JoinSet::new() };
+    let mut leases = BTreeSet::new();
     while let Some(step) = diff.next().await? {
         if let Step::Source(kv) | Step::Both(kv, _) = &step {
             meter.done += 1;
             meter.bytes += bytes_of(kv) as u64;
+            // Those of pairs that are the same already are looked after, too.
+            if kv.lease != 0 && leases.insert(kv.lease) && leases.len() >= LEASES_BEFORE_RENEWAL {
+                session.leases.ensure(&std::mem::take(&mut leases)).await?;
+            }
         }
         if let Some(change) = change(step, session) {
             lot.add(change, session).await?;
         }
         session.progress.show(|| meter.line("copying"));
     }
+    session.leases.ensure(&leases).await?;
     lot.send(session).await?;
     while let Some(done) = lot.under_way.join_next().await {
         joined(done)??;

@@ -10,10 +10,11 @@ use std::collections::BTreeSet;
 use anyhow::anyhow;
 use holdfast_proto::mvccpb::KeyValue;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::diff::{Diff, Step, is_same};
 use super::fault::Fault;
-use super::flags::{COMPARISONS_MAX, DIFFERENCES_SHOWN, QUIET_PAUSE, QUIET_TRIES};
+use super::flags::{COMPARISONS_MAX, DIFFERENCES_SHOWN, QUIET_FOR, QUIET_PAUSE};
 use super::follow::{Follow, Paused};
 use super::pages::{Pages, bytes_of};
 use super::progress::Meter;
@@ -34,50 +35,51 @@ struct Compared {
 
 /// Brings the import to its end; `None` when the target has to be compared and copied once more.
 pub(crate) async fn finish(session: &mut Session<'_>, follow: &mut Follow) -> Result<Option<End>, Fault> {
-    let mut comparisons = 0;
-    let compared = loop {
+    for turn in 1..=COMPARISONS_MAX {
         let (_, goal) = session.source.now().await?;
         if follow.run(session, Some(goal)).await? == Paused::Lapsed {
             return Ok(None);
         }
-        comparisons += 1;
         let compared = compare(session, goal).await?;
-        if compared.different == 0 {
-            break compared;
+        let is_quiet = compared.different == 0 && is_quiet(session, goal).await?;
+        if is_quiet {
+            session.leases.round().await?;
+            end_other_leases(session).await?;
+            // From here on nobody keeps them alive: each has all of its time.
+            session.leases.renew_all().await?;
+            if session.leases.has_lapsed() {
+                return Ok(None);
+            }
+            let Some(closed) = close(session, goal).await? else { return Err(still_written()) };
+            return Ok(Some(End::Finished(summary(session, &compared, closed))));
         }
         let (_, now) = session.source.now().await?;
-        if now == goal || comparisons >= COMPARISONS_MAX {
+        if compared.different > 0 && (now == goal || turn == COMPARISONS_MAX) {
             // The next run copies what differs.
             session.note(0).await?;
             return Ok(Some(End::Different(different(&compared))));
         }
-        // Leases that ended on the source meanwhile may have ended here before; the next comparison has it all.
-    };
-    let Some(last) = quiet(session, follow).await? else { return Ok(None) };
-    session.leases.round().await?;
-    end_other_leases(session).await?;
-    let closed = close(session, last).await?;
-    Ok(Some(End::Finished(summary(session, &compared, last, closed))))
+        // What was written on the source meanwhile, as by leases that ended there, is compared the next time.
+    }
+    Err(still_written())
 }
 
-/// Follows until the source has not changed for a moment; its revision then.
-async fn quiet(session: &mut Session<'_>, follow: &mut Follow) -> Result<Option<i64>, Fault> {
-    let mut was_quiet = false;
-    for _ in 0..QUIET_TRIES {
+/// Whether the source is at this revision, and stays there for a while.
+async fn is_quiet(session: &Session<'_>, at: i64) -> Result<bool, Fault> {
+    let begun = Instant::now();
+    loop {
         let (_, now) = session.source.now().await?;
-        let is_quiet = now == follow.applied();
-        if is_quiet && was_quiet {
-            return Ok(Some(now));
-        }
-        was_quiet = is_quiet;
-        if follow.run(session, Some(now)).await? == Paused::Lapsed {
-            return Ok(None);
+        if now != at || begun.elapsed() >= QUIET_FOR {
+            return Ok(now == at);
         }
         tokio::time::sleep(QUIET_PAUSE).await;
     }
-    Err(Fault::Refused(anyhow!(
+}
+
+fn still_written() -> Fault {
+    Fault::Refused(anyhow!(
         "the source still takes writes, which would be lost by the switch: stop the writers, and run this again with --finish"
-    )))
+    ))
 }
 
 /// Compares all keys of the source at a revision with those that the target has now.
@@ -164,9 +166,17 @@ async fn end_other_leases(session: &Session<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Sees to it that no revision of the source means anything on the target; the revision before which everything is
-/// compacted, or `None` where that could not be done.
-async fn close(session: &mut Session<'_>, last: i64) -> Result<Option<i64>, Fault> {
+/// What the switch came to.
+struct Closed {
+    /// Everything before it is compacted; `None` where that could not be done.
+    compacted: Option<i64>,
+    /// Members that could not be asked whether they have it.
+    unasked: Vec<String>,
+}
+
+/// Sees to it that no revision of the source means anything on the target. `None`, with nothing removed, when the source has
+/// changed.
+async fn close(session: &mut Session<'_>, last: i64) -> Result<Option<Closed>, Fault> {
     let goal = last + session.setup.flags.limits.headroom;
     let may_be_lower = session.setup.flags.accept_lower_revisions;
     if session.target.revision_seen() <= goal && !may_be_lower {
@@ -176,9 +186,23 @@ async fn close(session: &mut Session<'_>, last: i64) -> Result<Option<i64>, Faul
     if revision > goal {
         session.target.compact(revision).await?;
     }
+    // A member that is behind would make a watcher wait that it should tell of the compaction. Who is asked has it then.
+    let mut unasked = Vec::new();
+    for (turn, endpoint) in session.setup.target.endpoints.iter().enumerate() {
+        let asked = match session.setup.target.connect(turn).await {
+            Ok(member) => member.now().await.map(drop),
+            Err(fault) => Err(fault),
+        };
+        if asked.is_err() {
+            unasked.push(endpoint.clone());
+        }
+    }
+    if session.source.now().await?.1 != last {
+        return Ok(None);
+    }
     // Last, so that an end that is cut off is made again.
-    session.writer.forget().await?;
-    Ok((revision > goal).then_some(revision))
+    session.writer.finish(&session.position.at(last)).await?;
+    Ok(Some(Closed { compacted: (revision > goal).then_some(revision), unasked }))
 }
 
 fn different(compared: &Compared) -> String {
@@ -192,7 +216,7 @@ fn different(compared: &Compared) -> String {
     text
 }
 
-fn summary(session: &Session<'_>, compared: &Compared, last: i64, closed: Option<i64>) -> String {
+fn summary(session: &Session<'_>, compared: &Compared, closed: Closed) -> String {
     let totals = &session.totals;
     let Compared { at, meter, source, .. } = compared;
     let hash = source.clone().finalize();
@@ -205,7 +229,7 @@ fn summary(session: &Session<'_>, compared: &Compared, last: i64, closed: Option
         session.leases.count(),
     );
     text.push_str(&format!(
-        "This run copied {} keys, deleted {}, and applied {} events up to revision {last}\n",
+        "This run copied {} keys, deleted {}, and applied {} events up to revision {at}\n",
         totals.put, totals.deleted, totals.events
     ));
     if totals.cut > 0 {
@@ -214,7 +238,7 @@ fn summary(session: &Session<'_>, compared: &Compared, last: i64, closed: Option
             totals.cut
         ));
     }
-    text.push_str(&match closed {
+    text.push_str(&match closed.compacted {
         Some(revision) => format!(
             "Revisions before {revision} are compacted on the target: who resumes at a revision of the source is told so, and \
              lists again\n"
@@ -223,6 +247,11 @@ fn summary(session: &Session<'_>, compared: &Compared, last: i64, closed: Option
                  and are not told; restart them, so that they list again\n"
             .to_owned(),
     });
+    for endpoint in closed.unasked {
+        text.push_str(&format!(
+            "WARNING: {endpoint} could not be asked: as long as it is behind, a watcher that resumes there may not be told\n"
+        ));
+    }
     text.push_str("Not imported: users, roles and passwords, alarms, and what keys were before\n");
     if let Some(ttl) = session.leases.shortest() {
         text.push_str(&format!(

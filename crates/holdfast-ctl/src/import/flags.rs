@@ -112,11 +112,13 @@ pub(crate) const STALL_MAX: Duration = Duration::from_secs(30);
 pub(crate) const POSITION_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of a transaction beside keys and values, for each operation.
 pub(crate) const OP_OVERHEAD_BYTES: usize = 32;
-/// How often a moment without writers is looked for at the switch, and how long in between.
-pub(crate) const QUIET_TRIES: u32 = 10;
-/// See [`QUIET_TRIES`].
+/// At the switch the source takes no write for so long; writers that write less often are not found.
+pub(crate) const QUIET_FOR: Duration = Duration::from_secs(5);
+/// Between two looks at it.
 pub(crate) const QUIET_PAUSE: Duration = Duration::from_millis(500);
+/// A session of this length has worked: what breaks behind it is another failure.
+pub(crate) const SESSION_WORKED: Duration = Duration::from_secs(30);
 /// How often both sides are compared when the source goes on changing.
-pub(crate) const COMPARISONS_MAX: u32 = 3;
+pub(crate) const COMPARISONS_MAX: u32 = 5;
 /// Keys that differ are named up to so many.
 pub(crate) const DIFFERENCES_SHOWN: usize = 10;

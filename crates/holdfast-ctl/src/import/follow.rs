@@ -74,11 +74,6 @@ impl Follow {
         })
     }
 
-    /// The last revision of the source that the target has.
-    pub(crate) fn applied(&self) -> i64 {
-        self.applied
-    }
-
     /// Follows on, up to a goal and not beyond it, or without end.
     pub(crate) async fn run(
         &mut self,
@@ -162,6 +157,7 @@ impl Follow {
     async fn look(&mut self, session: &mut Session<'_>) -> Result<(), Fault> {
         // With writers it is never exactly where the source is when the source has answered.
         let is_close = self.source_revision.is_some_and(|before| self.applied >= before);
+        session.writer.check_owned().await?;
         let (_, revision) = session.source.now().await?;
         self.source_revision = Some(revision);
         let lag = (revision - self.applied).max(0);

@@ -198,11 +198,17 @@ impl Leases {
     }
 
     async fn renew(&self) -> Result<(), Fault> {
+        self.renew_those(|held| held.renewed.elapsed() + LEASE_ROUND >= held.ttl / RENEWALS_PER_TTL).await
+    }
+
+    /// Gives each of them all of its time.
+    pub(crate) async fn renew_all(&self) -> Result<(), Fault> {
+        self.renew_those(|_| true).await
+    }
+
+    async fn renew_those(&self, is_late: impl Fn(&Held) -> bool) -> Result<(), Fault> {
         let (begun, due): (Instant, Vec<i64>) = {
-            let is_due = |held: &Held| {
-                let age = held.renewed.elapsed() + LEASE_ROUND;
-                matches!(held.care, Care::Kept | Care::Ending(_)) && age >= held.ttl / RENEWALS_PER_TTL
-            };
+            let is_due = |held: &Held| matches!(held.care, Care::Kept | Care::Ending(_)) && is_late(held);
             let held = self.held();
             let due = held.iter().filter(|(_, held)| is_due(held)).map(|(id, _)| *id).collect();
             (Instant::now(), due)

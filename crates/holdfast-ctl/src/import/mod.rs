@@ -13,7 +13,9 @@
 //! - The target's revision is above the source's whenever something of the source is written, and at the end all that came
 //!   before is compacted: what a client knows of the source's revisions never means something else on the target.
 //! - Memory is bounded, whatever the source holds: a page of each side and some transactions, or the backlog.
-//! - Two imports cannot mix: the second takes over.
+//! - Two imports cannot mix: the second takes over, and the first ends, also when it has nothing to write. The exception is a
+//!   pair that is nearly as large as a request may be, which has no room beside it for the guard.
+//! - An import that was finished does not begin again by itself: a key of the target says so.
 //!
 //! # What is left out
 //! Users, roles and passwords, which cannot be read; alarms; history; members. Create and mod revisions and versions of keys
@@ -48,7 +50,7 @@ use crate::global::Global;
 use crate::output;
 use crate::stop::Stop;
 use fault::{Fault, Side};
-use flags::{ImportFlags, RETRY_PAUSE};
+use flags::{ImportFlags, RETRY_PAUSE, SESSION_WORKED};
 use progress::Progress;
 use ranges::Ranges;
 use remote::{Access, Tls};
@@ -86,14 +88,14 @@ async fn sessions(setup: &Setup, progress: &mut Progress) -> Result<End, CtlErro
     let mut totals = Totals::default();
     let mut failing: Option<Instant> = None;
     for attempt in 0.. {
-        let before = (totals.sessions, totals.events, totals.put);
+        let (before, begun) = ((totals.events, totals.put), Instant::now());
         let fault = match Box::pin(session::run(setup, attempt, progress, &mut totals)).await {
             Ok(end) => return Ok(end),
             // What has never worked is no matter of patience.
             Err(fault) if fault.is_transient() && totals.sessions > 0 => fault,
             Err(fault) => return Err(last_word(fault)),
         };
-        if before != (totals.sessions, totals.events, totals.put) {
+        if before != (totals.events, totals.put) || begun.elapsed() > SESSION_WORKED {
             failing = None;
         }
         let since = failing.get_or_insert_with(Instant::now);

@@ -32,6 +32,12 @@ impl Position {
         Bytes::from(format!("{RESERVED}position"))
     }
 
+    /// The key that stays when an import is finished: one that is started again by mistake would undo what clients have written
+    /// since.
+    pub(crate) fn finished_key() -> Bytes {
+        Bytes::from(format!("{RESERVED}finished"))
+    }
+
     /// The same at another revision.
     pub(crate) fn at(&self, revision: i64) -> Self {
         Self { revision, ..self.clone() }
@@ -67,10 +73,20 @@ impl Position {
 
     /// What the target says.
     pub(crate) async fn read(target: &Remote) -> Result<Option<Self>, Fault> {
-        let answer = target.range(pb::RangeRequest { key: Self::key(), ..Default::default() }).await?;
+        Self::read_at(target, Self::key()).await
+    }
+
+    /// Where an import stood that was finished.
+    pub(crate) async fn read_finished(target: &Remote) -> Result<Option<Self>, Fault> {
+        Self::read_at(target, Self::finished_key()).await
+    }
+
+    async fn read_at(target: &Remote, key: Bytes) -> Result<Option<Self>, Fault> {
+        let answer = target.range(pb::RangeRequest { key: key.clone(), ..Default::default() }).await?;
         let Some(kv) = answer.kvs.first() else { return Ok(None) };
         let position = Self::decode(&kv.value).with_context(|| {
-            format!("the target's key {RESERVED}position is not one of an import; delete it if nothing imports there")
+            let key = key.escape_ascii();
+            format!("the target's key {key} is not one of an import; delete it if nothing imports there")
         });
         position.map(Some).map_err(Fault::Refused)
     }

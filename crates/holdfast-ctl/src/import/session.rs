@@ -19,7 +19,7 @@ use super::position::Position;
 use super::progress::Progress;
 use super::ranges::{RESERVED, Ranges, prefix_end};
 use super::remote::{Access, Remote};
-use super::writer::Writer;
+use super::writer::{Turn, Writer};
 
 /// What is to be imported, and how.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) struct Totals {
     pub(crate) cut: u64,
     /// Sessions that came as far as to write.
     pub(crate) sessions: u64,
+    /// A lease has ended on the target that lives on the source, and not all was compared since.
+    pub(crate) has_lapsed: bool,
 }
 
 /// How an import ends, with what is to be said.
@@ -104,21 +106,58 @@ pub(crate) async fn run(
     if source_id == target_id {
         return Err(Fault::Refused(anyhow!("--from and --endpoints are of the same cluster, {source_id:x}")));
     }
+    if let Some(end) = finished(setup, source_id, &target).await? {
+        return Ok(end);
+    }
     let before = found(setup, source_id, &target).await?;
     check_gap(setup, (source_revision, target_revision), progress)?;
     let leases = Arc::new(Leases::new(&source, &target, &setup.ranges));
-    let writer = Writer::take_over(target.clone(), Arc::clone(&leases)).await?;
-    // Once more: until now another import may have gone on.
-    let position = Position::read(&target).await?.unwrap_or(before);
+    let turn = if totals.sessions == 0 { Turn::First } else { Turn::Again };
+    let writer = Writer::take_over(target.clone(), Arc::clone(&leases), turn).await?;
+    // Once more: until now another import may have gone on, to its end perhaps.
+    if let Some(end) = finished(setup, source_id, &target).await? {
+        return Ok(end);
+    }
+    let position = match Position::read(&target).await? {
+        Some(position) => {
+            position.check(source_id, &setup.ranges).map_err(Fault::Refused)?;
+            position
+        }
+        None => before,
+    };
     let kept = Arc::clone(&leases);
     let mut session = Session { setup, source, target, leases, writer, position, progress, totals };
     session.totals.sessions += 1;
     let goes_on = session.goes_on(source_revision).await?;
     // Both in this task: leases are looked after while the rest waits for the network.
-    tokio::select! {
+    let end = tokio::select! {
         end = Box::pin(session.work(goes_on)) => end,
         fault = kept.keep() => Err(fault),
+    };
+    // What was found and not acted on is for the next session.
+    totals.has_lapsed |= kept.has_lapsed();
+    end
+}
+
+/// How it ends here when an import from this source was finished on the target before: what clients have written since must
+/// not become what the source has.
+async fn finished(setup: &Setup, source_id: u64, target: &Remote) -> Result<Option<End>, Fault> {
+    let Some(position) = Position::read_finished(target).await? else { return Ok(None) };
+    if position.check(source_id, &setup.ranges).is_err() {
+        return Ok(None);
     }
+    let told = format!(
+        "The import from cluster {source_id:x} was finished before, at its revision {}",
+        position.revision
+    );
+    if setup.flags.finish {
+        return Ok(Some(End::Finished(format!("{told}: nothing was done\n"))));
+    }
+    Err(Fault::Refused(anyhow!(
+        "{told}: clients may have written to the target since. To begin anew, and lose that, delete the key {} there and \
+         give --overwrite",
+        Position::finished_key().escape_ascii()
+    )))
 }
 
 /// Where an import of this source stands in the target; at its beginning when there was none, and there is room for it.
@@ -153,7 +192,7 @@ impl Session<'_> {
     /// Whether the target has a revision of the source from which it can be followed.
     async fn goes_on(&mut self, source_revision: i64) -> Result<bool, Fault> {
         let revision = self.position.revision;
-        if revision == 0 {
+        if revision == 0 || self.totals.has_lapsed {
             return Ok(false);
         }
         if revision > source_revision {
@@ -194,6 +233,7 @@ impl Session<'_> {
     async fn turn(&mut self, needs_copy: bool) -> Result<Option<End>, Fault> {
         if needs_copy {
             copy(self).await?;
+            self.totals.has_lapsed = false;
         }
         let mut follow = Follow::behind(self, self.position.revision).await?;
         if self.setup.flags.finish {

@@ -1,7 +1,8 @@
 //! What is written to the target: guarded transactions, and revisions that are raised.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use anyhow::anyhow;
 use bytes::Bytes;
@@ -41,12 +42,47 @@ enum Written {
     TooLarge,
 }
 
+/// Whether this run has written to the target before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It has not: it takes over from whoever did.
+    First,
+    /// It has: it goes on only if nobody has taken over since, or finished.
+    Again,
+}
+
+/// Tells this run of the program from others.
+static RUN: LazyLock<Bytes> = LazyLock::new(|| {
+    // A random number: the hash of nothing, under a key that no other process has.
+    format!("{:016x}", RandomState::new().build_hasher().finish()).into()
+});
+
 impl Writer {
     /// Takes over from any other import into this target: what that one writes from now on is refused.
-    pub(crate) async fn take_over(target: Remote, leases: Arc<Leases>) -> Result<Self, Fault> {
-        let request = pb::PutRequest { key: owner_key(), ..pb::PutRequest::default() };
-        let owned = target.put(request).await.map_err(explained)?;
+    pub(crate) async fn take_over(target: Remote, leases: Arc<Leases>, turn: Turn) -> Result<Self, Fault> {
+        let compare = match turn {
+            Turn::First => Vec::new(),
+            Turn::Again => vec![pb::Compare {
+                result: pb::compare::CompareResult::Equal.into(),
+                target: pb::compare::CompareTarget::Value.into(),
+                key: owner_key(),
+                target_union: Some(pb::compare::TargetUnion::Value(RUN.clone())),
+                ..pb::Compare::default()
+            }],
+        };
+        let success = vec![put(owner_key(), RUN.clone(), 0)];
+        let answer = target.txn(pb::TxnRequest { compare, success, ..Default::default() }).await;
+        let answer = answer.map_err(explained)?;
+        if !answer.succeeded {
+            return Err(Fault::TakenOver);
+        }
+        let owned = answer.header.map_or(0, |header| header.revision);
         Ok(Self { target, leases, owned })
+    }
+
+    /// An error when another import has taken over, or finished: who writes nothing would not hear of it.
+    pub(crate) async fn check_owned(&self) -> Result<(), Fault> {
+        self.txn(Vec::new()).await.map(drop)
     }
 
     /// Changes keys together, and the position with them.
@@ -63,10 +99,12 @@ impl Writer {
             match self.txn(ops).await? {
                 Written::Yes => return Ok(()),
                 Written::NoLease => self.leases.forget(&leases),
-                Written::TooLarge => {
-                    self.put_large(changes).await?;
+                // The position follows in a transaction of its own: what it tells of is there then.
+                Written::TooLarge if position.is_some() => {
+                    Box::pin(self.write(changes, None)).await?;
                     return Box::pin(self.write(&[], position)).await;
                 }
+                Written::TooLarge => return self.put_large(changes).await,
             }
         }
         Err(Fault::Refused(anyhow!(
@@ -112,7 +150,7 @@ impl Writer {
     /// Raises the target's revision, write by write, until it is `goal` or more. Says how far it is after each lot.
     pub(crate) async fn raise(&self, goal: i64, mut tell: impl FnMut(i64)) -> Result<(), Fault> {
         let mut under_way = JoinSet::new();
-        let key = Bytes::from(format!("{RESERVED}raise"));
+        let key = raise_key();
         let mut missing = goal - self.target.revision_seen();
         while missing > 0 || !under_way.is_empty() {
             while missing > 0 && under_way.len() < RAISES_AT_ONCE {
@@ -129,16 +167,20 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes what the import keeps in the target.
-    pub(crate) async fn forget(&self) -> Result<(), Fault> {
-        let delete = pb::DeleteRangeRequest {
-            key: Bytes::from_static(RESERVED.as_bytes()),
-            range_end: super::ranges::prefix_end(RESERVED.as_bytes()),
-            prev_kv: false,
+    /// Removes what the import keeps in the target, but for a word that it was finished.
+    pub(crate) async fn finish(&self, position: &Position) -> Result<(), Fault> {
+        let delete = |key: Bytes| {
+            let delete = pb::DeleteRangeRequest { key, ..pb::DeleteRangeRequest::default() };
+            pb::RequestOp { request: Some(Op::RequestDeleteRange(delete)) }
         };
-        let op = pb::RequestOp { request: Some(Op::RequestDeleteRange(delete)) };
-        self.txn(vec![op]).await.map(drop)
+        let mut ops: Vec<pb::RequestOp> = [owner_key(), Position::key(), raise_key()].map(delete).into();
+        ops.push(put(Position::finished_key(), position.encode(), 0));
+        self.txn(ops).await.map(drop)
     }
+}
+
+fn raise_key() -> Bytes {
+    Bytes::from(format!("{RESERVED}raise"))
 }
 
 fn owner_key() -> Bytes {
