@@ -499,6 +499,93 @@ async fn locks_and_elections_are_the_same_ones() {
     server.stop().await;
 }
 
+/// What a command that is run by nobody prints, and its exit code.
+async fn quietly(endpoints: &str, line: &str, stdin: &str) -> (String, String, Option<i32>) {
+    let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    let output = run(&binary::holdfastctl().expect("holdfastctl is built"), endpoints, &args, stdin).await;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.code())
+}
+
+async fn alone() -> Server {
+    let ports = [free_port().unwrap(), free_port().unwrap()];
+    Server::start(&binary::holdfast().expect("holdfast is built"), ports).await
+}
+
+/// The kernel takes connections for a process that is stopped.
+#[tokio::test]
+async fn an_endpoint_that_says_nothing_is_passed_over() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().map(|address| (address, silent)).unwrap();
+    let server = alone().await;
+    let endpoints = format!("{},{}", silent.0, server.endpoint);
+    for line in ["put k v", "get k"] {
+        let line = format!("{line} --dial-timeout=300ms");
+        assert_eq!(quietly(&endpoints, &line, "").await.2, Some(0), "{line}");
+    }
+    let (_, told, code) = quietly(&silent.0.to_string(), "put k v --dial-timeout=300ms", "").await;
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("says nothing"), "{told}");
+    server.stop().await;
+}
+
+/// Whoever relies on a lock has to hear that it is gone, and its command must not end as if it had been held.
+#[tokio::test]
+async fn a_lock_that_is_lost_under_its_command_is_told() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let server = alone().await;
+    let mut locked = Command::new(binary::holdfastctl().expect("holdfastctl is built"))
+        .arg(format!("--endpoints={}", server.endpoint))
+        .args(["lock", "l", "--ttl=2", "--", "sh", "-c", "echo held; sleep 8"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut held = [0; 5];
+    locked.stdout.as_mut().unwrap().read_exact(&mut held).await.unwrap();
+    server.stop().await;
+    let ended = tokio::time::timeout(PATIENCE, locked.wait_with_output()).await.expect("it ends").unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(told.contains("the lock is lost, and the command still runs"), "{told}");
+    assert!(told.contains("the lock was lost before the command had ended"), "{told}");
+    assert_eq!(ended.status.code(), Some(1));
+}
+
+/// Without a leader nobody can log in: what can be seen without a login is seen.
+#[tokio::test]
+async fn status_needs_no_login_for_what_everybody_may_see() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let server = alone().await;
+    for line in ["user add root:r", "user grant-role root root", "auth enable"] {
+        let (_, told, code) = quietly(&server.endpoint, line, "").await;
+        assert_eq!(code, Some(0), "{line}: {told}");
+    }
+    let (told, _, code) = quietly(&server.endpoint, "status --user=root:r", "").await;
+    assert!(code == Some(0) && told.contains("Nothing is wrong"), "{told}");
+    let (_, told, code) = quietly(&server.endpoint, "status --user=root:wrong", "").await;
+    assert!(code == Some(1) && told.contains("authentication failed"), "{told}");
+    // Nobody: the members are seen, and the read is what is wrong.
+    let (told, _, code) = quietly(&server.endpoint, "status", "").await;
+    assert!(code == Some(5) && told.contains("leader"), "{told}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn words_and_flags_are_taken_as_etcdctl_takes_them() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let server = alone().await;
+    let of = async |line: &'static str, stdin: &'static str| quietly(&server.endpoint, line, stdin).await.2;
+    assert_eq!(of("status extra", "").await, Some(128));
+    assert_eq!(of("status --extra", "").await, Some(1));
+    assert_eq!(of("user add u --interactive=0", "word\n").await, Some(0));
+    // Before there is a file to look for.
+    assert_eq!(of("snapshot status nowhere -w protobuf", "").await, Some(4));
+    server.stop().await;
+}
+
 async fn until_keys(program: &Path, endpoint: &str, prefix: &str, count: usize) {
     let args = ["get", prefix, "--prefix", "--keys-only"].map(str::to_owned);
     let found = tokio::time::timeout(PATIENCE, async {

@@ -61,15 +61,6 @@ pub(crate) async fn of(url: &str, error: &(dyn Error + Send + Sync + 'static)) -
     }
 }
 
-/// Whether a member may have done what it was asked for before the connection broke. It has certainly not where TLS listens and
-/// we speak plain text; a silence now says nothing of what was there before.
-pub(crate) async fn may_have_been_served(url: &str) -> bool {
-    match url.strip_prefix("http://") {
-        Some(authority) => spoken(authority).await != Spoken::Tls,
-        None => true,
-    }
-}
-
 /// What an error of the system or of TLS means.
 fn known(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);

@@ -1,15 +1,18 @@
 //! A client of the cluster: asks the first endpoint that can be reached, as whom the flags say.
 
 use std::error::Error;
+use std::sync::Arc;
 
 use anyhow::Context;
 use holdfast_proto::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::cause;
 use crate::connect;
@@ -17,8 +20,15 @@ use crate::error::{CtlError, Unreached};
 use crate::global::Global;
 use crate::terminal;
 
+/// A member that is stopped, or whose machine hangs, may have a system that takes connections for it.
+const SAYS_NOTHING: &str =
+    "it takes the connection and says nothing: is the process stopped, or its machine out of memory?";
+
 /// What servers say to a login where there are no users.
 const AUTH_IS_OFF: &str = "etcdserver: authentication is not enabled";
+
+/// What servers say of a login that is none of theirs.
+pub(crate) const LOGIN_IS_WRONG: &str = "etcdserver: authentication failed, invalid user ID or password";
 
 /// What servers say of a login that they do not know any more: its member has restarted, or rights have changed.
 const LOGIN_IS_OVER: [&str; 2] =
@@ -58,10 +68,15 @@ pub(crate) enum Repeat {
     Never,
 }
 
+/// Name and password.
+type Login = (String, String);
+
 /// Asks the endpoints of the flags.
 pub(crate) struct Client {
     global: Global,
     endpoints: Vec<String>,
+    /// As whom, once that is known: a person is asked for a password once.
+    login: Arc<OnceCell<Option<Login>>>,
     /// The connection in use, and the endpoint that is tried first when there is none.
     current: Mutex<Current>,
 }
@@ -80,20 +95,24 @@ impl Client {
         if endpoints.is_empty() {
             return Err(CtlError::Arguments("--endpoints names nobody to ask".to_owned()));
         }
-        Ok(Self { global: global.clone(), endpoints, current: Mutex::default() })
+        Ok(Self { global: global.clone(), endpoints, login: Arc::default(), current: Mutex::default() })
     }
 
     /// Of one endpoint, with the same flags.
     pub(crate) fn of(&self, endpoint: &str) -> Self {
-        let endpoints = vec![endpoint.to_owned()];
-        Self { global: self.global.clone(), endpoints, current: Mutex::default() }
+        Self {
+            global: self.global.clone(),
+            endpoints: vec![endpoint.to_owned()],
+            login: Arc::clone(&self.login),
+            current: Mutex::default(),
+        }
     }
 
     /// The same without a login: for what everybody may ask.
     pub(crate) fn as_nobody(&self) -> Self {
         let mut global = self.global.clone();
         (global.user, global.password) = (None, None);
-        Self { global, endpoints: self.endpoints.clone(), current: Mutex::default() }
+        Self { global, endpoints: self.endpoints.clone(), login: Arc::default(), current: Mutex::default() }
     }
 
     /// As they were given.
@@ -137,7 +156,17 @@ impl Client {
             (url, Ok(channel)) => (url, channel),
             (url, Err(error)) => return Err(unreached(cause::of(&url, &error).await)),
         };
-        let Some((name, password)) = login(&self.global)? else {
+        // Before anything is asked for: what this one cannot serve, another one may.
+        let check = HealthCheckRequest { service: String::new() };
+        let mut health = HealthClient::new(channel.clone());
+        match tokio::time::timeout(self.global.dial_timeout, health.check(check)).await {
+            Ok(Err(status)) if broke(&status) => return Err(unreached(cause::of(&url, &status).await)),
+            // Any answer will do, also that there is no such service.
+            Ok(Ok(_) | Err(_)) => {}
+            Err(_) => return Err(unreached(SAYS_NOTHING.to_owned())),
+        }
+        let login = self.login.get_or_try_init(async || login(&self.global).await).await?;
+        let Some((name, password)) = login.clone() else {
             return Ok(InterceptedService::new(channel, Asker::default()));
         };
         let request = AuthenticateRequest { name, password };
@@ -190,12 +219,16 @@ impl Client {
             let status = match answer {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) => status,
-                Err(_) => return Err(self.late(&endpoint)),
+                Err(_) => {
+                    // What is asked next may be served by another one.
+                    self.leave().await;
+                    return Err(self.late(&endpoint));
+                }
             };
             if broke(&status) {
-                let url = self.global.tls.with_scheme(&endpoint);
-                let cause = cause::of(&url, &status).await;
-                if repeat == Repeat::Never && cause::may_have_been_served(&url).await {
+                let cause = cause::of(&self.global.tls.with_scheme(&endpoint), &status).await;
+                if repeat == Repeat::Never {
+                    self.leave().await;
                     return Err(CtlError::Broken { endpoint, cause });
                 }
                 unreached.push(Unreached { endpoint, cause });
@@ -236,7 +269,7 @@ pub(crate) fn broke(status: &Status) -> bool {
 }
 
 /// Name and password, when they are given; asks for a password on a terminal.
-pub(crate) fn login(global: &Global) -> Result<Option<(String, String)>, CtlError> {
+pub(crate) async fn login(global: &Global) -> Result<Option<Login>, CtlError> {
     let Some(user) = global.user.as_ref().filter(|user| !user.is_empty()) else { return Ok(None) };
     if let Some(password) = global.password.as_ref().filter(|password| !password.is_empty()) {
         return Ok(Some((user.clone(), password.clone())));
@@ -244,7 +277,7 @@ pub(crate) fn login(global: &Global) -> Result<Option<(String, String)>, CtlErro
     if let Some((name, password)) = user.split_once(':') {
         return Ok(Some((name.to_owned(), password.to_owned())));
     }
-    let password = terminal::password("Password: ")?.ok_or_else(|| {
+    let password = terminal::password("Password: ").await?.ok_or_else(|| {
         CtlError::Word(format!("there is no password for {user}: give --user={user}:PASSWORD, or --password"))
     })?;
     Ok(Some((user.clone(), password)))

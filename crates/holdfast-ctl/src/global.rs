@@ -109,7 +109,7 @@ pub(crate) fn as_pflag(command: Command) -> Command {
 }
 
 /// What Go takes for true and false.
-fn truth(text: &str) -> Result<bool, String> {
+pub(crate) fn truth(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),

@@ -113,7 +113,7 @@ impl Get {
 }
 
 /// Flags of `put`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Put {
     /// A key, and its value; without a value, standard input is the value
     #[arg(value_name = "KEY [VALUE]")]
@@ -242,7 +242,8 @@ pub(crate) async fn get(client: &Client, mut out: Out, flags: &Get) -> Done {
 
 /// `put`.
 pub(crate) async fn put(client: &Client, out: Out, flags: &Put) -> Done {
-    let request = flags.request(terminal::all)?;
+    let flags = flags.clone();
+    let request = terminal::read(move || flags.request(terminal::all)).await?;
     out.has::<pb::PutResponse>()?;
     out.show(&client.write(async |conn| service::kv(conn).put(request.clone()).await).await?)
 }

@@ -17,10 +17,7 @@ use crate::error::{CtlError, Done};
 use crate::output::{Out, tell};
 use crate::range::bytes;
 use crate::session::Session;
-use crate::stop::Stop;
-
-/// The exit code after an interrupt, for what did not get so far as to be held.
-const INTERRUPTED: u8 = 130;
+use crate::stop::{INTERRUPTED, Stop};
 
 /// How long a candidate lives without being kept alive, in seconds.
 const CANDIDATE_TTL: i64 = 60;
@@ -108,7 +105,7 @@ async fn hold(
         until_signal(client, session, stop, out, key.clone()).await
     } else {
         let revision = locked.header.map_or(0, |header| header.revision);
-        run(command, &key, revision).await
+        run(command, session, &key, revision).await
     };
     let unlock = UnlockRequest { key };
     let unlocked = client.write(async |conn| service::lock(conn).unlock(unlock.clone()).await).await;
@@ -134,18 +131,28 @@ async fn read(client: &Client, key: Bytes) -> Result<pb::RangeResponse, CtlError
 }
 
 /// Runs a command, and ends as it ends. A signal is for the command, as both have it from the terminal: what it does under the
-/// lock it does until it has ended, and the lock is not given away before.
-async fn run(command: &[OsString], key: &Bytes, revision: i64) -> Done {
+/// lock it does until it has ended, and the lock is not given away before. If it is lost meanwhile, that is told at once, and the end is an error.
+async fn run(command: &[OsString], session: &Session, key: &Bytes, revision: i64) -> Done {
     let (program, args) =
         command.split_first().ok_or_else(|| CtlError::Arguments("no command".to_owned()))?;
     let mut child = std::process::Command::new(program);
     child.args(args).stdin(Stdio::null()).env("ETCD_LOCK_KEY", OsStr::from_bytes(key));
     child.env("ETCD_LOCK_REV", revision.to_string());
-    let ended = tokio::task::spawn_blocking(move || child.status()).await.map_err(anyhow::Error::from)?;
+    let mut running = tokio::task::spawn_blocking(move || child.status());
+    // Cancel-safe: the task goes on, and is awaited below.
+    let (ended, is_lost) = tokio::select! {
+        ended = &mut running => (ended, false),
+        () = session.lost() => {
+            tell("holdfastctl: the lease has expired: the lock is lost, and the command still runs");
+            (running.await, true)
+        }
+    };
     let ended = ended
+        .map_err(anyhow::Error::from)?
         .map_err(|error| CtlError::Word(format!("cannot run {}: {error}", program.to_string_lossy())))?;
     if ended.success() {
-        return Ok(());
+        let lost = || CtlError::Word("the lock was lost before the command had ended".to_owned());
+        return if is_lost { Err(lost()) } else { Ok(()) };
     }
     tell(&format!("holdfastctl: the command has ended with {ended}"));
     Err(CtlError::Exit(ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(255)))

@@ -46,16 +46,14 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use cli::{Cli, Command};
 use client::Client;
 use error::{CtlError, Done};
 use output::Out;
+use stop::INTERRUPTED;
 use tokio::task::LocalSet;
 use tracing_subscriber::filter::LevelFilter;
-
-/// The exit code after Ctrl-C.
-const INTERRUPTED: u8 = 130;
 
 /// The version of the API, as etcdctl names it.
 const API_VERSION: &str = "3.5";
@@ -101,8 +99,17 @@ fn refused(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
         _ if is_help => 0,
         ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict | ErrorKind::TooManyValues => 128,
+        ErrorKind::UnknownArgument if is_word(error) => 128,
         _ => 1,
     })
+}
+
+/// Whether what was not expected is a word, and no flag.
+fn is_word(error: &clap::Error) -> bool {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) => !word.starts_with('-'),
+        _ => false,
+    }
 }
 
 /// An error with its causes; those that its own text tells already are not told again.

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::client::{Client, service, with_leader};
 use crate::error::{CtlError, Done};
-use crate::global::{Global, TlsFlags};
+use crate::global::{Global, TlsFlags, truth};
 use crate::output;
 use crate::range::{Keys, bytes};
 
@@ -54,7 +54,7 @@ pub(crate) struct MakeMirror {
     dest_key: Option<PathBuf>,
     /// Use plain text over there when no file is given; false uses TLS
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", default_value = "true")]
+    #[arg(default_missing_value = "true", default_value = "true", value_parser = truth)]
     dest_insecure_transport: bool,
     /// Who asks over there: name:password, or the name alone with --dest-password
     #[arg(long)]

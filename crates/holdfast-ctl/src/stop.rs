@@ -2,6 +2,9 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// The exit code of what an interrupt has ended before it was done.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Interrupts and requests to end. Listened for from the beginning: one that comes between two steps is not lost.
 pub(crate) struct Stop {
     interrupt: Signal,

@@ -15,6 +15,7 @@ use crate::global::as_pflag;
 use crate::kv::{Del, Get, Put, lease_id};
 use crate::output::quote::unquoted;
 use crate::output::{self, Out};
+use crate::terminal;
 use crate::words::words;
 
 /// Flags of `txn`.
@@ -46,8 +47,7 @@ pub(crate) async fn txn(client: &Client, out: Out, flags: &Txn) -> Done {
     }
     out.has::<pb::TxnResponse>()?;
     let is_interactive = flags.interactive;
-    let read = move || read(&mut std::io::stdin().lock(), is_interactive);
-    let request = tokio::task::spawn_blocking(read).await.map_err(anyhow::Error::from)??;
+    let request = terminal::read(move || read(&mut std::io::stdin().lock(), is_interactive)).await?;
     out.show(&client.write(async |conn| service::kv(conn).txn(request.clone()).await).await?)
 }
 

@@ -5,6 +5,7 @@ use holdfast_proto::{authpb, etcdserverpb as pb};
 
 use crate::client::{Client, service};
 use crate::error::{CtlError, Done};
+use crate::global::truth;
 use crate::output::answer::{Said, SaidWithoutFields};
 use crate::output::{self, Out};
 use crate::{role, terminal};
@@ -82,7 +83,7 @@ pub(crate) struct Add {
     words: Vec<String>,
     /// Ask for the password on the terminal; with =false its first word is read from standard input
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", default_value = "true")]
+    #[arg(default_missing_value = "true", default_value = "true", value_parser = truth)]
     interactive: bool,
     /// The password
     #[arg(long, default_value = "")]
@@ -111,7 +112,7 @@ pub(crate) struct Passwd {
     words: Vec<String>,
     /// Ask for the password on the terminal; with =false its first word is read from standard input
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", default_value = "true")]
+    #[arg(default_missing_value = "true", default_value = "true", value_parser = truth)]
     interactive: bool,
 }
 
@@ -221,7 +222,7 @@ async fn add(client: &Client, out: Out, flags: &Add) -> Done {
     } else if let Some((name, password)) = word.split_once(':') {
         (name.to_owned(), password.to_owned())
     } else {
-        (word.clone(), password(word, flags.interactive)?)
+        (word.clone(), password(word, flags.interactive).await?)
     };
     if name.is_empty() && !flags.no_password && word.contains(':') {
         return Err(CtlError::Arguments("a user has a name".to_owned()));
@@ -233,8 +234,8 @@ async fn add(client: &Client, out: Out, flags: &Add) -> Done {
     out.show(&Said { text: format!("User {name} created\n"), answer })
 }
 
-fn password(name: &str, is_interactive: bool) -> Result<String, CtlError> {
-    if is_interactive { terminal::new_password(name) } else { Ok(terminal::word()?) }
+async fn password(name: &str, is_interactive: bool) -> Result<String, CtlError> {
+    if is_interactive { terminal::new_password(name).await } else { terminal::word().await }
 }
 
 async fn get(client: &Client, out: Out, flags: &Get) -> Done {
@@ -257,7 +258,7 @@ async fn get(client: &Client, out: Out, flags: &Get) -> Done {
 
 async fn passwd(client: &Client, out: Out, flags: &Passwd) -> Done {
     let name = one(&flags.words)?;
-    let password = password(name, flags.interactive)?;
+    let password = password(name, flags.interactive).await?;
     out.has::<Said<pb::AuthUserChangePasswordResponse>>()?;
     let request = pb::AuthUserChangePasswordRequest { name: name.clone(), password, ..Default::default() };
     let ask = async |conn| service::auth(conn).user_change_password(request.clone()).await;

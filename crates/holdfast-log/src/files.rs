@@ -15,8 +15,9 @@ use crate::shared::Shared;
 /// How many recycled files wait for their next use; more are removed. With segments of 8 MiB, little more than
 /// the log needs anyway until its next dump; with fewer, zeros are a tenth of all that is written while a store grows.
 const SPARES_MAX: usize = 12;
-/// How much is filled with zeros at once.
-const FILL_BYTES: usize = 1024 * 1024;
+/// How much is filled with zeros, and made durable, at once. The writer's syncs wait behind it on the disk: for a whole segment
+/// that is a tenth of a second.
+const FILL_BYTES: usize = 128 * 1024;
 /// How long to wait before a full disk is tried again.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
@@ -77,9 +78,10 @@ fn write_zeros(file: &dyn holdfast_env::DiskFile, path: &Path, bytes: u64) -> Re
     while at < bytes {
         let count = usize::try_from(bytes - at).map_or(FILL_BYTES, |rest| rest.min(FILL_BYTES));
         file.write_all_at(&zeros[..count], at).map_err(LogError::io(path, "fill"))?;
+        file.sync_all().map_err(LogError::io(path, "make durable"))?;
         at += count as u64;
     }
-    file.sync_all().map_err(LogError::io(path, "make durable"))
+    Ok(())
 }
 
 impl Keeper {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{all, append, config, entry, env, id, vote};
 use holdfast_env::{Disk, DiskFile, DiskLock, Env, Failpoint, Fault, Faults, OpenMode, RealDisk, Sabotage};
-use holdfast_log::Log;
+use holdfast_log::{Log, LogConfig};
 use parking_lot::Mutex;
 
 /// Remembers the points, and plants one fault.
@@ -33,30 +33,52 @@ impl Sabotage for Noted {
 /// The real disk, counting what is made durable.
 #[derive(Default)]
 struct CountingDisk {
-    syncs: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 }
 
-struct CountingFile(Box<dyn DiskFile>, Arc<AtomicU64>);
+#[derive(Default)]
+struct Counts {
+    /// Syncs of data.
+    syncs: AtomicU64,
+    /// The most bytes that one sync, of any kind, has had to write.
+    most: AtomicU64,
+}
+
+struct CountingFile {
+    file: Box<dyn DiskFile>,
+    counts: Arc<Counts>,
+    /// Bytes that no sync has written yet.
+    dirty: AtomicU64,
+}
+
+impl CountingFile {
+    fn is_clean(&self) {
+        self.counts.most.fetch_max(self.dirty.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+    }
+}
 
 impl DiskFile for CountingFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
     fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(data, offset)
+        self.dirty.fetch_add(data.len() as u64, Ordering::SeqCst);
+        self.file.write_all_at(data, offset)
     }
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.1.fetch_add(1, Ordering::SeqCst);
-        self.0.sync_data()
+        self.is_clean();
+        self.counts.syncs.fetch_add(1, Ordering::SeqCst);
+        self.file.sync_data()
     }
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.is_clean();
+        self.file.sync_all()
     }
 }
 
@@ -65,7 +87,8 @@ impl Disk for CountingDisk {
         RealDisk.create_dir_all(path)
     }
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(CountingFile(RealDisk.open(path, mode)?, Arc::clone(&self.syncs))))
+        let (file, counts) = (RealDisk.open(path, mode)?, Arc::clone(&self.counts));
+        Ok(Box::new(CountingFile { file, counts, dirty: AtomicU64::new(0) }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         RealDisk.rename(from, to)
@@ -120,11 +143,11 @@ async fn syncs_before_acks(planted: Option<Fault>) -> [u64; 3] {
     let noted = Noted { planted, ..Noted::default() };
     let env = Env { disk: Arc::clone(&disk) as _, faults: Faults::new(Arc::new(noted)), ..env() };
     let log = Log::open(&env, config(dir.path())).unwrap();
-    let before = disk.syncs.load(Ordering::SeqCst);
+    let before = disk.counts.syncs.load(Ordering::SeqCst);
     let mut syncs = [0; 3];
     for (index, count) in (0..).zip(&mut syncs) {
         append(&log, vec![entry(1, index, 10)]).await;
-        *count = disk.syncs.load(Ordering::SeqCst) - before;
+        *count = disk.counts.syncs.load(Ordering::SeqCst) - before;
     }
     log.shutdown().await;
     assert_eq!(all(&Log::open(&common::env(), config(dir.path())).unwrap()).len(), 3);
@@ -152,4 +175,18 @@ async fn a_vote_that_is_not_saved_is_forgotten() {
         let log = Log::open(&env, config(dir.path())).unwrap();
         assert_eq!(log.state().vote.is_some(), remembered);
     }
+}
+
+/// Behind a segment of zeros that goes to the disk at once, the syncs of what clients wait for would stand in line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_is_filled_in_small_steps() {
+    const SEGMENT_BYTES: u64 = 8 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(CountingDisk::default());
+    let env = Env { disk: Arc::clone(&disk) as _, ..env() };
+    let log = Log::open(&env, LogConfig { segment_bytes: SEGMENT_BYTES, ..config(dir.path()) }).unwrap();
+    append(&log, vec![entry(1, 0, 10)]).await;
+    log.shutdown().await;
+    let most = disk.counts.most.load(Ordering::SeqCst);
+    assert!(most > 0 && most <= 128 << 10, "{most} bytes at once");
 }

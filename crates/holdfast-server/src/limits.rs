@@ -194,8 +194,15 @@ pub const RECEIVING_BYTES_BOUNDS: (u64, u64) = (8 * 1024 * 1024, 1 << 40);
 /// half a megabit a second.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Connections that were accepted and whose tasks have not run yet: the rest of a crowd waits in the listener's queue.
+pub const UNSEEN_CONNECTIONS_MAX: usize = 1;
+
 /// Pages of metrics that may be on their way at a time on a port; each takes some hundred KiB until it is read.
 pub const PAGES_MAX: usize = 64;
+
+/// A page of metrics takes a millisecond to make: while it is on its way to somebody, who else asks within this time gets
+/// the same.
+pub const PAGE_SHARED_FOR: Duration = Duration::from_millis(100);
 
 /// Ping idle clients so often; `--grpc-keepalive-interval`. etcd's default.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);

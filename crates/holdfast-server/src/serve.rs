@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -183,16 +184,18 @@ impl Transport {
         let service = OnlyGrpc(Routes::from(routes).prepare());
         let service = RpcLayer::new(self.metrics.clone()).layer(service);
         let mut open = JoinSet::new();
+        let gate = Arc::new(Semaphore::new(limits::UNSEEN_CONNECTIONS_MAX));
         loop {
             tokio::select! {
                 // All arms are cancel-safe: a connection that was accepted is handed over at once.
                 () = stop.cancelled() => break,
-                Some(taken) = connections.next() => {
+                Some((taken, unseen)) = next(&gate, &mut connections) => {
                     let calls = Calls::default();
                     let (transport, pings) = (self.transport(&calls), PingWatch::new(self.pings.clone()));
                     let (service, users, stop) = (service.clone(), users.clone(), stop.clone());
                     let receiving = Arc::clone(&self.receiving);
                     open.spawn(async move {
+                        drop(unseen);
                         let Taken { socket, peer, acceptor } = taken;
                         let stream = tokio::select! {
                             // A handshake that is dropped is a connection that is closed.
@@ -233,6 +236,14 @@ impl Transport {
         transport.http1().timer(TokioTimer::new());
         transport
     }
+}
+
+/// The next connection, and what is to be dropped once its task runs: it comes when those before it have had their turn, so that
+/// a crowd that comes at once waits in the listener's queue, and not in front of what the member has to do.
+async fn next(gate: &Arc<Semaphore>, connections: &mut Connections) -> Option<(Taken, OwnedSemaphorePermit)> {
+    // A gate that is never closed.
+    let unseen = Arc::clone(gate).acquire_owned().await.ok()?;
+    Some((connections.next().await?, unseen))
 }
 
 /// A request as the services see it, with what its connection has shown.

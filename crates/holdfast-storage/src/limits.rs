@@ -133,8 +133,9 @@ pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 /// hold yet: the revisions of a reconnect or a slow watcher, for seconds of writes at full speed.
 pub(crate) const RING_BYTES_MAX: usize = 32 << 20;
 
-/// A snapshot that is written or received is made durable in parts of this size.
-pub(crate) const SNAPSHOT_SYNC_BYTES: u64 = 512 << 10;
+/// A snapshot that is written or received, and a checkpoint, are made durable in parts of this size: the log's syncs wait on the disk
+/// behind what is made durable at once.
+pub(crate) const FILE_SYNC_BYTES: u64 = 512 << 10;
 
 /// A dump that takes longer is cancelled: a disk that slow has something wrong with it, and the overlay grows.
 pub(crate) const DUMP_DEADLINE: Duration = Duration::from_secs(30 * 60);

@@ -155,8 +155,8 @@ struct Somebody {
 
 impl Somebody {
     async fn act_until(&mut self, ends: Instant, every: Duration) {
-        // Everybody is there within the first tenth of the time between two acts.
-        let mut next = Instant::now() + every.mul_f64(self.rng.random_range(0.0..0.1));
+        // Who comes acts: the rate is the same from the beginning on.
+        let mut next = Instant::now() + every.mul_f64(self.rng.random_range(0.0..1.0));
         while next < ends {
             tokio::time::sleep_until(next).await;
             if timeout(PATIENCE, self.act()).await.is_ok_and(|done| done.is_ok()) {

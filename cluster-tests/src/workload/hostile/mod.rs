@@ -36,6 +36,9 @@ const RATE: f64 = 500.0;
 /// Bytes of each value.
 const VALUE_BYTES: usize = 256;
 
+/// The time of the crowd is told in so many parts.
+const TENTHS: usize = 10;
+
 /// Keys that are put.
 const KEYS: u64 = 10_000;
 
@@ -78,6 +81,8 @@ pub struct Report {
     plan: Plan,
     calm: Spread,
     crowded: Spread,
+    /// The 99th percentile of each tenth of the crowd's time: it comes in the first one.
+    tenths: Vec<Duration>,
     failed: u64,
     /// Of each member: resident before the crowd came, at most while it was there, and after it had gone.
     memory: Vec<[u64; 3]>,
@@ -89,7 +94,7 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-        let Self { plan, calm, crowded, failed, memory, crowd, findings } = self;
+        let Self { plan, calm, crowded, tenths, failed, memory, crowd, findings } = self;
         writeln!(
             f,
             "{} connections, {} acts a second, for {:?}",
@@ -107,6 +112,8 @@ impl fmt::Display for Report {
             crowded.count,
             factor(*calm, *crowded)
         )?;
+        let tenths: Vec<String> = tenths.iter().map(|p99| format!("{:.2}", ms(*p99))).collect();
+        writeln!(f, "  p99 of each tenth of its time: {} ms", tenths.join(", "))?;
         for (member, [before, most, after]) in memory.iter().enumerate() {
             let mib = |bytes: &u64| bytes >> 20;
             writeln!(
@@ -157,9 +164,11 @@ pub async fn run(system: System, plan: Plan) -> Result<Report> {
         .map(|((before, most), after)| [*before, *most, *after])
         .collect();
     let failed = calm.failed + crowded.failed + after_it.failed;
+    let tenth = crowded.times.len().div_ceil(TENTHS).max(1);
+    let tenths = crowded.times.chunks(tenth).map(|times| Ok(spread(times)?.p99)).collect::<Result<_>>()?;
     let (calm, crowded) = (spread(&calm.times)?, spread(&crowded.times)?);
     let crowd = String::from_utf8_lossy(&gone.stdout).trim().to_owned();
-    let mut report = Report { plan, calm, crowded, failed, memory, crowd, findings: Vec::new() };
+    let mut report = Report { plan, calm, crowded, tenths, failed, memory, crowd, findings: Vec::new() };
     report.judge();
     Ok(report)
 }
@@ -235,6 +244,7 @@ struct Working {
 
 /// What its puts came to.
 struct Puts {
+    /// In the order in which they were due.
     times: Vec<Duration>,
     failed: u64,
 }
@@ -255,17 +265,18 @@ impl Working {
             request.set_timeout(TIMEOUT);
             puts.spawn(async move {
                 let answer = kv.put(request).await;
-                (due.elapsed(), answer.is_ok())
+                (number, due.elapsed(), answer.is_ok())
             });
             due += every;
             number += 1;
         }
         let (mut times, mut failed) = (Vec::new(), 0);
         while let Some(put) = puts.join_next().await {
-            let (time, is_ok) = put.context("a put panicked")?;
-            times.push(time);
+            let (number, time, is_ok) = put.context("a put panicked")?;
+            times.push((number, time));
             failed += u64::from(!is_ok);
         }
-        Ok(Puts { times, failed })
+        times.sort_unstable();
+        Ok(Puts { times: times.into_iter().map(|(_, time)| time).collect(), failed })
     }
 }

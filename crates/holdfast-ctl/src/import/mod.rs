@@ -48,7 +48,7 @@ use crate::client::login;
 use crate::error::{CtlError, Done, Unreached};
 use crate::global::Global;
 use crate::output;
-use crate::stop::Stop;
+use crate::stop::{INTERRUPTED, Stop};
 use fault::{Fault, Side};
 use flags::{ImportFlags, RETRY_PAUSE, SESSION_WORKED};
 use progress::Progress;
@@ -56,14 +56,11 @@ use ranges::Ranges;
 use remote::{Access, Tls};
 use session::{End, Setup, Totals};
 
-/// The exit code when it was asked to stop: nothing is lost, and nothing was switched.
-const STOPPED: u8 = 130;
-
 /// `import`: into the cluster of the flags that every command has.
 pub(crate) async fn import(global: &Global, flags: &ImportFlags) -> Done {
     let setup = Setup {
         source: source(global, flags)?,
-        target: target(global)?,
+        target: target(global).await?,
         ranges: Ranges::new(&flags.prefix)?,
         flags: flags.clone(),
     };
@@ -78,7 +75,8 @@ pub(crate) async fn import(global: &Global, flags: &ImportFlags) -> Done {
         Some(End::Different(text)) => Err(CtlError::Unhealthy(text.trim_end().to_owned())),
         None => {
             progress.say("stopped. Where the import stands is kept in the target: run it again to go on");
-            Err(CtlError::Exit(STOPPED))
+            // Nothing is lost, and nothing was switched.
+            Err(CtlError::Exit(INTERRUPTED))
         }
     }
 }
@@ -148,7 +146,7 @@ fn source(global: &Global, flags: &ImportFlags) -> Result<Access, CtlError> {
 }
 
 /// How the target is reached.
-fn target(global: &Global) -> Result<Access, CtlError> {
+async fn target(global: &Global) -> Result<Access, CtlError> {
     let flags = &global.tls;
     let tls = Tls {
         cacert: flags.cacert.clone(),
@@ -157,7 +155,7 @@ fn target(global: &Global) -> Result<Access, CtlError> {
         insecure_skip_verify: flags.insecure_skip_tls_verify,
         insecure_transport: flags.insecure_transport,
     };
-    access(Side::Target, &global.endpoints, login(global)?, tls, global)
+    access(Side::Target, &global.endpoints, login(global).await?, tls, global)
 }
 
 fn access(

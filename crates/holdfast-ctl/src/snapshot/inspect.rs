@@ -5,16 +5,29 @@ use std::path::Path;
 
 use holdfast_server::backup::look::{self, Contents};
 
-use crate::output::{self, Format};
+use crate::error::Done;
+use crate::output::{self, Format, Look, Out, View};
 
-/// What is in a file, as text.
-pub(crate) fn inspect(file: &Path, form: Format) -> anyhow::Result<String> {
-    let contents = look::contents(&super::status::open(file)?)?;
-    Ok(match form {
-        Format::Json => format!("{}\n", serde_json::to_string_pretty(&contents)?),
-        Format::Simple | Format::Table | Format::Fields => describe(&contents)?,
-        Format::Protobuf | Format::Raw => anyhow::bail!("snapshot inspect writes simple or json"),
-    })
+/// `snapshot inspect`.
+pub(crate) fn inspect(file: &Path, out: Out) -> Done {
+    out.has::<Inside>()?;
+    let contents = look::contents(&super::status::open(file)?).map_err(anyhow::Error::from)?;
+    out.show(&Inside(contents))
+}
+
+/// What is in a file.
+struct Inside(Contents);
+
+impl View for Inside {
+    const FORMATS: &'static [Format] = &[Format::Simple, Format::Json];
+
+    fn simple(&self, text: &mut Vec<u8>, _: Look) {
+        text.extend(describe(&self.0).expect("a string takes all").into_bytes());
+    }
+
+    fn json(&self, _: Look) -> String {
+        serde_json::to_string_pretty(&self.0).expect("numbers and words are JSON")
+    }
 }
 
 fn describe(contents: &Contents) -> Result<String, std::fmt::Error> {

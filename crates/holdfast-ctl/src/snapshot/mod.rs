@@ -8,16 +8,15 @@ mod status;
 use crate::cli::SnapshotCommand;
 use crate::error::Done;
 use crate::global::Global;
-use crate::output::{self, Format};
+use crate::output::{self, Out};
 
 /// `snapshot`.
 pub(crate) async fn snapshot(global: &Global, command: &SnapshotCommand) -> Done {
-    let format = Format::named(&global.write_out)?;
-    let text = match command {
-        SnapshotCommand::Save { file } => save::save(global, file).await?,
-        SnapshotCommand::Status { file } => status::status(file, format)?,
-        SnapshotCommand::Inspect { file } => inspect::inspect(file, format)?,
-        SnapshotCommand::Restore(flags) => restore::restore(flags)?,
-    };
-    output::write(text.as_bytes())
+    let out = Out::new(global)?;
+    match command {
+        SnapshotCommand::Save { file } => output::write(save::save(global, file).await?.as_bytes()),
+        SnapshotCommand::Status { file } => status::status(file, out),
+        SnapshotCommand::Inspect { file } => inspect::inspect(file, out),
+        SnapshotCommand::Restore(flags) => output::write(restore::restore(flags)?.as_bytes()),
+    }
 }

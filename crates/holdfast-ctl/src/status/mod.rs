@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use holdfast_proto::etcdserverpb as pb;
 
-use crate::client::{Client, service};
+use crate::client::{Client, LOGIN_IS_WRONG, service};
 use crate::cluster::alarms;
 use crate::endpoint::{in_short, status as ask_status};
 use crate::error::{CtlError, Done};
@@ -30,13 +30,14 @@ pub(crate) async fn status(client: &Arc<Client>, out: Out) -> Done {
     if is_healthy { Ok(()) } else { Err(CtlError::Exit(UNHEALTHY)) }
 }
 
-/// Asks everybody.
+/// Asks everybody. Who asks is told only where that is needed: a login takes a leader.
 ///
 /// Errors: nobody could be asked, or the login was refused.
 async fn gather(client: &Arc<Client>) -> Result<Facts, CtlError> {
     // Of the member's own knowledge: there may be no leader to ask for more.
     let request = pb::MemberListRequest { linearizable: false };
-    let members = client.read(async |conn| service::cluster(conn).member_list(request).await).await?.members;
+    let nobody = client.as_nobody();
+    let members = nobody.read(async |conn| service::cluster(conn).member_list(request).await).await?.members;
     // By host and port, so that an endpoint that was given is not asked twice.
     let mut urls: BTreeMap<String, String> = BTreeMap::new();
     let known = members.iter().flat_map(|member| member.client_ur_ls.iter().cloned());
@@ -48,7 +49,7 @@ async fn gather(client: &Arc<Client>) -> Result<Facts, CtlError> {
     let asked: Vec<_> = urls
         .into_values()
         .map(|url| {
-            let one = client.of(&url);
+            let one = nobody.of(&url);
             tokio::task::spawn_local(async move {
                 (url, ask_status(&one).await.map_err(|error| in_short(&error)))
             })
@@ -69,6 +70,7 @@ async fn gather(client: &Arc<Client>) -> Result<Facts, CtlError> {
         Ok(_) => Ok(()),
         // Who may not read was told so behind the confirmation by a quorum.
         Err(CtlError::Refused { status, .. }) if status.code() == tonic::Code::PermissionDenied => Ok(()),
+        Err(error @ CtlError::Refused { .. }) if error.says(LOGIN_IS_WRONG) => return Err(error),
         Err(error) => Err(in_short(&error)),
     };
     let alarms = alarms(client).await.map(|answer| answer.alarms).map_err(|error| in_short(&error));

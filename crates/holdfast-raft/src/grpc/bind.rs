@@ -3,10 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
 /// What a socket of an address family says that the kernel does not have (`EAFNOSUPPORT` on Linux).
 const FAMILY_UNSUPPORTED: i32 = 97;
+
+/// How many connections may wait to be accepted. The kernel makes less of it (`net.core.somaxconn`); who comes when it is full
+/// tries again a second later.
+const BACKLOG: u32 = 4096;
 
 /// Listens on every address that `authority` (`host:port`) resolves to: a client may try any of them, and which one
 /// comes first differs between machines. With port 0 all of them get the port that the first one got. An address that
@@ -30,7 +34,7 @@ async fn bind_each(addresses: impl IntoIterator<Item = SocketAddr>) -> io::Resul
         if let Some(first) = listeners.first() {
             address.set_port(first.local_addr()?.port());
         }
-        match TcpListener::bind(address).await {
+        match listen(address) {
             Ok(listener) => listeners.push(listener),
             Err(error) if is_missing(&error) => missing = Some(error),
             Err(error) => return Err(error),
@@ -41,6 +45,14 @@ async fn bind_each(addresses: impl IntoIterator<Item = SocketAddr>) -> io::Resul
         return Err(missing.unwrap_or_else(none));
     }
     Ok(listeners)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A member that was restarted gets its port back, whatever connections it had.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn is_missing(error: &io::Error) -> bool {

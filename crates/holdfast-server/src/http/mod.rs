@@ -159,13 +159,13 @@ async fn metrics(State(frontend): State<Arc<Frontend>>, method: Method, pages: P
     if method != Method::GET {
         return only_get();
     }
-    let Some(place) = pages.place() else {
-        let told =
-            format!("{PAGES_MAX} pages are on their way to clients that have not read them; try again\n");
-        return answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, told);
-    };
-    match frontend.metrics.render(&frontend.scrape()) {
-        Ok(page) => answer(StatusCode::OK, METRICS, place.hold(page)),
+    match pages.get(frontend.now(), || frontend.metrics.render(&frontend.scrape())) {
+        Ok(Some(page)) => answer(StatusCode::OK, METRICS, page),
+        Ok(None) => {
+            let told =
+                format!("{PAGES_MAX} pages are on their way to clients that have not read them; try again\n");
+            answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, told)
+        }
         Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
     }
 }

@@ -16,7 +16,7 @@ use holdfast_mvcc::checkpoint::{Part, Saved};
 use holdfast_mvcc::types::Revision;
 
 use crate::error::{StorageError, StoreError};
-use crate::limits::CHECKPOINT_BLOCK_BYTES;
+use crate::limits::{CHECKPOINT_BLOCK_BYTES, FILE_SYNC_BYTES};
 
 const MAGIC: &[u8; 16] = b"HOLDINDX\x01\0\0\0\0\0\0\0";
 const BLOCK_HEADER: usize = 13;
@@ -32,6 +32,8 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct Writer {
     file: Box<dyn DiskFile>,
     offset: u64,
+    /// What lies before it is durable.
+    synced: u64,
     blocks: u64,
     part: Part,
     /// Pieces of `part` that wait for their block.
@@ -53,7 +55,7 @@ impl Writer {
     pub(crate) fn new(file: Box<dyn DiskFile>, faults: Faults) -> Result<Self, std::io::Error> {
         file.write_all_at(MAGIC, 0)?;
         let (offset, raw) = (MAGIC.len() as u64, Vec::with_capacity(CHECKPOINT_BLOCK_BYTES));
-        Ok(Self { file, offset, blocks: 0, part: Part::Keys, raw, faults })
+        Ok(Self { file, offset, synced: 0, blocks: 0, part: Part::Keys, raw, faults })
     }
 
     /// Lets `piece` append the next piece, and writes a block when there is enough for one. False when there are no
@@ -111,6 +113,11 @@ impl Writer {
         block.extend_from_slice(&crc.to_le_bytes());
         block.extend_from_slice(stored);
         self.append(&block)?;
+        // In parts: behind all of it at once the log's syncs would wait.
+        if self.offset - self.synced >= FILE_SYNC_BYTES {
+            self.file.sync_data()?;
+            self.synced = self.offset;
+        }
         self.raw.clear();
         self.blocks += 1;
         self.faults.hit(Failpoint::CheckpointWriteBlock);

@@ -39,7 +39,7 @@ use crate::auth;
 use crate::codec::{self, Footer, Preface};
 use crate::error::{StorageError, StoreError};
 use crate::lease;
-use crate::limits::{BLOCK_BYTES, LEASE_FRAME_MAX, SNAPSHOT_SYNC_BYTES};
+use crate::limits::{BLOCK_BYTES, FILE_SYNC_BYTES, LEASE_FRAME_MAX};
 use crate::pack::Run;
 use crate::types::Applied;
 
@@ -189,7 +189,7 @@ impl Writer {
         self.block = raw;
         self.faults.hit(Failpoint::DumpWriteBlock);
         self.blocks += 1;
-        if self.part.len() as u64 >= SNAPSHOT_SYNC_BYTES {
+        if self.part.len() as u64 >= FILE_SYNC_BYTES {
             self.write_part()?;
             self.file.sync_data().map_err(StorageError::io(&self.path, "sync"))?;
         }

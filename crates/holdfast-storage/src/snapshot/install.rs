@@ -11,7 +11,7 @@ use super::format::{Frame, Reader};
 use super::store::SnapshotStore;
 use crate::error::{StorageError, StoreError};
 use crate::generation::{Generation, Generations};
-use crate::limits::{BUILD_FLUSH_BYTES, SNAPSHOT_SYNC_BYTES};
+use crate::limits::{BUILD_FLUSH_BYTES, FILE_SYNC_BYTES};
 use crate::pack::metas;
 use crate::pipeline::shared::Shared;
 use crate::stable::Writer;
@@ -61,7 +61,7 @@ impl IncomingSnapshot {
         let file = self.file.as_ref().expect("the file is there until the install");
         file.write_all_at(chunk, self.offset).map_err(StorageError::io(&self.path, "write"))?;
         self.offset += chunk.len() as u64;
-        if self.offset - self.synced >= SNAPSHOT_SYNC_BYTES {
+        if self.offset - self.synced >= FILE_SYNC_BYTES {
             file.sync_data().map_err(StorageError::io(&self.path, "sync"))?;
             self.synced = self.offset;
         }
