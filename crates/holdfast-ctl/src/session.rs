@@ -55,6 +55,10 @@ pub(crate) async fn keep(
         let asking = Instant::now();
         // Until there was an answer nobody knows how long it lives.
         let left = ttl.map(|ttl| (asked + ttl).saturating_duration_since(asking));
+        // A refusal may be quicker than the timer of no time at all.
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(too_late());
+        }
         let answer = match left {
             Some(left) => tokio::time::timeout(left, once(client, id)).await,
             None => Ok(once(client, id).await),
@@ -70,9 +74,13 @@ pub(crate) async fn keep(
             // The lease is there until its time is over, whoever answers.
             Ok(Err(_)) if ttl.is_some() => tokio::time::sleep(RETRY_AFTER).await,
             Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(CtlError::Word("the lease could not be kept alive in its time".to_owned())),
+            Err(_) => return Err(too_late()),
         }
     }
+}
+
+fn too_late() -> CtlError {
+    CtlError::Word("the lease could not be kept alive in its time".to_owned())
 }
 
 /// A lease with a task that keeps it alive.
