@@ -98,7 +98,8 @@ ONLY_NAMED_BY = {
     "tonic": _WIRE,
     "tonic-prost": _WIRE,
     "tonic-prost-build": {"holdfast-proto"},
-    "tonic-health": {"holdfast-server"},
+    # The server answers health checks, holdfastctl asks for one.
+    "tonic-health": {"holdfast-server", "holdfast-ctl"},
     "tonic-reflection": {"holdfast-server"},
     "prost": _WIRE,
     "prost-types": _WIRE,
