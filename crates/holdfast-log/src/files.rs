@@ -18,6 +18,9 @@ const SPARES_MAX: usize = 12;
 /// How much is filled with zeros, and made durable, at once. The writer's syncs wait behind it on the disk: for a whole segment
 /// that is a tenth of a second.
 const FILL_BYTES: usize = 128 * 1024;
+/// The next segment is not needed yet when it cannot be prepared, and a directory that is gone is mostly that of a log that is being
+/// closed: whoever closes it has so long to say so, before the process ends.
+const CLOSING_GRACE: Duration = Duration::from_secs(1);
 /// How long to wait before a full disk is tried again.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
@@ -30,13 +33,14 @@ pub(crate) struct Keeper {
 }
 
 /// Creates the file of a segment that has never been used, from a spare when there is one; it is durable, with its
-/// name, on return. On error nothing is left that matters.
+/// name, on return. On error nothing is left that matters; `is_wanted` is asked between two steps of filling.
 pub(crate) fn prepare(
     env: &Env,
     dir: &Path,
     epoch: u64,
     segment_bytes: u64,
     spare: Option<PathBuf>,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Result<Arc<SegmentFile>, LogError> {
     let disk = &*env.disk;
     let id = SegmentId { epoch, tag: env.rng.next_u64().max(1) };
@@ -45,7 +49,7 @@ pub(crate) fn prepare(
     assert!(!exists, "a log segment is never made twice: {}", path.display());
     let spare = match spare {
         Some(spare) => spare,
-        None => fill(disk, dir, epoch, segment_bytes)?,
+        None => fill(disk, dir, epoch, segment_bytes, is_wanted)?,
     };
     let file = disk.open(&spare, OpenMode::ReadWrite).map_err(LogError::io(&spare, "open"))?;
     let header = format::encode_file_header(id, segment_bytes);
@@ -57,13 +61,19 @@ pub(crate) fn prepare(
 }
 
 /// Creates a spare file full of zeros, so that later writes change no metadata.
-fn fill(disk: &dyn Disk, dir: &Path, number: u64, bytes: u64) -> Result<PathBuf, LogError> {
+fn fill(
+    disk: &dyn Disk,
+    dir: &Path,
+    number: u64,
+    bytes: u64,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<PathBuf, LogError> {
     let path = spare_path(dir, number);
     if disk.exists(&path).map_err(LogError::io(&path, "look for"))? {
         disk.remove_file(&path).map_err(LogError::io(&path, "remove"))?;
     }
     let file = disk.open(&path, OpenMode::CreateNew).map_err(LogError::io(&path, "create"))?;
-    let outcome = write_zeros(&*file, &path, bytes);
+    let outcome = write_zeros(&*file, &path, bytes, is_wanted);
     drop(file);
     if outcome.is_err() {
         // Frees what a full disk gave; a file that stays is removed at the next start.
@@ -72,10 +82,18 @@ fn fill(disk: &dyn Disk, dir: &Path, number: u64, bytes: u64) -> Result<PathBuf,
     outcome.map(|()| path)
 }
 
-fn write_zeros(file: &dyn holdfast_env::DiskFile, path: &Path, bytes: u64) -> Result<(), LogError> {
+fn write_zeros(
+    file: &dyn holdfast_env::DiskFile,
+    path: &Path,
+    bytes: u64,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<(), LogError> {
     let zeros = vec![0; FILL_BYTES];
     let mut at = 0;
     while at < bytes {
+        if !is_wanted() {
+            return Err(LogError::Closed);
+        }
         let count = usize::try_from(bytes - at).map_or(FILL_BYTES, |rest| rest.min(FILL_BYTES));
         file.write_all_at(&zeros[..count], at).map_err(LogError::io(path, "fill"))?;
         file.sync_all().map_err(LogError::io(path, "make durable"))?;
@@ -92,6 +110,7 @@ impl Keeper {
     /// Runs until the writer has ended.
     pub(crate) async fn run(mut self) {
         if let Err(error) = self.work_until_closed().await {
+            self.closed_within(CLOSING_GRACE).await;
             let mut inner = self.shared.inner.lock();
             inner.has_failed = true;
             let was_closing = std::mem::replace(&mut inner.is_closing, true);
@@ -102,6 +121,21 @@ impl Keeper {
                 tracing::warn!(%error, "the log was closed while its next segment was prepared");
             } else {
                 self.env.spawn.halt(&error.to_string());
+            }
+        }
+    }
+
+    /// Waits until the log is closing, at most so long.
+    async fn closed_within(&self, time: Duration) {
+        let mut end = self.env.clock.sleep(time);
+        loop {
+            let woken = self.shared.files_wake.notified();
+            if self.shared.inner.lock().is_closing {
+                return;
+            }
+            futures::pin_mut!(woken);
+            if let futures::future::Either::Right(_) = futures::future::select(woken, &mut end).await {
+                return;
             }
         }
     }
@@ -127,7 +161,10 @@ impl Keeper {
     async fn supply(&mut self, epoch: u64) -> Result<(), LogError> {
         let spare = self.spares.pop();
         let is_recycled = spare.is_some();
-        let outcome = prepare(&self.env, &self.shared.dir, epoch, self.shared.segment_bytes, spare.clone());
+        // A log that is closing may need it for what is queued.
+        let is_wanted = || !self.shared.inner.lock().is_writer_gone;
+        let (dir, bytes) = (&self.shared.dir, self.shared.segment_bytes);
+        let outcome = prepare(&self.env, dir, epoch, bytes, spare.clone(), &is_wanted);
         let is_full = match outcome {
             Ok(file) => {
                 let mut inner = self.shared.inner.lock();
@@ -148,6 +185,8 @@ impl Keeper {
                 inner.wanted = Some(epoch);
                 true
             }
+            // The writer has ended without it.
+            Err(LogError::Closed) => false,
             Err(error) => return Err(error),
         };
         // The writer may wait for the segment, or, when it is closing, has to learn that none will come.
