@@ -14,7 +14,7 @@ use cluster_tests::conformance::etcdctl::{CommandLine, Printed, parse, play, pro
 use cluster_tests::conformance::members::Members;
 use cluster_tests::conformance::runner::data_dir;
 use cluster_tests::harness::binary;
-use cluster_tests::harness::cluster::System;
+use cluster_tests::harness::cluster::{Cluster, System};
 use cluster_tests::harness::ports::free_port;
 use cluster_tests::watch::console::{self, Ended, PATIENCE};
 use cluster_tests::watch::printed::normalise;
@@ -82,6 +82,12 @@ impl Server {
         });
         ready.await.expect("the server is ready in time");
         server
+    }
+
+    /// One of holdfast, on ports of its own.
+    async fn of_ours() -> Self {
+        let ports = [free_port().unwrap(), free_port().unwrap()];
+        Self::start(&binary::holdfast().expect("holdfast is built"), ports).await
     }
 
     /// Ends it, so that its ports can be had again.
@@ -474,11 +480,7 @@ async fn watches_are_written_the_same() {
 async fn locks_and_elections_are_the_same_ones() {
     let Some((etcdctl, ours, _)) = tools("lock and elect beside holdfastctl") else { return };
     let _turn = ONE_AT_A_TIME.lock().await;
-    let server = Server::start(
-        &binary::holdfast().expect("holdfast is built"),
-        [free_port().unwrap(), free_port().unwrap()],
-    )
-    .await;
+    let server = Server::of_ours().await;
     let start = |program: &Path, line: &str| Running::start(program, &server.endpoint, line);
     for (first, second) in [(&etcdctl, &ours), (&ours, &etcdctl)] {
         let mut holder = start(first, "lock both");
@@ -499,17 +501,12 @@ async fn locks_and_elections_are_the_same_ones() {
     server.stop().await;
 }
 
-/// What a command that is run by nobody prints, and its exit code.
-async fn quietly(endpoints: &str, line: &str, stdin: &str) -> (String, String, Option<i32>) {
+/// What holdfastctl prints, what it tells, and its exit code.
+async fn said(endpoints: &str, line: &str, stdin: &str) -> (String, String, Option<i32>) {
     let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
     let output = run(&binary::holdfastctl().expect("holdfastctl is built"), endpoints, &args, stdin).await;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr), output.status.code())
-}
-
-async fn alone() -> Server {
-    let ports = [free_port().unwrap(), free_port().unwrap()];
-    Server::start(&binary::holdfast().expect("holdfast is built"), ports).await
 }
 
 /// The kernel takes connections for a process that is stopped.
@@ -518,13 +515,13 @@ async fn an_endpoint_that_says_nothing_is_passed_over() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().map(|address| (address, silent)).unwrap();
-    let server = alone().await;
+    let server = Server::of_ours().await;
     let endpoints = format!("{},{}", silent.0, server.endpoint);
     for line in ["put k v", "get k"] {
         let line = format!("{line} --dial-timeout=300ms");
-        assert_eq!(quietly(&endpoints, &line, "").await.2, Some(0), "{line}");
+        assert_eq!(said(&endpoints, &line, "").await.2, Some(0), "{line}");
     }
-    let (_, told, code) = quietly(&silent.0.to_string(), "put k v --dial-timeout=300ms", "").await;
+    let (_, told, code) = said(&silent.0.to_string(), "put k v --dial-timeout=300ms", "").await;
     assert_eq!(code, Some(2), "{told}");
     assert!(told.contains("says nothing"), "{told}");
     server.stop().await;
@@ -534,16 +531,10 @@ async fn an_endpoint_that_says_nothing_is_passed_over() {
 #[tokio::test]
 async fn a_lock_that_is_lost_under_its_command_is_told() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let server = alone().await;
-    let mut locked = Command::new(binary::holdfastctl().expect("holdfastctl is built"))
-        .arg(format!("--endpoints={}", server.endpoint))
-        .args(["lock", "l", "--ttl=2", "--", "sh", "-c", "echo held; sleep 8"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let server = Server::of_ours().await;
+    let line = ["lock", "l", "--ttl=2", "--", "sh", "-c", "echo held; sleep 8"].map(str::to_owned);
+    let ours = binary::holdfastctl().expect("holdfastctl is built");
+    let mut locked = console::command(&ours, &server.endpoint, &line).spawn().unwrap();
     let mut held = [0; 5];
     locked.stdout.as_mut().unwrap().read_exact(&mut held).await.unwrap();
     server.stop().await;
@@ -554,30 +545,32 @@ async fn a_lock_that_is_lost_under_its_command_is_told() {
     assert_eq!(ended.status.code(), Some(1));
 }
 
-/// Without a leader nobody can log in: what can be seen without a login is seen.
+/// A login takes a leader: what can be seen without one is seen, and what is wrong is said.
 #[tokio::test]
-async fn status_needs_no_login_for_what_everybody_may_see() {
+async fn status_sees_what_it_can_where_nobody_can_log_in() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let server = alone().await;
+    let mut cluster = Cluster::start(System::holdfast(&[]).expect("holdfast is built"), 3).await.unwrap();
+    cluster.wait_ready(READY_MAX).await.unwrap();
+    let all = cluster.endpoints().join(",");
     for line in ["user add root:r", "user grant-role root root", "auth enable"] {
-        let (_, told, code) = quietly(&server.endpoint, line, "").await;
+        let (_, told, code) = said(&all, line, "").await;
         assert_eq!(code, Some(0), "{line}: {told}");
     }
-    let (told, _, code) = quietly(&server.endpoint, "status --user=root:r", "").await;
-    assert!(code == Some(0) && told.contains("Nothing is wrong"), "{told}");
-    let (_, told, code) = quietly(&server.endpoint, "status --user=root:wrong", "").await;
+    let (printed, _, code) = said(&all, "status --user=root:r", "").await;
+    assert!(code == Some(0) && printed.contains("Nothing is wrong"), "{printed}");
+    let (_, told, code) = said(&all, "status --user=root:wrong", "").await;
     assert!(code == Some(1) && told.contains("authentication failed"), "{told}");
-    // Nobody: the members are seen, and the read is what is wrong.
-    let (told, _, code) = quietly(&server.endpoint, "status", "").await;
-    assert!(code == Some(5) && told.contains("leader"), "{told}");
-    server.stop().await;
+    cluster.kill(0).unwrap();
+    cluster.kill(1).unwrap();
+    let (printed, told, code) = said(&all, "status --user=root:r --command-timeout=3s", "").await;
+    assert!(code == Some(5) && printed.contains("3 voters, no leader seen"), "{printed}{told}");
 }
 
 #[tokio::test]
-async fn words_and_flags_are_taken_as_etcdctl_takes_them() {
+async fn words_that_do_not_fit_have_their_own_exit_codes() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let server = alone().await;
-    let of = async |line: &'static str, stdin: &'static str| quietly(&server.endpoint, line, stdin).await.2;
+    let server = Server::of_ours().await;
+    let of = async |line: &'static str, stdin: &'static str| said(&server.endpoint, line, stdin).await.2;
     assert_eq!(of("status extra", "").await, Some(128));
     assert_eq!(of("status --extra", "").await, Some(1));
     assert_eq!(of("user add u --interactive=0", "word\n").await, Some(0));

@@ -367,6 +367,28 @@ fn ours() -> System {
     System::holdfast(&[]).expect("holdfast is built")
 }
 
+/// Two clusters of holdfast, and a directory for what imports from one into the other say.
+struct Pair {
+    from: String,
+    to: String,
+    dir: tempfile::TempDir,
+    _clusters: [Cluster; 2],
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ((source, from), (target, to)) = tokio::join!(one(ours()), one(ours()));
+        Self { from, to, dir, _clusters: [source, target] }
+    }
+}
+
+async fn put_fifty(kv: &mut KvClient<Channel>, prefix: &str) {
+    for n in 0..50 {
+        kv.put(put(format!("{prefix}{n}"), "1".into(), 0)).await.expect("a write");
+    }
+}
+
 /// The sum of the accounts on the target, again and again for a while.
 async fn watch_the_sum(url: &str, duration: Duration) -> Result<u64> {
     let (mut kv, until, mut reads) = (kv(url), Instant::now() + duration, 0);
@@ -622,13 +644,10 @@ async fn another_member_takes_the_place_of_one_that_goes_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_would_mix_or_lose_is_refused() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let ((_one, from), (_two, to)) = tokio::join!(one(ours()), one(ours()));
+    let Pair { from, to, dir, _clusters } = Pair::start().await;
     let (mut source, mut target) = (kv(&from), kv(&to));
-    for n in 0..50 {
-        source.put(put(format!("a/{n}"), "1".into(), 0)).await.expect("a write");
-        source.put(put(format!("b/{n}"), "1".into(), 0)).await.expect("a write");
-    }
+    put_fifty(&mut source, "a/").await;
+    put_fifty(&mut source, "b/").await;
     target.put(put("a/stray".into(), "2".into(), 0)).await.expect("a write");
     target.put(put("c/other".into(), "2".into(), 0)).await.expect("a write");
     let mut number = 0;
@@ -680,12 +699,9 @@ async fn what_would_mix_or_lose_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_finished_stays_finished() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let ((_one, from), (_two, to)) = tokio::join!(one(ours()), one(ours()));
+    let Pair { from, to, dir, _clusters } = Pair::start().await;
     let (mut source, mut target) = (kv(&from), kv(&to));
-    for n in 0..50 {
-        source.put(put(format!("a/{n}"), "1".into(), 0)).await.expect("a write");
-    }
+    put_fifty(&mut source, "a/").await;
     let args = ["--endpoints", &to, "import", "--from", &from];
     let start = |name: &str, more: &[&str]| {
         Import::start(dir.path(), name, &[&args[..], more].concat()).expect("it starts")
@@ -720,8 +736,7 @@ async fn what_is_finished_stays_finished() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_writer_is_found_at_the_switch() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let dir = tempfile::tempdir().expect("a directory");
-    let ((_one, from), (_two, to)) = tokio::join!(one(ours()), one(ours()));
+    let Pair { from, to, dir, _clusters } = Pair::start().await;
     let mut source = kv(&from);
     source.put(put("a".into(), "0".into(), 0)).await.expect("a write");
     let args = ["--endpoints", &to, "import", "--from", &from, "--finish"];

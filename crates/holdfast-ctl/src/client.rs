@@ -95,24 +95,23 @@ impl Client {
         if endpoints.is_empty() {
             return Err(CtlError::Arguments("--endpoints names nobody to ask".to_owned()));
         }
-        Ok(Self { global: global.clone(), endpoints, login: Arc::default(), current: Mutex::default() })
+        Ok(Self::made(global.clone(), endpoints, Arc::default()))
+    }
+
+    fn made(global: Global, endpoints: Vec<String>, login: Arc<OnceCell<Option<Login>>>) -> Self {
+        Self { global, endpoints, login, current: Mutex::default() }
     }
 
     /// Of one endpoint, with the same flags.
     pub(crate) fn of(&self, endpoint: &str) -> Self {
-        Self {
-            global: self.global.clone(),
-            endpoints: vec![endpoint.to_owned()],
-            login: Arc::clone(&self.login),
-            current: Mutex::default(),
-        }
+        Self::made(self.global.clone(), vec![endpoint.to_owned()], Arc::clone(&self.login))
     }
 
     /// The same without a login: for what everybody may ask.
     pub(crate) fn as_nobody(&self) -> Self {
         let mut global = self.global.clone();
         (global.user, global.password) = (None, None);
-        Self { global, endpoints: self.endpoints.clone(), login: Arc::default(), current: Mutex::default() }
+        Self::made(global, self.endpoints.clone(), Arc::default())
     }
 
     /// As they were given.
@@ -157,14 +156,7 @@ impl Client {
             (url, Err(error)) => return Err(unreached(cause::of(&url, &error).await)),
         };
         // Before anything is asked for: what this one cannot serve, another one may.
-        let check = HealthCheckRequest { service: String::new() };
-        let mut health = HealthClient::new(channel.clone());
-        match tokio::time::timeout(self.global.dial_timeout, health.check(check)).await {
-            Ok(Err(status)) if broke(&status) => return Err(unreached(cause::of(&url, &status).await)),
-            // Any answer will do, also that there is no such service.
-            Ok(Ok(_) | Err(_)) => {}
-            Err(_) => return Err(unreached(SAYS_NOTHING.to_owned())),
-        }
+        self.greet(&url, &channel).await.map_err(unreached)?;
         let login = self.login.get_or_try_init(async || login(&self.global).await).await?;
         let Some((name, password)) = login.clone() else {
             return Ok(InterceptedService::new(channel, Asker::default()));
@@ -180,6 +172,19 @@ impl Client {
             Err(_) => return Err(self.late(endpoint)),
         };
         Ok(InterceptedService::new(channel, Asker { token }))
+    }
+
+    /// Waits for a first word. Any answer will do, also that there is no such service.
+    ///
+    /// Errors: why there is none, in words.
+    async fn greet(&self, url: &str, channel: &Channel) -> Result<(), String> {
+        let check = HealthCheckRequest { service: String::new() };
+        let mut health = HealthClient::new(channel.clone());
+        match tokio::time::timeout(self.global.dial_timeout, health.check(check)).await {
+            Ok(Err(status)) if broke(&status) => Err(cause::of(url, &status).await),
+            Ok(Ok(_) | Err(_)) => Ok(()),
+            Err(_) => Err(SAYS_NOTHING.to_owned()),
+        }
     }
 
     /// Asks for something that changes nothing: of the next endpoint, when one cannot serve it.

@@ -131,7 +131,8 @@ async fn read(client: &Client, key: Bytes) -> Result<pb::RangeResponse, CtlError
 }
 
 /// Runs a command, and ends as it ends. A signal is for the command, as both have it from the terminal: what it does under the
-/// lock it does until it has ended, and the lock is not given away before. If it is lost meanwhile, that is told at once, and the end is an error.
+/// lock it does until it has ended, and the lock is not given away before. If it is lost meanwhile, that is told at once, and
+/// the end is an error.
 async fn run(command: &[OsString], session: &Session, key: &Bytes, revision: i64) -> Done {
     let (program, args) =
         command.split_first().ok_or_else(|| CtlError::Arguments("no command".to_owned()))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_proto::etcdserverpb as pb;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
@@ -39,48 +39,39 @@ pub(crate) async fn once(client: &Client, id: i64) -> Result<Option<pb::LeaseKee
     Ok((answer.ttl > 0).then_some(answer))
 }
 
-/// Keeps a lease alive until it is gone, three times in its time to live; `each` sees the answers.
+/// Keeps a lease alive until it is gone, three times in its time to live; `each` sees the answers. It lives until `until` at
+/// least; before the first answer that may not be known.
 ///
 /// Errors: no endpoint has answered for as long as the lease lives, or at all; what `each` gives.
 pub(crate) async fn keep(
     client: &Client,
     id: i64,
-    ttl: Option<Duration>,
+    mut until: Option<Instant>,
     mut each: impl FnMut(&pb::LeaseKeepAliveResponse) -> Done,
 ) -> Done {
-    let mut ttl = ttl;
-    // It lives for so long from the moment on at which what was answered was asked, by any clock.
-    let mut asked = Instant::now();
+    let too_late = || CtlError::Word("the lease could not be kept alive in its time".to_owned());
     loop {
         let asking = Instant::now();
-        // Until there was an answer nobody knows how long it lives.
-        let left = ttl.map(|ttl| (asked + ttl).saturating_duration_since(asking));
-        // A refusal may be quicker than the timer of no time at all.
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(too_late());
-        }
-        let answer = match left {
-            Some(left) => tokio::time::timeout(left, once(client, id)).await,
-            None => Ok(once(client, id).await),
+        let answer = match until {
+            // A refusal may be quicker than a timer that has run out already.
+            Some(until) if until <= asking => return Err(too_late()),
+            Some(until) => timeout_at(until, once(client, id)).await.map_err(|_| too_late())?,
+            None => once(client, id).await,
         };
         match answer {
-            Ok(Ok(None)) => return Ok(()),
-            Ok(Ok(Some(answer))) => {
+            Ok(None) => return Ok(()),
+            Ok(Some(answer)) => {
                 each(&answer)?;
                 let lives = Duration::from_secs(answer.ttl.unsigned_abs());
-                (ttl, asked) = (Some(lives), asking);
+                // From the moment on at which it was asked for, by any clock.
+                until = Some(asking + lives);
                 tokio::time::sleep(lives / 3).await;
             }
             // The lease is there until its time is over, whoever answers.
-            Ok(Err(_)) if ttl.is_some() => tokio::time::sleep(RETRY_AFTER).await,
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(too_late()),
+            Err(_) if until.is_some() => tokio::time::sleep(RETRY_AFTER).await,
+            Err(error) => return Err(error),
         }
     }
-}
-
-fn too_late() -> CtlError {
-    CtlError::Word("the lease could not be kept alive in its time".to_owned())
 }
 
 /// A lease with a task that keeps it alive.
@@ -95,13 +86,14 @@ pub(crate) struct Session {
 impl Session {
     /// Begins one.
     pub(crate) async fn begin(client: &Arc<Client>, ttl: i64) -> Result<Self, CtlError> {
+        let asking = Instant::now();
         let granted = grant(client, ttl).await?;
-        let (id, ttl) = (granted.id, Duration::from_secs(granted.ttl.unsigned_abs()));
+        let (id, until) = (granted.id, asking + Duration::from_secs(granted.ttl.unsigned_abs()));
         let (end, lost) = watch::channel(false);
         let keeping = Arc::clone(client);
         let keeper = tokio::task::spawn_local(async move {
             // However it ends, the lease is not kept alive any longer.
-            drop(keep(&keeping, id, Some(ttl), |_| Ok(())).await);
+            drop(keep(&keeping, id, Some(until), |_| Ok(())).await);
             end.send_replace(true);
         });
         Ok(Self { id, client: Arc::clone(client), keeper, lost })

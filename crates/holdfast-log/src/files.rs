@@ -15,8 +15,8 @@ use crate::shared::Shared;
 /// How many recycled files wait for their next use; more are removed. With segments of 8 MiB, little more than
 /// the log needs anyway until its next dump; with fewer, zeros are a tenth of all that is written while a store grows.
 const SPARES_MAX: usize = 12;
-/// How much is filled with zeros, and made durable, at once. The writer's syncs wait behind it on the disk: for a whole segment
-/// that is a tenth of a second.
+/// How much is filled with zeros at a time. Beside the writer it is made durable, too: the writer's syncs wait behind it on the
+/// disk, for a whole segment a tenth of a second.
 const FILL_BYTES: usize = 128 * 1024;
 /// The next segment is not needed yet when it cannot be prepared, and a directory that is gone is mostly that of a log that is being
 /// closed: whoever closes it has so long to say so, before the process ends.
@@ -32,15 +32,24 @@ pub(crate) struct Keeper {
     spares: Vec<PathBuf>,
 }
 
+/// How a file is filled with zeros.
+#[derive(Clone, Copy)]
+pub(crate) enum Filling<'a> {
+    /// As fast as it goes: nobody waits for the disk meanwhile.
+    AtOnce,
+    /// In small steps beside the writer, as long as this is true.
+    Beside(&'a dyn Fn() -> bool),
+}
+
 /// Creates the file of a segment that has never been used, from a spare when there is one; it is durable, with its
-/// name, on return. On error nothing is left that matters; `is_wanted` is asked between two steps of filling.
+/// name, on return. On error nothing is left that matters.
 pub(crate) fn prepare(
     env: &Env,
     dir: &Path,
     epoch: u64,
     segment_bytes: u64,
     spare: Option<PathBuf>,
-    is_wanted: &dyn Fn() -> bool,
+    filling: Filling<'_>,
 ) -> Result<Arc<SegmentFile>, LogError> {
     let disk = &*env.disk;
     let id = SegmentId { epoch, tag: env.rng.next_u64().max(1) };
@@ -49,7 +58,7 @@ pub(crate) fn prepare(
     assert!(!exists, "a log segment is never made twice: {}", path.display());
     let spare = match spare {
         Some(spare) => spare,
-        None => fill(disk, dir, epoch, segment_bytes, is_wanted)?,
+        None => fill(disk, dir, epoch, segment_bytes, filling)?,
     };
     let file = disk.open(&spare, OpenMode::ReadWrite).map_err(LogError::io(&spare, "open"))?;
     let header = format::encode_file_header(id, segment_bytes);
@@ -66,14 +75,14 @@ fn fill(
     dir: &Path,
     number: u64,
     bytes: u64,
-    is_wanted: &dyn Fn() -> bool,
+    filling: Filling<'_>,
 ) -> Result<PathBuf, LogError> {
     let path = spare_path(dir, number);
     if disk.exists(&path).map_err(LogError::io(&path, "look for"))? {
         disk.remove_file(&path).map_err(LogError::io(&path, "remove"))?;
     }
     let file = disk.open(&path, OpenMode::CreateNew).map_err(LogError::io(&path, "create"))?;
-    let outcome = write_zeros(&*file, &path, bytes, is_wanted);
+    let outcome = write_zeros(&*file, &path, bytes, filling);
     drop(file);
     if outcome.is_err() {
         // Frees what a full disk gave; a file that stays is removed at the next start.
@@ -86,20 +95,22 @@ fn write_zeros(
     file: &dyn holdfast_env::DiskFile,
     path: &Path,
     bytes: u64,
-    is_wanted: &dyn Fn() -> bool,
+    filling: Filling<'_>,
 ) -> Result<(), LogError> {
     let zeros = vec![0; FILL_BYTES];
     let mut at = 0;
     while at < bytes {
-        if !is_wanted() {
-            return Err(LogError::Closed);
-        }
         let count = usize::try_from(bytes - at).map_or(FILL_BYTES, |rest| rest.min(FILL_BYTES));
         file.write_all_at(&zeros[..count], at).map_err(LogError::io(path, "fill"))?;
-        file.sync_all().map_err(LogError::io(path, "make durable"))?;
         at += count as u64;
+        if let Filling::Beside(is_wanted) = filling {
+            file.sync_all().map_err(LogError::io(path, "make durable"))?;
+            if !is_wanted() {
+                return Err(LogError::Closed);
+            }
+        }
     }
-    Ok(())
+    file.sync_all().map_err(LogError::io(path, "make durable"))
 }
 
 impl Keeper {
@@ -164,7 +175,7 @@ impl Keeper {
         // A log that is closing may need it for what is queued.
         let is_wanted = || !self.shared.inner.lock().is_writer_gone;
         let (dir, bytes) = (&self.shared.dir, self.shared.segment_bytes);
-        let outcome = prepare(&self.env, dir, epoch, bytes, spare.clone(), &is_wanted);
+        let outcome = prepare(&self.env, dir, epoch, bytes, spare.clone(), Filling::Beside(&is_wanted));
         let is_full = match outcome {
             Ok(file) => {
                 let mut inner = self.shared.inner.lock();

@@ -107,7 +107,7 @@ fn list(disk: &dyn Disk, dir: &Path) -> Result<Files, LogError> {
 fn create(env: &Env, dir: &Path, segment_bytes: u64, spares: Vec<PathBuf>) -> Result<Recovered, LogError> {
     let disk = &*env.disk;
     let mut spares = remove_misfits(disk, dir, segment_bytes, spares)?;
-    let prepared = files::prepare(env, dir, 1, segment_bytes, spares.pop(), &|| true);
+    let prepared = files::prepare(env, dir, 1, segment_bytes, spares.pop(), files::Filling::AtOnce);
     let file = prepared.map_err(|error| match error.is_full() {
         true => LogError::NoSpace { dir: dir.to_owned() },
         false => error,

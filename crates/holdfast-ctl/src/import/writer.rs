@@ -1,11 +1,11 @@
 //! What is written to the target: guarded transactions, and revisions that are raised.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
 use anyhow::anyhow;
 use bytes::Bytes;
+use holdfast_env::{OsRng, Rng};
 use holdfast_proto::etcdserverpb as pb;
 use pb::request_op::Request as Op;
 use tokio::task::JoinSet;
@@ -52,10 +52,7 @@ pub(crate) enum Turn {
 }
 
 /// Tells this run of the program from others.
-static RUN: LazyLock<Bytes> = LazyLock::new(|| {
-    // A random number: the hash of nothing, under a key that no other process has.
-    format!("{:016x}", RandomState::new().build_hasher().finish()).into()
-});
+static RUN: LazyLock<Bytes> = LazyLock::new(|| format!("{:016x}", OsRng.next_u64()).into());
 
 impl Writer {
     /// Takes over from any other import into this target: what that one writes from now on is refused.
