@@ -52,6 +52,8 @@ INNER = {
     "holdfast-ctl": {"holdfast-env", "holdfast-proto", "holdfast-tls", "holdfast-client", "holdfast-server"},
     "holdfast-bench": {"holdfast-proto", "holdfast-client"},
     "holdfast-testserver": {"holdfast-proto", "holdfast-server"},
+    # what benches of core paths share
+    "holdfast-paths": set(),
     # beside the house: the simulator runs the real crates, the oracle shares no code with what it judges
     "holdfast-sim": {
         "holdfast-env",
@@ -66,6 +68,8 @@ INNER = {
 
 # What tests alone may use on top of INNER. The simulated world serves the tests of whoever runs on a world.
 DEV = {
+    "holdfast-mvcc": {"holdfast-paths"},
+    "holdfast-watch": {"holdfast-paths"},
     "holdfast-log": {"holdfast-sim"},
     "holdfast-storage": {"holdfast-sim"},
     "holdfast-raft": {"holdfast-sim"},

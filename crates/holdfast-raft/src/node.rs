@@ -250,9 +250,7 @@ impl Node {
             leader,
             is_leader: leader == Some(shared.config.id),
             // openraft also calls a member a learner that knows no membership yet, as each does when it starts.
-            is_learner: membership::members_of(metrics.membership_config.membership())
-                .iter()
-                .any(|member| member.is_learner && member.id == shared.config.id),
+            is_learner: membership::is_learner_in(metrics.membership_config.membership(), shared.config.id),
             votes: {
                 // Within a change, the voters before it and those behind it.
                 let configs = metrics.committed_membership_config.membership().get_joint_config();
@@ -268,6 +266,18 @@ impl Node {
             leases_expired: self.inner.leases.expired.load(Ordering::Relaxed),
             leases_renewed: self.inner.leases.renewed.load(Ordering::Relaxed),
         }
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        Term::new(self.inner.raft.metrics().borrow_watched().current_term)
+    }
+
+    /// True when this member does not vote and is not to.
+    pub fn is_learner(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        membership::is_learner_in(metrics.membership_config.membership(), self.inner.shared.config.id)
     }
 
     /// The members in the newest membership known here, ascending by id.

@@ -195,15 +195,11 @@ impl Frontend {
         if metadata.get("client-api-version").is_some_and(|v| std::str::from_utf8(v.as_bytes()).is_err()) {
             return Err(Failure::ClientApiVersion);
         }
-        let wants_leader = Self::leader_wanted(metadata) == LeaderWanted::Yes;
-        if wants_leader || service == Service::Voters {
-            let health = self.node.health();
-            if service == Service::Voters && health.is_learner {
-                return Err(Failure::Learner);
-            }
-            if wants_leader && health.leader.is_none() {
-                return Err(Failure::LeaderRequired);
-            }
+        if service == Service::Voters && self.node.is_learner() {
+            return Err(Failure::Learner);
+        }
+        if Self::leader_wanted(metadata) == LeaderWanted::Yes && self.node.health().leader.is_none() {
+            return Err(Failure::LeaderRequired);
         }
         let client_deadline =
             metadata.get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(grpc_timeout);
@@ -470,7 +466,7 @@ impl Frontend {
             cluster_id: self.identity.cluster_id,
             member_id: self.identity.member_id.0,
             revision: signed(revision.get()),
-            raft_term: self.node.health().term.get(),
+            raft_term: self.node.term().get(),
         }
     }
 

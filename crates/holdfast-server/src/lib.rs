@@ -9,13 +9,13 @@
 //!
 //! # Invariants
 //! - Nothing below [`config`] reads the environment. What cannot work is refused before anything on disk is touched.
-//! - [`status`] alone makes statuses for clients; [`codec`] and the services alone name generated types.
+//! - [`status`] alone makes statuses for clients; [`codec`], [`port`] and the services alone name generated types.
 //! - A linearizable read is answered from local state behind a confirmation that began after the request arrived.
 //! - Every task is owned by [`server::Server`] and ends with it.
 //!
 //! # Module map
 //! [`config`], [`limits`], [`identity`], [`joining`], [`data_dir`] before the start; [`server`] the order of start and stop;
-//! [`serve`], [`listener`], [`connection`], [`cork`], [`pings`] the client port; [`tls`] certificates of all ports; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
+//! [`serve`], [`listener`], [`connection`], [`port`], [`cork`], [`pings`] the client port; [`tls`] certificates of all ports; [`services`] gRPC, [`http`] the plain side, [`frontend`] what both share;
 //! [`watch`] the watch streams; [`lines`] what locks and elections wait in; [`digests`] whether the members agree; [`auto_compaction`] history that goes by itself, [`quota`] when there is too much of it; [`backup`] etcd's database files;
 //! [`codec`], [`status`] the wire; [`metrics`], [`monitoring`], [`logging`]; [`demo`], [`healthcheck`] the other commands.
 
@@ -46,6 +46,7 @@ pub mod logging;
 pub mod metrics;
 pub mod monitoring;
 pub mod pings;
+pub mod port;
 pub mod quota;
 pub mod receiving;
 pub mod serve;

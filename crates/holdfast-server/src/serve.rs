@@ -11,20 +11,17 @@ use futures::StreamExt;
 use futures::future::Either;
 use holdfast_env::Clock;
 use holdfast_proto::{etcdserverpb as pb, v3electionpb, v3lockpb};
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
-use hyper_util::service::TowerToHyperService;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
-use tower::{Layer, ServiceExt};
 
-use crate::auth::certificates::{CertificateId, Certificates, Showing};
+use crate::auth::certificates::{Certificates, Showing};
 use crate::config::Config;
 use crate::connection::{Calls, Connection};
 use crate::cork::cork;
@@ -32,9 +29,9 @@ use crate::error::ServerError;
 use crate::frontend::Frontend;
 use crate::lines::Lines;
 use crate::listener::{Connections, Taken};
-use crate::metrics::rpc::{RpcLayer, RpcMetrics};
+use crate::metrics::rpc::RpcCounting;
 use crate::pings::{PingRule, PingWatch};
-use crate::receiving::{Received, Receiving};
+use crate::port::{Port, Shared};
 use crate::services::auth::AuthService;
 use crate::services::cluster::ClusterService;
 use crate::services::election::ElectionService;
@@ -93,7 +90,7 @@ pub fn routes<H: Health>(
     let grpc = grpc.into_axum_router();
     let mut routes = grpc.clone().merge(http::routes(Arc::clone(frontend)));
     if config.has_json_gateway {
-        let counted = RpcLayer::new(frontend.metrics.rpc.clone()).layer(Routes::from(grpc).prepare());
+        let counted = RpcCounting::new(Routes::from(grpc).prepare(), frontend.metrics.rpc.clone());
         routes = routes.merge(gateway::routes(counted, bytes_max, Arc::clone(&frontend.receiving)));
     }
     Ok(routes.fallback(unknown))
@@ -132,7 +129,8 @@ fn is_grpc_path(path: &str) -> bool {
     path.split('/').nth(1).is_some_and(|service| service.contains('.'))
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+/// True for a request of gRPC, by its content type.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
     content_type.is_some_and(|content_type| content_type.starts_with(b"application/grpc"))
 }
@@ -151,38 +149,29 @@ pub struct Transport {
     keepalive_interval: Option<Duration>,
     keepalive_timeout: Duration,
     pings: PingRule,
-    metrics: RpcMetrics,
-    receiving: Arc<Receiving>,
 }
 
 impl Transport {
     /// As the configuration says.
-    pub fn of(
-        config: &Config,
-        metrics: RpcMetrics,
-        receiving: Arc<Receiving>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn of(config: &Config, clock: Arc<dyn Clock>) -> Self {
         Self {
-            receiving,
             concurrent_streams_max: config.limits.concurrent_streams_max,
             keepalive_interval: config.keepalive_interval,
             keepalive_timeout: config.keepalive_timeout,
             pings: PingRule { time_min: config.keepalive_time_min, clock },
-            metrics,
         }
     }
 
     /// Serves until `stop`, then until the connections are closed.
     pub async fn serve(
         self,
+        frontend: &Arc<Frontend>,
         routes: axum::Router,
         mut connections: Connections,
         users: Option<Arc<Certificates>>,
         stop: CancellationToken,
     ) {
-        let service = OnlyGrpc(Routes::from(routes).prepare());
-        let service = RpcLayer::new(self.metrics.clone()).layer(service);
+        let shared = Arc::new(Shared::new(frontend, OnlyGrpc(Routes::from(routes).prepare())));
         let mut open = JoinSet::new();
         let gate = Arc::new(Semaphore::new(limits::UNSEEN_CONNECTIONS_MAX));
         loop {
@@ -192,8 +181,7 @@ impl Transport {
                 Some((taken, unseen)) = next(&gate, &mut connections) => {
                     let calls = Calls::default();
                     let (transport, pings) = (self.transport(&calls), PingWatch::new(self.pings.clone()));
-                    let (service, users, stop) = (service.clone(), users.clone(), stop.clone());
-                    let receiving = Arc::clone(&self.receiving);
+                    let (shared, users, stop) = (Arc::clone(&shared), users.clone(), stop.clone());
                     open.spawn(async move {
                         drop(unseen);
                         let Taken { socket, peer, acceptor } = taken;
@@ -204,12 +192,9 @@ impl Transport {
                         };
                         let Some(stream) = stream else { return };
                         let user = users.and_then(|users| users.show(&stream.common_name()?));
-                        let id = user.as_ref().map(Showing::id);
-                        let service = service.map_request(move |request| from_connection(request, &receiving, id));
+                        let port = Port::new(shared, user.as_ref().map(Showing::id));
                         let (corked, cork) = cork(stream, pings);
-                        let served = transport
-                            .serve_connection(TokioIo::new(corked), TowerToHyperService::new(service))
-                            .into_owned();
+                        let served = transport.serve_connection(TokioIo::new(corked), port).into_owned();
                         until_closed(Connection::new(served, calls, cork), stop).await;
                         drop(user);
                     });
@@ -244,23 +229,6 @@ async fn next(gate: &Arc<Semaphore>, connections: &mut Connections) -> Option<(T
     // A gate that is never closed.
     let unseen = Arc::clone(gate).acquire_owned().await.ok()?;
     Some((connections.next().await?, unseen))
-}
-
-/// A request as the services see it, with what its connection has shown.
-fn from_connection(
-    request: Request<Incoming>,
-    receiving: &Arc<Receiving>,
-    certificate: Option<CertificateId>,
-) -> Request<Body> {
-    let is_grpc = is_grpc(request.headers());
-    let mut request = request.map(|body| match is_grpc {
-        true => Body::new(Received::new(body, Arc::clone(receiving))),
-        false => Body::new(body),
-    });
-    if let Some(id) = certificate {
-        request.extensions_mut().insert(id);
-    }
-    request
 }
 
 /// Serves a connection to its end; from `stop` on it takes no further calls.

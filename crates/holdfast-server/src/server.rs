@@ -132,17 +132,13 @@ impl Server {
         });
         let connections = listener::connections(listeners.collect(), &self.env.clock);
         let users = config.tls.names_users.then(|| Arc::clone(&self.frontend.certificates));
-        let transport = serve::Transport::of(
-            config,
-            self.frontend.metrics.rpc.clone(),
-            Arc::clone(&self.frontend.receiving),
-            Arc::clone(&self.env.clock),
-        );
+        let transport = serve::Transport::of(config, Arc::clone(&self.env.clock));
+        let frontend = Arc::clone(&self.frontend);
         let (ended, serving) = oneshot::channel::<()>();
         *self.serving.lock() = Some(serving);
         let stop = self.stop.clone();
         let serve = async move {
-            transport.serve(routes, connections, users, stop).await;
+            transport.serve(&frontend, routes, connections, users, stop).await;
             // Its end is the message.
             drop(ended);
         };

@@ -120,11 +120,14 @@ impl RunBuilder {
         if self.metas == 0 {
             return None;
         }
-        let built = std::mem::replace(self, Self::new(self.pack_bytes));
-        let meta = seal(PackKind::Meta, built.metas, &built.meta);
+        let meta = seal(PackKind::Meta, self.metas, &self.meta);
         let value =
-            if built.values == 0 { Bytes::new() } else { seal(PackKind::Value, built.values, &built.value) };
-        Some(Run { first: built.first, meta, value })
+            if self.values == 0 { Bytes::new() } else { seal(PackKind::Value, self.values, &self.value) };
+        // The room stays: the next run is about as large.
+        self.meta.clear();
+        self.value.clear();
+        (self.metas, self.values) = (0, 0);
+        Some(Run { first: self.first, meta, value })
     }
 }
 

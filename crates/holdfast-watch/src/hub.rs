@@ -9,7 +9,7 @@ use holdfast_mvcc::types::Revision;
 
 use crate::interests::{Interests, Place};
 use crate::streams::{Cursor, Streams, Turn};
-use crate::types::{Figures, GroupMax, StreamId, WatcherId, WatcherSpec, Work};
+use crate::types::{Figures, GroupMax, HashIds, StreamId, WatcherId, WatcherSpec, Work};
 
 /// All watchers of a member. One owner calls it, in the order of the revisions.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Hub {
     group_max: GroupMax,
     newest_id: u64,
     /// Only looked up.
-    watchers: HashMap<WatcherId, Watcher>,
+    watchers: HashMap<WatcherId, Watcher, HashIds>,
     /// The synced watchers, by their keys.
     interests: Interests,
     /// The waiting watchers, by the revision they wait for.
@@ -60,7 +60,7 @@ impl Hub {
             head,
             group_max,
             newest_id: 0,
-            watchers: HashMap::new(),
+            watchers: HashMap::default(),
             interests: Interests::default(),
             waiting: BTreeSet::new(),
             streams: Streams::default(),

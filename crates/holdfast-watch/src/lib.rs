@@ -61,5 +61,6 @@ mod types;
 
 pub use hub::Hub;
 pub use types::{
-    Delivery, Figures, Filter, Group, GroupMax, PrevKv, StreamId, Taken, WatcherId, WatcherSpec, Work,
+    Delivery, Figures, Filter, Group, GroupMax, HashIds, PrevKv, StreamId, Taken, WatcherId, WatcherSpec,
+    Work,
 };

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use holdfast_mvcc::types::Revision;
 
-use crate::types::{GroupMax, StreamId, WatcherId};
+use crate::types::{GroupMax, HashIds, StreamId, WatcherId};
 
 /// One in so many groups starts with the cursor that was not served for the longest time, the others with the one that
 /// is the furthest behind. So new watchers of the far past cannot hold up the others for ever.
@@ -36,7 +36,7 @@ pub(crate) struct Cursor {
 /// All streams with at least one watcher. The hash map is only looked up.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    streams: HashMap<StreamId, Stream>,
+    streams: HashMap<StreamId, Stream, HashIds>,
     /// By the first revision one of its cursors needs.
     ready_by_revision: BTreeSet<(Revision, StreamId)>,
     /// By the turn of the cursor that waits longest.

@@ -1,5 +1,7 @@
 //! The vocabulary: ids, what a watcher asks for, what it is handed.
 
+use std::hash::{BuildHasherDefault, Hasher};
+
 use holdfast_mvcc::types::{KeyRange, Revision};
 
 /// A watcher of a hub. Ascending in the order of creation, never used twice.
@@ -9,6 +11,31 @@ pub struct WatcherId(u64);
 /// A watch stream: the watchers of one stream share one queue. Chosen by the caller, who must not use one twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(u64);
+
+/// For hash maps by [`WatcherId`] or [`StreamId`]: a lookup comes with each event that is handed out.
+pub type HashIds = BuildHasherDefault<IdHasher>;
+
+/// Spreads numbers that count up. The ids are ours, so nobody can choose them to collide.
+#[derive(Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio: neighbours end up far apart, also in the upper bits, which the table uses too.
+        self.0 = (self.0.rotate_left(32) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+}
 
 /// What a watcher asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -111,6 +111,12 @@ pub(crate) fn members_of(membership: &Membership) -> Vec<Member> {
         .collect()
 }
 
+/// True when a member of this membership is a learner in it. Asked with each call: it copies nothing.
+pub(crate) fn is_learner_in(membership: &Membership, id: MemberId) -> bool {
+    let node = membership.get_node(&id.0);
+    node.is_some_and(|node| is_learner(node, membership.voter_ids().any(|voter| voter == id.0)))
+}
+
 /// True for what clients call a learner: one that is not to vote either.
 pub(crate) fn is_learner(node: &PeerNode, votes: bool) -> bool {
     !votes && !node.votes_later

@@ -1,6 +1,6 @@
 //! Counts RPCs by method and code, and gives the transport's "too large" error gRPC's own text.
 //!
-//! A layer around all services: a refusal carries its code in the headers, an answer in the trailers behind its body,
+//! It stands around all services: a refusal carries its code in the headers, an answer in the trailers behind its body,
 //! so the body is watched until its trailers pass. A body that is dropped before counts as canceled.
 
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ struct Answering {
 
 /// The counters of one method.
 #[derive(Debug)]
-struct MethodCounts {
+pub struct MethodCounts {
     started: IntCounter,
     handled: [IntCounter; CODES.len()],
     /// For methods whose calls end by themselves.
@@ -120,6 +120,15 @@ impl RpcMetrics {
         Self { methods: Arc::new(methods), answering }
     }
 
+    /// An RPC begins.
+    pub fn begin(&self, path: &str) -> Counting {
+        let counts = self.methods.get(path).cloned();
+        if let Some(counts) = &counts {
+            counts.started();
+        }
+        Counting(counts)
+    }
+
     /// Waits until no call is being answered. Streams do not count: they have no end of their own. Cancel-safe.
     pub async fn answered(&self) {
         loop {
@@ -159,32 +168,18 @@ fn client_methods() -> Vec<(String, String, &'static str)> {
     methods
 }
 
-/// Adds the counting to a service.
-#[derive(Debug, Clone)]
-pub struct RpcLayer {
-    metrics: RpcMetrics,
-}
-
-impl RpcLayer {
-    /// A layer that counts into `metrics`.
-    pub fn new(metrics: RpcMetrics) -> Self {
-        Self { metrics }
-    }
-}
-
-impl<S> tower::Layer<S> for RpcLayer {
-    type Service = RpcCounting<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        RpcCounting { inner, metrics: self.metrics.clone() }
-    }
-}
-
 /// A service whose RPCs are counted.
 #[derive(Debug, Clone)]
 pub struct RpcCounting<S> {
     inner: S,
     metrics: RpcMetrics,
+}
+
+impl<S> RpcCounting<S> {
+    /// Counts into `metrics`.
+    pub fn new(inner: S, metrics: RpcMetrics) -> Self {
+        Self { inner, metrics }
+    }
 }
 
 impl<S> tower::Service<Request<Body>> for RpcCounting<S>
@@ -201,27 +196,26 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let counts = self.metrics.methods.get(request.uri().path()).cloned();
-        if let Some(counts) = &counts {
-            counts.started();
-        }
-        CountedCall { inner: Box::pin(self.inner.call(request)), pending: Pending(counts) }
+        let counting = self.metrics.begin(request.uri().path());
+        CountedCall::new(self.inner.call(request), counting)
     }
 }
 
-/// Counts exactly once: the code it is told, or "canceled" when it is dropped untold.
-#[derive(Debug)]
-struct Pending(Option<Arc<MethodCounts>>);
+/// Counts the end of one RPC exactly once: the code it is told, or "canceled" when it is dropped untold. The default
+/// counts nothing.
+#[derive(Debug, Default)]
+pub struct Counting(Option<Arc<MethodCounts>>);
 
-impl Pending {
-    fn ended(&mut self, code: Code) {
+impl Counting {
+    /// The RPC has ended; what is told later does not count.
+    pub fn ended(&mut self, code: Code) {
         if let Some(counts) = self.0.take() {
             counts.handled(code);
         }
     }
 }
 
-impl Drop for Pending {
+impl Drop for Counting {
     fn drop(&mut self) {
         self.ended(Code::Cancelled);
     }
@@ -230,7 +224,14 @@ impl Drop for Pending {
 /// An RPC under way.
 pub struct CountedCall<F> {
     inner: Pin<Box<F>>,
-    pending: Pending,
+    counting: Counting,
+}
+
+impl<F> CountedCall<F> {
+    /// An RPC that has begun.
+    pub fn new(inner: F, counting: Counting) -> Self {
+        Self { inner: Box::pin(inner), counting }
+    }
 }
 
 impl<F, E> Future for CountedCall<F>
@@ -241,14 +242,14 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Poll::Ready(result) = self.inner.as_mut().poll(cx) else { return Poll::Pending };
-        let mut pending = Pending(self.pending.0.take());
+        let mut counting = std::mem::take(&mut self.counting);
         Poll::Ready(result.map(|response| {
             let response = with_grpc_text(response);
             // A refusal has no body: its code stands in the headers.
             if let Some(code) = code_of(response.headers()) {
-                pending.ended(code);
+                counting.ended(code);
             }
-            response.map(|inner| CountedBody { inner, pending })
+            response.map(|inner| CountedBody { inner, counting })
         }))
     }
 }
@@ -274,7 +275,14 @@ fn with_grpc_text(response: Response<Body>) -> Response<Body> {
 #[derive(Debug)]
 pub struct CountedBody {
     inner: Body,
-    pending: Pending,
+    counting: Counting,
+}
+
+impl CountedBody {
+    /// The body of an answer to this RPC.
+    pub fn new(inner: Body, counting: Counting) -> Self {
+        Self { inner, counting }
+    }
 }
 
 impl HttpBody for CountedBody {
@@ -289,11 +297,11 @@ impl HttpBody for CountedBody {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(code) = frame.trailers_ref().and_then(code_of) {
-                    self.pending.ended(code);
+                    self.counting.ended(code);
                 }
             }
-            Poll::Ready(Some(Err(status))) => self.pending.ended(status.code()),
-            Poll::Ready(None) => self.pending.ended(Code::Ok),
+            Poll::Ready(Some(Err(status))) => self.counting.ended(status.code()),
+            Poll::Ready(None) => self.counting.ended(Code::Ok),
             Poll::Pending => {}
         }
         polled

@@ -1,12 +1,11 @@
 //! The streams and their watchers as clients see them: ids, options, what each was told.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use holdfast_env::Monotonic;
 use holdfast_mvcc::types::Revision;
-use holdfast_watch::{Delivery, PrevKv, StreamId, Taken, WatcherId};
+use holdfast_watch::{Delivery, HashIds, PrevKv, StreamId, Taken, WatcherId};
 
 use super::encoded::Encoded;
 use super::outbound::{Delivered, Outbound, Place};
@@ -71,12 +70,12 @@ impl Stream {
 /// All streams and watchers. Owned by the dispatch loop.
 pub(super) struct Table {
     pub(super) streams: BTreeMap<StreamId, Stream>,
-    pub(super) watchers: HashMap<WatcherId, Watcher, BuildHasherDefault<IdHasher>>,
+    pub(super) watchers: HashMap<WatcherId, Watcher, HashIds>,
     /// Streams with something new for their transport.
     woken: Vec<Arc<Outbound>>,
     /// Watchers that are behind, and the first revision each of them has not got. Some may have caught up silently,
     /// because what they missed was nothing to them.
-    laggards: HashMap<WatcherId, Revision, BuildHasherDefault<IdHasher>>,
+    laggards: HashMap<WatcherId, Revision, HashIds>,
     /// Streams that were refused something though they have room: what was before a change has to be read, which the
     /// readers of history do.
     pub(super) cold: Vec<StreamId>,
@@ -177,27 +176,5 @@ impl Table {
         for outbound in self.woken.drain(..) {
             outbound.wake();
         }
-    }
-}
-
-/// Spreads numbers that count up. The ids are ours, so nobody can choose them to collide.
-#[derive(Debug, Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // The golden ratio: neighbours end up far apart, also in the upper bits, which the table uses too.
-        self.0 = (self.0.rotate_left(32) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 ^= self.0 >> 32;
     }
 }

@@ -12,6 +12,7 @@ mod lining_up;
 mod locks;
 mod members;
 mod metadata;
+mod pieces;
 mod pings;
 mod quota;
 mod range_stream;
