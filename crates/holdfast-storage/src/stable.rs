@@ -282,13 +282,27 @@ impl Stable {
 
     /// The next runs from the one that starts at or behind `from`, ascending; empty at the end.
     pub(crate) fn runs(&self, from: RecordId, max: PageMax) -> Result<Vec<PlacedRun>, StoreError> {
+        let metas = self.placed_metas(from, max.runs)?;
+        let Some(first) = metas.first().map(|meta| meta.first) else { return Ok(Vec::new()) };
+        // Behind the metas: a run whose meta pack is there has its values there. One walk is less than a search for each.
+        let values = self.engine.scan(&pack_key(PackKind::Value, first), metas.len(), max.bytes)?;
+        let passed = values.last().map(|(key, _)| key_id(key)).transpose()?;
+        let mut values = values.into_iter().peekable();
         let mut placed: Vec<PlacedRun> = Vec::new();
         let mut bytes = 0;
-        for meta in self.placed_metas(from, max.runs)? {
+        for meta in metas {
             if bytes > max.bytes {
                 break;
             }
-            let run = self.with_value(meta)?;
+            let key = pack_key(PackKind::Value, meta.first);
+            // What a crash has left, without a meta pack.
+            while values.next_if(|(found, _)| **found < *key).is_some() {}
+            let run = match values.next_if(|(found, _)| **found == *key) {
+                Some((_, stored)) => self.with_stored_value(meta, Some(&stored))?,
+                // The walk has passed the place where they would be.
+                None if passed > Some(meta.first) => self.with_stored_value(meta, None)?,
+                None => self.with_value(meta)?,
+            };
             bytes += run.run.bytes();
             placed.push(run);
         }
@@ -313,9 +327,15 @@ impl Stable {
 
     /// The run of this meta pack.
     pub(crate) fn with_value(&self, placed: PlacedMeta) -> Result<PlacedRun, StoreError> {
+        let stored = self.engine.get(&pack_key(PackKind::Value, placed.first))?;
+        self.with_stored_value(placed, stored.as_ref())
+    }
+
+    /// The run of this meta pack, whose values are stored so; without any it has none.
+    fn with_stored_value(&self, placed: PlacedMeta, stored: Option<&Bytes>) -> Result<PlacedRun, StoreError> {
         let PlacedMeta { first, meta, pieces: meta_pieces } = placed;
-        let (value, value_pieces) = match self.engine.get(&pack_key(PackKind::Value, first))? {
-            Some(stored) => self.load(PackKind::Value, first, &stored)?,
+        let (value, value_pieces) = match stored {
+            Some(stored) => self.load(PackKind::Value, first, stored)?,
             None => (Bytes::new(), 0),
         };
         Ok(PlacedRun { run: Run { first, meta, value }, meta_pieces, value_pieces })
