@@ -3,7 +3,7 @@
 //! Most requests of a busy member are calls with one small message and one small answer: puts, gets, transactions. In front
 //! of a service stand layers that others need, for streams, for compression, for messages in many pieces, for paths that
 //! have to be looked up: together they cost as much as everything else that a call costs here. So a call of one of
-//! the [`Method`]s goes from the frame to its service, and its answer back into frames, when its message is whole in the
+//! a few methods goes from the frame to its service, and its answer back into frames, when its message is whole in the
 //! first frame. Whatever is different in any way (a message in pieces or compressed, one that cannot be
 //! decoded, HTTP/1) goes through the layers, with what was taken of its body in front: nothing here refuses anything.
 
