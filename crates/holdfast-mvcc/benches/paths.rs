@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use holdfast_mvcc::command::{Command, Compare, Op, Operand, Put, Range, Relation, Txn};
 use holdfast_mvcc::types::{EntryId, KeyRange, LogIndex, PutRecord, RangeEnd, RecordId, Revision, Term};
-use holdfast_mvcc::{IndexChunk, RangeSource, State, Values, range};
+use holdfast_mvcc::{State, Values};
 use holdfast_paths::{Path, Step};
 
 const KEYS: u64 = 10_000;
@@ -71,23 +71,11 @@ impl Store {
         let Ok(outcome) = self.state.evaluate(entry, command, &mut self.values);
         outcome.revision.get()
     }
-}
 
-impl RangeSource for &mut Store {
-    type Error = std::convert::Infallible;
-
-    fn chunk(
-        &mut self,
-        range: &KeyRange,
-        after: Option<&Bytes>,
-        at: Revision,
-        keys_max: usize,
-    ) -> Result<IndexChunk, Self::Error> {
-        Ok(self.state.chunk(range, after, at, keys_max))
-    }
-
-    fn record(&mut self, _: &Bytes, _: RecordId) -> Result<PutRecord, Self::Error> {
-        Ok(self.values.0.clone())
+    /// As a transaction reads.
+    fn read(&mut self, range: KeyRange) -> u64 {
+        let success = vec![Op::Range(Range::of(range))];
+        self.run(&Command::Txn(Txn { compares: Vec::new(), success, failure: Vec::new() }))
     }
 }
 
@@ -126,10 +114,8 @@ fn compare_and_swap() -> Step {
 fn get() -> Step {
     let (mut store, mut numbers) = (Store::with_keys(), numbers());
     Box::new(move || {
-        let request = Range::of(store.single(numbers()));
-        let Ok(at) = store.state.resolve(request.at) else { unreachable!("nothing is compacted") };
-        let Ok(found) = range(&mut &mut store, &request, at);
-        found.kvs.iter().map(|pair| pair.version).sum()
+        let key = store.single(numbers());
+        store.read(key)
     })
 }
 
@@ -137,9 +123,8 @@ fn list() -> Step {
     let (mut store, mut numbers) = (Store::with_keys(), numbers());
     Box::new(move || {
         let first = numbers() % (KEYS - 1000);
-        let keys = KeyRange { start: store.key(first), end: RangeEnd::Before(store.key(first + 1000)) };
-        let Ok(found) = range(&mut &mut store, &Range::of(keys), Revision::new(KEYS + 1));
-        found.count
+        let end = RangeEnd::Before(store.key(first + 1000));
+        store.read(KeyRange { start: store.key(first), end })
     })
 }
 

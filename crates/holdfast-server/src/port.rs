@@ -124,9 +124,6 @@ pub enum Answer {
     Layers(CountedBody),
 }
 
-/// An answer under way.
-pub type Answering = BoxFuture<'static, Result<Response<Answer>, Infallible>>;
-
 impl<S> Port<S>
 where
     S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync,
@@ -176,7 +173,8 @@ where
             ($service:ident.$method:ident) => {
                 match decode(parts, message) {
                     Ok(request) => {
-                        // What is wanted of the frame has been copied: it does not stay for as long as the call takes.
+                        // So that the frame, which holds more than this message, goes as soon as its service has copied
+                        // what it keeps.
                         drop(body);
                         return answered($service.$method(request).await, counting);
                     }
@@ -204,7 +202,7 @@ where
 {
     type Response = Response<Answer>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = BoxFuture<'static, Result<Response<Answer>, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let counting = self.shared.metrics.begin(request.uri().path());

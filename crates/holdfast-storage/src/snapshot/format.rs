@@ -81,49 +81,10 @@ pub(crate) struct Writer {
     /// What comes behind that, and is not written yet.
     part: Vec<u8>,
     block: Vec<u8>,
-    holds: Holds,
-    /// What was learnt about values says nothing about the rest.
-    values: Squeeze,
-    others: Squeeze,
     sha: Sha256,
     blocks: u64,
     content_bytes: u64,
     faults: Faults,
-}
-
-/// What the block that is being filled holds.
-#[derive(Debug, Clone, Copy)]
-enum Holds {
-    Values,
-    Others,
-}
-
-/// Whether blocks of one kind are worth compressing: when one was not, the next few are stored as they are, and more of them
-/// each time, up to [`Squeeze::REST_MAX`]. The first one that is worth it ends that.
-#[derive(Debug, Default)]
-struct Squeeze {
-    misses: u32,
-    /// So many are stored as they are before the next try.
-    rest: u32,
-}
-
-impl Squeeze {
-    /// Blocks of 32 KiB, mostly: half a megabyte that may be stored larger than it had to be.
-    const REST_MAX: u32 = 15;
-
-    /// The block compressed, when that is worth it.
-    fn squeeze(&mut self, raw: &[u8]) -> Option<Vec<u8>> {
-        if self.rest > 0 {
-            self.rest -= 1;
-            return None;
-        }
-        let packed = lz4_flex::block::compress(raw);
-        // Below an eighth of gain, reading without decompression is worth more.
-        let is_worth_it = packed.len() < raw.len() / 8 * 7;
-        self.misses = if is_worth_it { 0 } else { self.misses + 1 };
-        self.rest = ((1 << self.misses.min(8)) - 1).min(Self::REST_MAX);
-        is_worth_it.then_some(packed)
-    }
 }
 
 impl Writer {
@@ -135,9 +96,6 @@ impl Writer {
             written: 0,
             part: start(VERSION).to_vec(),
             block: Vec::new(),
-            holds: Holds::Others,
-            values: Squeeze::default(),
-            others: Squeeze::default(),
             sha: Sha256::new(),
             blocks: 0,
             content_bytes: 0,
@@ -183,11 +141,8 @@ impl Writer {
         self.content(&length(run.value.len()))?;
         self.content(&run.meta)?;
         self.flush_block()?;
-        self.holds = Holds::Values;
         self.content(&run.value)?;
-        self.flush_block()?;
-        self.holds = Holds::Others;
-        Ok(())
+        self.flush_block()
     }
 
     /// The last frame and the footer; syncs the file.
@@ -226,12 +181,10 @@ impl Writer {
             return Ok(());
         }
         let mut raw = std::mem::take(&mut self.block);
-        let squeeze = match self.holds {
-            Holds::Values => &mut self.values,
-            Holds::Others => &mut self.others,
-        };
-        let packed = squeeze.squeeze(&raw);
-        self.append_checked(raw.len(), packed.as_ref().unwrap_or(&raw));
+        let packed = lz4_flex::block::compress(&raw);
+        // Below an eighth of gain, reading without decompression is worth more.
+        let stored = if packed.len() < raw.len() / 8 * 7 { &packed } else { &raw };
+        self.append_checked(raw.len(), stored);
         raw.clear();
         self.block = raw;
         self.faults.hit(Failpoint::DumpWriteBlock);
