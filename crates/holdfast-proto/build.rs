@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use prost::Message;
-use prost_types::FileDescriptorSet;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto").canonicalize()?;
@@ -29,13 +28,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     bare.file.iter_mut().for_each(|file| file.source_code_info = None);
     fs::write(out_dir.join("descriptors.bin"), bare.encode_to_vec())?;
 
-    let (peers, clients) =
-        set.file.into_iter().partition(|file| file.package().starts_with("holdfast.internal"));
-    let builder =
-        || tonic_prost_build::configure().bytes(".").codec_path("crate::codec::Codec").out_dir(&out_dir);
-    builder().compile_fds(FileDescriptorSet { file: clients })?;
-    // Peers open their own connections; the generated `connect` helper would also clash with a method of that name.
-    builder().build_transport(false).compile_fds(FileDescriptorSet { file: peers })?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::codec::Codec")
+        .out_dir(&out_dir)
+        .compile_fds(set)?;
     Ok(())
 }
 

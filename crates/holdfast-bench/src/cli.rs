@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::growth::flags::GrowthFlags;
 use crate::load::pace::Pace;
 use crate::systems::System;
 
@@ -24,6 +25,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Start systems side by side, run each case on them in turn, and print what each unit of work cost
     Compare(Box<CompareFlags>),
+    /// Measure how costs grow with keys, revisions, watchers, values, members and clients, and print a table of each
+    Growth(Box<GrowthFlags>),
+    /// Make a page of what compare and growth have written, and judge it by the goals of this program
+    Page(PageFlags),
     /// Load servers that run already
     Load(LoadFlags),
     /// Load systems side by side and print what they take of disk and memory, and how fast a member is back
@@ -39,6 +44,14 @@ pub(crate) enum Command {
 pub(crate) enum Case {
     /// Writes of random keys
     Put,
+    /// The same by one client, at the leader
+    PutOne,
+    /// The same by 64 clients
+    #[value(name = "put-64")]
+    Put64,
+    /// The same by 1,000 clients
+    #[value(name = "put-1000")]
+    Put1000,
     /// Writes at --steady-rate a second, by a timetable: how late answers are when there is little to do
     PutSteady,
     /// Writes at 30 % of what the slowest system reached in the case put of this run, by a timetable
@@ -49,6 +62,10 @@ pub(crate) enum Case {
     GetSteady,
     /// Reads of the member's own state
     GetSerializable,
+    /// Reads confirmed by a quorum, at the leader alone and at its followers alone
+    GetLinearizableFollowers,
+    /// Reads of the member's own state, at the leader alone and at its followers alone
+    GetSerializableFollowers,
     /// Transactions that write a key if it is as last seen
     Cas,
     /// Linearizable reads with one write in five
@@ -57,12 +74,22 @@ pub(crate) enum Case {
     List,
     /// Reads of a thousand keys in pages of a hundred
     ListPaged,
+    /// Reads of all --list-keys keys in one call, by one client
+    ListWhole,
+    /// The same in pages of --page-keys keys
+    ListWholePaged,
+    /// Writes at --steady-rate a second with and without ten clients that list all --list-keys keys, whole or in pages
+    PutBesideLists,
     /// Ten watchers of everything while puts come by a timetable: how late events are
     WatchLatency,
     /// --watchers watchers of everything while puts come by a timetable: what an event costs
     WatchFanout,
     /// The same with and without --silent watchers that never read: what they cost the others, by the put
     SlowWatchers,
+    /// Writes at --steady-rate a second with and without --watchers watchers of everything: what writers notice
+    PutWatched,
+    /// Writes at --steady-rate a second to watched keys, with 10 and with --key-watchers watchers, each of a key of its own
+    PutKeysWatched,
     /// Grants of leases
     LeaseGrant,
     /// Keep-alives, each client's lease on a stream of its own
@@ -119,7 +146,7 @@ pub(crate) struct WatchFlags {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) watchers: u32,
     /// Watchers that share a stream; the streams share --connections connections
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) watchers_per_stream: u32,
     /// Of the watchers in slow-watchers, so many never read
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100_000))]
@@ -127,6 +154,20 @@ pub(crate) struct WatchFlags {
     /// Puts a second while they watch
     #[arg(long, default_value = "500")]
     pub(crate) watch_rate: NonZeroU32,
+    /// Watchers in put-keys-watched, each of a key of its own, a thousand on a stream
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) key_watchers: u32,
+}
+
+/// Flags of the cases that list everything.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ListFlags {
+    /// Keys of a list
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) list_keys: u64,
+    /// Keys of a page
+    #[arg(long, default_value = "500")]
+    pub(crate) page_keys: NonZeroU32,
 }
 
 /// Flags of the cases with many leases.
@@ -152,6 +193,9 @@ pub(crate) struct WorkFlags {
     /// Leases
     #[command(flatten)]
     pub(crate) lease: LeaseFlags,
+    /// Lists of everything
+    #[command(flatten)]
+    pub(crate) list: ListFlags,
     /// Operations a second in the steady cases
     #[arg(long, default_value = "500")]
     pub(crate) steady_rate: NonZeroU32,
@@ -202,6 +246,26 @@ pub(crate) struct CompareFlags {
     /// Write a picture of each figure into this directory
     #[arg(long)]
     pub(crate) svg: Option<PathBuf>,
+    /// Curves that growth has written with --json, for the report
+    #[arg(long)]
+    pub(crate) growth: Option<PathBuf>,
+}
+
+/// Flags of a page.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct PageFlags {
+    /// What compare has written with --json
+    #[arg(long)]
+    pub(crate) results: PathBuf,
+    /// What growth has written with --json
+    #[arg(long)]
+    pub(crate) growth: Option<PathBuf>,
+    /// Where growth has written its pictures
+    #[arg(long)]
+    pub(crate) svg: Option<PathBuf>,
+    /// The file to write, as Markdown
+    #[arg(long)]
+    pub(crate) page: PathBuf,
 }
 
 /// What the values of a footprint are made of.

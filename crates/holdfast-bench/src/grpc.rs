@@ -19,6 +19,8 @@ const PREFIX_BYTES: usize = 5;
 /// Receive windows as the Go client has them after its estimator has settled: large enough to never be what stalls.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Room that is made for an answer because its prefix says so; a longer one grows as it comes.
+const RESERVED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// HTTP/2's own default: what a client that does not read holds before the server must stop.
 const UNREAD_WINDOW: u32 = 65_535;
 
@@ -32,8 +34,10 @@ pub(crate) const RANGE_STREAM: Rpc = Rpc("/etcdserverpb.KV/RangeStream");
 pub(crate) const COMPACT: Rpc = Rpc("/etcdserverpb.KV/Compact");
 pub(crate) const TXN: Rpc = Rpc("/etcdserverpb.KV/Txn");
 pub(crate) const LEASE_GRANT: Rpc = Rpc("/etcdserverpb.Lease/LeaseGrant");
+pub(crate) const LEASE_REVOKE: Rpc = Rpc("/etcdserverpb.Lease/LeaseRevoke");
 pub(crate) const LEASE_KEEP_ALIVE: Rpc = Rpc("/etcdserverpb.Lease/LeaseKeepAlive");
 pub(crate) const WATCH: Rpc = Rpc("/etcdserverpb.Watch/Watch");
+pub(crate) const STATUS: Rpc = Rpc("/etcdserverpb.Maintenance/Status");
 
 /// One connection, which serves any number of calls at a time. Cheap to clone: a clone shares the socket.
 #[derive(Clone)]
@@ -122,7 +126,7 @@ pub(crate) enum Requests {
 }
 
 /// A message behind its prefix, ready to be sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame(Bytes);
 
 impl Frame {
@@ -148,41 +152,76 @@ impl Caller {
     ///
     /// Errors: refused by the server, or a broken connection; then the call may have had its effect.
     pub(crate) async fn call(&mut self, frame: Frame) -> Result<Bytes, Error> {
+        answer(self.begin(frame).await?).await
+    }
+
+    /// Hands over the answer in pieces as they arrive, the prefix in front of the first, and keeps none of them: an
+    /// answer of many megabytes would cost the client more to put together than the server to send.
+    ///
+    /// Errors: those of [`Self::call`], and what `each` says.
+    pub(crate) async fn call_in_pieces(
+        &mut self,
+        frame: Frame,
+        each: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        pieces(self.begin(frame).await?, &mut |chunk: Bytes| each(&chunk)).await
+    }
+
+    async fn begin(&mut self, frame: Frame) -> Result<ResponseFuture, Error> {
         std::future::poll_fn(|context| self.send.poll_ready(context)).await?;
         let (response, mut body) = self.send.send_request(self.request.clone(), false)?;
         body.send_data(frame.0, true)?;
-        answer(response).await
+        Ok(response)
     }
 }
 
 async fn answer(response: ResponseFuture) -> Result<Bytes, Error> {
-    let response = response.await?;
-    // An answer that is only a status has it among the first headers.
-    refused(response.headers())?;
-    let mut body = response.into_body();
     // Nearly every answer is one chunk, which is not copied.
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk?;
-        body.flow_control().release_capacity(chunk.len())?;
+    let mut each = |chunk: Bytes| {
         if first.is_empty() {
             first = chunk;
         } else {
             if more.is_empty() {
+                more.reserve(whole_bytes(&first));
                 more.extend_from_slice(&first);
             }
             more.extend_from_slice(&chunk);
         }
-    }
+        Ok(())
+    };
+    pieces(response, &mut each).await?;
     let mut whole = if more.is_empty() { first } else { more.freeze() };
-    let trailers = body.trailers().await?.ok_or(Error::Answer("no status behind it"))?;
-    refused(&trailers)?;
     if whole.len() < PREFIX_BYTES {
         return Err(Error::Answer("no message in it"));
     }
     whole.advance(PREFIX_BYTES);
     Ok(whole)
+}
+
+/// How long an answer that begins so says it is, its prefix included, up to a bound.
+fn whole_bytes(first: &[u8]) -> usize {
+    let length = first.get(1..PREFIX_BYTES).map_or(0, |mut length| length.get_u32() as usize);
+    length.min(RESERVED_BYTES_MAX) + PREFIX_BYTES
+}
+
+/// Hands over an answer's chunks, and looks at its status.
+async fn pieces(
+    response: ResponseFuture,
+    each: &mut impl FnMut(Bytes) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let response = response.await?;
+    // An answer that is only a status has it among the first headers.
+    refused(response.headers())?;
+    let mut body = response.into_body();
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk?;
+        body.flow_control().release_capacity(chunk.len())?;
+        each(chunk)?;
+    }
+    let trailers = body.trailers().await?.ok_or(Error::Answer("no status behind it"))?;
+    refused(&trailers)
 }
 
 /// An error if the headers hold a status that is not OK.
@@ -286,6 +325,13 @@ mod tests {
             assert!(split(&rest, &mut each).unwrap().is_empty());
             assert_eq!(keys, [&b"a"[..], b"", b"longer"], "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn room_is_made_for_what_a_prefix_says_up_to_a_bound() {
+        assert_eq!(whole_bytes(&[0, 0, 0, 1, 2, 9]), 258 + PREFIX_BYTES);
+        assert_eq!(whole_bytes(&[0, 0xff, 0xff, 0xff, 0xff]), RESERVED_BYTES_MAX + PREFIX_BYTES);
+        assert_eq!(whole_bytes(&[0, 0]), PREFIX_BYTES, "a cut prefix");
     }
 
     #[test]

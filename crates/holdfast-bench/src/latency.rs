@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Above it, everything counts as this much: no goal speaks of such latencies.
 const HIGHEST: Duration = Duration::from_secs(120);
@@ -15,7 +15,7 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 pub(crate) struct Latencies(Histogram<u64>);
 
 /// What reports say of latencies, in microseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     pub(crate) p50_us: u64,
     pub(crate) p90_us: u64,

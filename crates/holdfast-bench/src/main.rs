@@ -2,8 +2,9 @@
 //!
 //! What it is: `compare` starts holdfast, etcd and an empty gRPC server with fresh data, gives each the same work in
 //! turn, and prints what a unit of work cost the servers; `footprint` prints what a store of some size takes of disk
-//! and memory, and how fast a member is back after a kill; `list-memory` what a list of everything adds to a server's memory; `load` loads servers that run already; `ceiling` is the empty
-//! server. What it is not: a judge of correctness, though an answer that cannot be right ends as a failure.
+//! and memory, and how fast a member is back after a kill; `list-memory` what a list of everything adds to a server's
+//! memory; `growth` draws curves of what costs grow with; `page` makes a page of what was measured; `load` loads servers
+//! that run already; `ceiling` is the empty server. What it is not: a judge of correctness, though an answer that cannot be right ends as a failure.
 //!
 //! Invariants
 //! - All sides get the same load from the same code, within one run, in turns; figures are medians.
@@ -12,13 +13,16 @@
 //! - With a timetable, latencies count from the moment an operation was due.
 //! - Everything that was started is stopped, and every directory removed, when the program ends or is interrupted.
 //!
-//! Module map: [`cli`]; [`mod@compare`] runs the rounds; [`mod@footprint`]; [`listing`]; [`mod@load`] makes load over [`grpc`]; [`systems`] starts servers;
-//! [`measure`] reads what they used; [`latency`] and [`report`] make figures of it.
+//! Module map: [`cli`]; [`mod@compare`] runs the rounds; [`mod@growth`] the curves; [`mod@footprint`]; [`listing`];
+//! [`mod@load`] makes load over [`grpc`]; [`systems`] starts servers; [`measure`] reads what they used; [`latency`] and
+//! [`report`] make figures of it, [`documents`] files.
 
 mod cli;
 mod compare;
+mod documents;
 mod error;
 mod footprint;
+mod growth;
 mod grpc;
 mod latency;
 mod listing;
@@ -28,7 +32,6 @@ mod report;
 mod systems;
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -36,9 +39,10 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use cli::{CeilingFlags, Cli, Command, CompareFlags, FootprintFlags, ListingFlags, LoadFlags};
-use compare::work::works;
+use compare::work::{connections, works};
+use documents::Results;
 use error::Error;
-use load::keys::KeySpace;
+use growth::flags::GrowthFlags;
 use load::{Connections, Outcome};
 
 fn main() -> ExitCode {
@@ -58,9 +62,12 @@ fn main() -> ExitCode {
 fn runtime(command: &Command) -> Result<runtime::Runtime, Error> {
     let mut builder = match command {
         Command::Ceiling(_) => runtime::Builder::new_multi_thread(),
-        Command::Compare(_) | Command::Footprint(_) | Command::ListMemory(_) | Command::Load(_) => {
-            runtime::Builder::new_current_thread()
-        }
+        Command::Compare(_)
+        | Command::Growth(_)
+        | Command::Page(_)
+        | Command::Footprint(_)
+        | Command::ListMemory(_)
+        | Command::Load(_) => runtime::Builder::new_current_thread(),
     };
     builder.enable_all().build().map_err(Error::io("start the runtime"))
 }
@@ -71,6 +78,8 @@ async fn until_interrupted(command: Command) -> Result<(), Error> {
     let work = async {
         match command {
             Command::Compare(flags) => compare(&flags).await,
+            Command::Growth(flags) => growth(&flags).await,
+            Command::Page(flags) => documents::page(&flags),
             Command::Footprint(flags) => footprint(&flags).await,
             Command::ListMemory(flags) => list_memory(&flags).await,
             Command::Load(flags) => load(&flags).await,
@@ -88,29 +97,15 @@ async fn until_interrupted(command: Command) -> Result<(), Error> {
 }
 
 async fn compare(flags: &CompareFlags) -> Result<(), Error> {
-    let rounds = compare::run(flags).await?;
-    let summaries = report::summaries(&rounds);
-    let machine = measure::procfs::machine();
-    let command: Vec<String> =
-        ["holdfast-bench".to_owned()].into_iter().chain(std::env::args().skip(1)).collect();
-    let command = command.join(" ");
-    let write = |path: &Path, text: String| {
-        std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))
-    };
-    if let Some(path) = &flags.json {
-        let report = serde_json::json!({
-            "machine": machine, "command": command, "summaries": summaries, "rounds": rounds,
-        });
-        write(path, format!("{report:#}\n"))?;
-    }
-    if let Some(path) = &flags.page {
-        let origin = report::page::Origin { machine: &machine, command: &command };
-        write(path, report::page::render(origin, &rounds))?;
-    }
-    if let Some(directory) = &flags.svg {
-        report::svg::write(directory, &summaries)?;
-    }
-    print(&report::table::render(&summaries))
+    let results = Results::of(compare::run(flags).await?);
+    documents::comparison(flags, &results)?;
+    print(&report::table::render(&report::summaries(&results.rounds)))
+}
+
+async fn growth(flags: &GrowthFlags) -> Result<(), Error> {
+    let growth = documents::signed(growth::run(flags).await?);
+    documents::curves(flags, &growth)?;
+    print(&growth::report::render(&growth, None))
 }
 
 async fn footprint(flags: &FootprintFlags) -> Result<(), Error> {
@@ -135,11 +130,10 @@ async fn list_memory(flags: &ListingFlags) -> Result<(), Error> {
 
 async fn load(flags: &LoadFlags) -> Result<(), Error> {
     let size = &flags.work.size;
-    let space = KeySpace::new(size.keys, size.value_bytes as usize);
-    let connections = Connections::open(&flags.endpoints, size.connections).await?;
-    for work in works(flags.case, &flags.work, &space, None)? {
-        if work.needs_keys() {
-            load::preload(&space, &connections).await?;
+    let connections = Connections::open(&flags.endpoints, connections(flags.case, size)).await?;
+    for work in works(flags.case, &flags.work, None)? {
+        if let Some(space) = work.preloaded() {
+            load::preload(space, &connections).await?;
         }
         let outcome = work.drive(&flags.endpoints, &connections).await?;
         print(&format!("{}{}: {}", flags.case.name(), work.label(), said(&outcome)))?;
@@ -162,7 +156,8 @@ fn said(outcome: &Outcome) -> String {
         found.p999_us,
         found.max_us
     );
-    if let Some(words) = &outcome.first_failure {
+    if outcome.failures > 0 {
+        let words = outcome.first_failure.as_deref().unwrap_or("without words");
         text.push_str(&format!("{} failed, the first: {words}\n", outcome.failures));
     }
     text

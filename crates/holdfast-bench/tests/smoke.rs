@@ -115,3 +115,10 @@ fn a_footprint_of_nothing_is_refused() {
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("the empty server stores nothing"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn curves_of_nothing_are_refused() {
+    let output = bench(&["growth", "--system=ceiling"]);
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("nothing grows in it"), "{}", text(&output.stderr));
+}

@@ -7,7 +7,7 @@
 //! storage crate share and neither may own.
 //!
 //! Module map: [`disk`], [`clock`], [`net`], [`rng`], [`spawn`] hold one trait each with its real implementation;
-//! [`panics`] says what a panic ends, [`position`] holds the log positions, [`sabotage`] what tests do to a member from inside.
+//! [`shared_loop`] is a loop that others may drive, [`panics`] says what a panic ends, [`position`] holds the log positions, [`sabotage`] what tests do to a member from inside.
 
 pub mod clock;
 pub mod disk;
@@ -16,6 +16,7 @@ pub mod panics;
 pub mod position;
 pub mod rng;
 pub mod sabotage;
+pub mod shared_loop;
 pub mod spawn;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use net::{Duplex, Incoming, Lane, Net, NetError, NoNet};
 pub use position::{LogId, LogIndex, Term};
 pub use rng::{OsRng, Rng};
 pub use sabotage::{Failpoint, Fault, Faults, Sabotage};
+pub use shared_loop::Helper;
 pub use spawn::{RealSpawn, Spawn, TaskHandle, give_way};
 
 /// A boxed future that can be moved between threads.

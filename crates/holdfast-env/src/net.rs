@@ -1,7 +1,7 @@
 //! Connections between members, as two-way streams of frames.
 //!
-//! A frame is one encoded peer message. The real network (gRPC streams) lives in `holdfast-raft`, because only that
-//! crate may name both the peer protocol and tonic; the simulated one lives in `holdfast-sim`.
+//! A frame is one encoded peer message. The real network lives in `holdfast-raft`, which owns the peer protocol; the
+//! simulated one lives in `holdfast-sim`.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;

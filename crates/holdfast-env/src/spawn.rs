@@ -5,6 +5,7 @@
 //! client waits for is *background*: a thread that gives way to the others when CPUs are scarce.
 
 use crate::BoxFuture;
+use crate::shared_loop::{Helper, SharedLoop};
 
 /// Starts loops.
 pub trait Spawn: Send + Sync + 'static {
@@ -16,6 +17,11 @@ pub trait Spawn: Send + Sync + 'static {
     /// It must hold no lock that others wait for.
     fn background(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
         self.dedicated(name, future)
+    }
+    /// As `dedicated`, for a loop whose pieces of work are mostly smaller than a context switch: whoever has the helper may
+    /// do one itself.
+    fn helped(&self, name: &str, future: BoxFuture<'static, ()>) -> (TaskHandle, Helper) {
+        (self.dedicated(name, future), Helper::none())
     }
     /// Stops the member at once because it can no longer keep its promises (a failed log write, a broken invariant).
     /// The real one does not return; a simulated one marks the member as crashed, and the caller must then end its
@@ -78,11 +84,17 @@ impl Spawn for RealSpawn {
     }
 
     fn dedicated(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
-        self.thread(name, future, Weight::Usual)
+        self.thread(name, Weight::Usual, || futures::executor::block_on(future))
+    }
+
+    fn helped(&self, name: &str, future: BoxFuture<'static, ()>) -> (TaskHandle, Helper) {
+        let shared = SharedLoop::new(future);
+        let helper = shared.helper();
+        (self.thread(name, Weight::Usual, move || shared.run()), helper)
     }
 
     fn background(&self, name: &str, future: BoxFuture<'static, ()>) -> TaskHandle {
-        self.thread(name, future, Weight::Low)
+        self.thread(name, Weight::Low, || futures::executor::block_on(future))
     }
 
     fn halt(&self, reason: &str) {
@@ -106,7 +118,7 @@ enum Weight {
 }
 
 impl RealSpawn {
-    fn thread(&self, name: &str, future: BoxFuture<'static, ()>, weight: Weight) -> TaskHandle {
+    fn thread(&self, name: &str, weight: Weight, work: impl FnOnce() + Send + 'static) -> TaskHandle {
         let (end, ended) = tokio::sync::oneshot::channel();
         let short: String = name.chars().take(THREAD_NAME_BYTES_MAX).collect();
         let runtime = self.runtime.clone();
@@ -119,7 +131,7 @@ impl RealSpawn {
                 }
             }
             let _runtime = runtime.enter();
-            futures::executor::block_on(future);
+            work();
         });
         // Without its loops a member can do nothing; starting half of it would be worse than stopping here.
         if let Err(error) = started {

@@ -48,6 +48,9 @@ pub fn piece<S: RangeSource>(
         // One more than is taken, to see whether there is one.
         let keys_max = (max.keys - piece.kvs.len()).saturating_add(1).clamp(CHUNK_KEYS_MIN, CHUNK_KEYS);
         let chunk = source.chunk(range, piece.next.as_ref(), at, keys_max)?;
+        if !max.keys_only {
+            source.ahead(&chunk.keys)?;
+        }
         for key in chunk.keys {
             if piece.kvs.len() == max.keys || bytes > max.bytes {
                 piece.next = piece.kvs.last().map(|last| last.key.clone());

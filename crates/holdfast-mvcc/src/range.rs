@@ -21,6 +21,9 @@ use crate::types::{KeyRange, KeyValue, PutRecord, RecordId, Revision};
 /// How many index keys are visited per step.
 pub const CHUNK_KEYS: usize = 512;
 
+/// How many keys' values are announced at a time.
+const AHEAD_KEYS: usize = 512;
+
 /// Where a range read gets its keys and values. The live index behind a lock implements it in small steps, so that a
 /// long list never holds the lock; a transaction implements it over the state it is changing.
 pub trait RangeSource {
@@ -48,6 +51,10 @@ pub trait RangeSource {
     }
     /// The put that `id` names.
     fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, Self::Error>;
+    /// The values of these are asked for next, in this order: who reads several at once may do that now.
+    fn ahead(&mut self, _keys: &[IndexedKey]) -> Result<(), Self::Error> {
+        Ok(())
+    }
     /// The next pair of the answer is put together: a moment to let other threads run when there are many.
     fn before_pair(&mut self) {}
 }
@@ -222,7 +229,7 @@ fn last<S: RangeSource>(
         }
         Ok(())
     })?;
-    answer.kvs = fetch(source, taken.into_iter().rev(), request.keys_only)?;
+    answer.kvs = fetch(source, taken.into_iter().rev().collect(), request.keys_only)?;
     Ok(answer)
 }
 
@@ -313,10 +320,22 @@ fn compare_by(target: SortTarget, a: &Candidate, b: &Candidate) -> Ordering {
 
 fn fetch<S: RangeSource>(
     source: &mut S,
-    keys: impl IntoIterator<Item = IndexedKey>,
+    keys: Vec<IndexedKey>,
     keys_only: bool,
 ) -> Result<Vec<KeyValue>, S::Error> {
-    keys.into_iter().map(|key| fetch_one(source, key, keys_only)).collect()
+    let mut pairs = Vec::with_capacity(keys.len());
+    let mut keys = keys.into_iter();
+    while !keys.as_slice().is_empty() {
+        let next = &keys.as_slice()[..keys.len().min(AHEAD_KEYS)];
+        if !keys_only {
+            source.ahead(next)?;
+        }
+        let count = next.len();
+        for key in keys.by_ref().take(count) {
+            pairs.push(fetch_one(source, key, keys_only)?);
+        }
+    }
+    Ok(pairs)
 }
 
 /// A key with its value. With `keys_only` the record is fetched only when its lease is not known without it.

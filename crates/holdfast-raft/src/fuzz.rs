@@ -20,7 +20,10 @@ pub fn peer_message(input: &[u8]) {
 /// Into what members work with, and back.
 fn understood(body: Body) -> Option<Body> {
     Some(match body {
-        Body::AppendRequest(request) => rpc::append_request(rpc::append_request_from(request).ok()?),
+        Body::AppendRequest(request) => {
+            let answer_can_wait = request.answer_can_wait;
+            rpc::append_request(rpc::append_request_from(request).ok()?, answer_can_wait)
+        }
         Body::AppendResponse(response) => rpc::append_response(rpc::append_response_from(response)),
         Body::VoteRequest(request) => {
             let pre_vote = request.pre_vote;

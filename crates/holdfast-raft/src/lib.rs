@@ -20,7 +20,7 @@
 //! # Module map
 //! `node` the running member; `config`, `error`, `health` what it is told and tells; `proposals` and
 //! `proposer` writes, `reads` linearizable reads; `lease` deadlines and keep-alives; `log_store` and `state_machine` openraft's storage on ours; `dump` and
-//! `log_size` when to dump and purge, `pace` how fast writes may come meanwhile; `leadership` who leads, `lost_leader` what is done when it is gone; `membership` who takes part; `founding` where a restored state stands; `digest` whether they agree; `peer` connections, `grpc` the real network; `codec`
+//! `log_size` when to dump and purge, `pace` how fast writes may come meanwhile; `leadership` who leads, `lost_leader` what is done when it is gone; `membership` who takes part; `founding` where a restored state stands; `digest` whether they agree; `peer` connections, `wire` the real network; `codec`
 //! bytes; `types`, `runtime` and `ordered_watch` openraft's parameters; `owner` whose tasks run; `limits` bounds.
 
 mod codec;
@@ -32,7 +32,6 @@ mod founding;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
-mod grpc;
 mod health;
 mod leadership;
 mod lease;
@@ -55,12 +54,12 @@ mod state_machine;
 #[cfg(test)]
 mod storage_suite;
 mod types;
+mod wire;
 
 pub use config::{Member, NodeConfig};
 pub use digest::Comparison;
 pub use error::{NodeError, StartError, TimeoutCause};
 pub use founding::founding_position;
-pub use grpc::{GrpcNet, GrpcNetConfig, PeerTls, bind_all};
 pub use health::Health;
 pub use holdfast_log::{Log, LogConfig, LogError, LogStats};
 pub use lease::LeaseLeft;
@@ -70,3 +69,4 @@ pub use owner::TaskOwner;
 pub use peer::discover::{FoundCluster, FoundMember, discover};
 pub use peer::roster::Departure;
 pub use runtime::seed_thread;
+pub use wire::{PeerNet, PeerNetConfig, PeerTls, bind_all};

@@ -20,6 +20,13 @@ pub(crate) const BATCHES_IN_FLIGHT: usize = 64;
 /// Append messages per peer that wait for an answer. Two overlap the network with the disk; more destroy batching.
 pub(crate) const APPENDS_IN_FLIGHT: usize = 2;
 
+/// As [`APPENDS_IN_FLIGHT`], with those that carry no entries.
+pub(crate) const SENT_MAX: usize = 16;
+
+/// How long an answer for which nobody waits is held back, until another one takes it along: longer than it is to the next
+/// one under any load worth speaking of, shorter than anything that watches for signs of life.
+pub(crate) const ANSWER_HELD: Duration = Duration::from_millis(10);
+
 /// Forwarded batches of one peer connection that are handled at the same time. They last until they are applied, and
 /// must leave room for the requests that a stalled apply cannot hold up: votes, appends and read confirmations. The
 /// peer sends [`BATCHES_IN_FLIGHT`], and as many again when it gives the first ones up.

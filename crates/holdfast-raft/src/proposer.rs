@@ -66,9 +66,12 @@ impl Proposer {
             let leader = self.metrics.borrow_watched().current_leader;
             let may_take = pause.is_none() && leader.is_some() && in_flight.len() < BATCHES_IN_FLIGHT;
             if may_take && let Some(batch) = self.take(leader) {
+                let is_first = in_flight.is_empty();
                 in_flight.push(batch);
-                // Gives others a turn: a busy queue must not starve answers.
-                tokio::task::yield_now().await;
+                if !is_first {
+                    // Gives others a turn: a busy queue must not starve answers. What comes alone does not wait for that.
+                    tokio::task::yield_now().await;
+                }
             }
             let idle = !(may_take && shared.proposals.has_queued());
             tokio::select! {

@@ -25,7 +25,7 @@ use crate::{Node, NodeConfig, StartError};
 struct NoEvents;
 
 impl EventSink for NoEvents {
-    fn publish(&self, _: Vec<Record>, _: Revision) {}
+    fn publish(&self, _: &[&Record], _: Revision) {}
     fn replaced(&self, _: Revision) {}
 }
 

@@ -274,35 +274,36 @@ impl Frontend {
 
     #[tracing::instrument(name = "propose", level = "debug", skip_all)]
     async fn propose_for(&self, caller: Caller, command: Command, call: Call) -> Result<Answer, Failure> {
-        self.check_quota(&command, call).await?;
+        if self.reaches_quota(&command) {
+            return Err(Box::pin(self.refuse_for_quota(call)).await);
+        }
         tracing::debug!(since_arrival = ?self.clock.now().since(call.began), "checked, to be proposed");
         let proposed = self.node.propose_for(caller, command, self.remaining(call)).await;
-        let since_arrival = self.clock.now().since(call.began);
         match &proposed {
             Ok(answer) => {
-                tracing::debug!(?since_arrival, log_id = %answer.log_id, "committed and visible here");
+                tracing::debug!(since_arrival = ?self.clock.now().since(call.began), log_id = %answer.log_id, "committed and visible here");
             }
-            Err(error) => tracing::debug!(?since_arrival, %error, "not committed as far as known"),
+            Err(error) => {
+                tracing::debug!(since_arrival = ?self.clock.now().since(call.began), %error, "not committed as far as known");
+            }
         }
         proposed.map_err(|error| within(error, call.client_deadline, self.budget))
     }
 
-    /// Refuses what would reach the quota, and raises the alarm for that.
-    async fn check_quota(&self, command: &Command, call: Call) -> Result<(), Failure> {
-        let Some(quota) = self.limits.quota_backend_bytes else { return Ok(()) };
+    /// True for what would reach the quota.
+    fn reaches_quota(&self, command: &Command) -> bool {
+        let Some(quota) = self.limits.quota_backend_bytes else { return false };
         let cost = quota::cost(command);
-        if cost == 0 {
-            return Ok(());
-        }
-        let bytes = self.storage.logical_bytes();
-        if bytes.saturating_add(cost) < quota {
-            return Ok(());
-        }
+        cost > 0 && self.storage.logical_bytes().saturating_add(cost) >= quota
+    }
+
+    /// Raises the alarm, if it is not active, and gives what the client is told.
+    async fn refuse_for_quota(&self, call: Call) -> Failure {
         let alarm = Alarm { member: self.identity.member_id, kind: AlarmKind::NoSpace };
         if !self.storage.alarms().contains(&alarm) {
             tracing::error!(
-                bytes,
-                quota,
+                bytes = self.storage.logical_bytes(),
+                quota = self.limits.quota_backend_bytes,
                 "the data has reached the quota: all that needs space is refused until a compaction (etcdctl compact, or \
                  --auto-compaction-retention) has taken enough history away, or --quota-backend-bytes is raised"
             );
@@ -312,7 +313,7 @@ impl Frontend {
                 tracing::warn!(%error, "the alarm NOSPACE could not be raised");
             }
         }
-        Err(Failure::Refused(Refusal::NoSpace))
+        Failure::Refused(Refusal::NoSpace)
     }
 
     /// Changes who takes part; gives the members after it.
@@ -361,7 +362,8 @@ impl Frontend {
     pub async fn make_consistent(&self, consistency: Consistency, call: Call) -> Result<(), Failure> {
         match consistency {
             Consistency::Linearizable => self.linearize(call).await.map(drop),
-            Consistency::Serializable => self.until_caught_up(call).await,
+            Consistency::Serializable if *self.caught_up.borrow() => Ok(()),
+            Consistency::Serializable => Box::pin(self.until_caught_up(call)).await,
         }
     }
 
@@ -400,7 +402,8 @@ impl Frontend {
                 return Ok(answer?);
             }
             let range = range.clone();
-            self.read_blocking(call, move |storage| storage.range(&range)).await
+            // Boxed, so that the future of a read that needs no disk stays small.
+            Box::pin(self.read_blocking(call, move |storage| storage.range(&range))).await
         };
         self.read_permitted(call, |granted| granted.read(&range.range), read).await
     }

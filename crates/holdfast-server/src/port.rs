@@ -7,6 +7,8 @@
 //! first frame. Whatever is different in any way (a message in pieces or compressed, one that cannot be
 //! decoded, HTTP/1) goes through the layers, with what was taken of its body in front: nothing here refuses anything.
 
+mod list;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -38,6 +40,7 @@ use crate::receiving::{Received, Receiving};
 use crate::serve::is_grpc;
 use crate::services::kv::KvService;
 use crate::services::lease::LeaseService;
+use list::List;
 
 /// What is in front of a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -115,6 +118,15 @@ pub enum Answer {
     Whole {
         /// The message with its prefix; `None` once it was taken.
         message: Option<Bytes>,
+        /// What comes behind it; `None` once it was taken.
+        trailers: Option<HeaderMap>,
+        /// Told when the trailers are taken.
+        counting: Counting,
+    },
+    /// A long list, then the trailers of success.
+    List {
+        /// What is left of it.
+        list: Box<List>,
         /// What comes behind it; `None` once it was taken.
         trailers: Option<HeaderMap>,
         /// Told when the trailers are taken.
@@ -241,19 +253,26 @@ where
         }
     };
     let (metadata, message, _) = answer.into_parts();
-    let body = if message.is_long() {
-        let encoder = Codec::<A, A>::default().encoder();
-        let messages = tokio_stream::once(Ok(message));
-        let as_it_is = SingleMessageCompressionOverride::default();
-        let encoded = EncodeBody::new_server(encoder, messages, None, as_it_is, Some(usize::MAX));
-        Answer::Layers(CountedBody::new(Body::new(encoded), counting))
-    } else {
+    let body = if !message.is_long() {
         Answer::Whole { message: Some(framed(&message)), trailers: Some(success()), counting }
+    } else {
+        match message.into_list() {
+            Ok(list) => Answer::List { list, trailers: Some(success()), counting },
+            Err(message) => Answer::Layers(CountedBody::new(encoded(message), counting)),
+        }
     };
     let mut response = Response::new(body);
     *response.headers_mut() = metadata.into_headers();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
+}
+
+/// A message as the layers send it.
+fn encoded<A: Message + Default + 'static>(message: A) -> Body {
+    let encoder = Codec::<A, A>::default().encoder();
+    let messages = tokio_stream::once(Ok(message));
+    let as_it_is = SingleMessageCompressionOverride::default();
+    Body::new(EncodeBody::new_server(encoder, messages, None, as_it_is, Some(usize::MAX)))
 }
 
 /// A message with its prefix.
@@ -271,6 +290,14 @@ trait Measured: Message {
     fn is_long(&self) -> bool {
         self.encoded_len() > WHOLE_BYTES_MAX
     }
+
+    /// A list, if it is one.
+    fn into_list(self) -> Result<Box<List>, Self>
+    where
+        Self: Sized,
+    {
+        Err(self)
+    }
 }
 
 impl Measured for pb::PutResponse {}
@@ -281,6 +308,10 @@ impl Measured for pb::LeaseRevokeResponse {}
 impl Measured for pb::RangeResponse {
     fn is_long(&self) -> bool {
         self.kvs.len() > WHOLE_PAIRS_MAX || self.encoded_len() > WHOLE_BYTES_MAX
+    }
+
+    fn into_list(self) -> Result<Box<List>, Self> {
+        List::new(self)
     }
 }
 
@@ -373,13 +404,20 @@ impl HttpBody for Answer {
                 counting.ended(tonic::Code::Ok);
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
             }
+            Self::List { list, trailers, counting } => {
+                if let Some(piece) = list.next_piece() {
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                }
+                counting.ended(tonic::Code::Ok);
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Layers(body) => body.is_end_stream(),
-            Self::Whole { trailers, .. } => trailers.is_none(),
+            Self::Whole { trailers, .. } | Self::List { trailers, .. } => trailers.is_none(),
         }
     }
 
@@ -387,7 +425,7 @@ impl HttpBody for Answer {
         match self {
             Self::Layers(body) => body.size_hint(),
             // None: there are trailers.
-            Self::Whole { .. } => SizeHint::default(),
+            Self::Whole { .. } | Self::List { .. } => SizeHint::default(),
         }
     }
 }

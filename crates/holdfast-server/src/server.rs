@@ -6,7 +6,7 @@ use std::sync::Arc;
 use holdfast_env::{Env, TaskHandle};
 use holdfast_mvcc::command::{Command, MemberAttributes};
 use holdfast_proto::etcdserverpb as pb;
-use holdfast_raft::{Departure, GrpcNet, GrpcNetConfig, Log, LogConfig, Member, Node, NodeConfig};
+use holdfast_raft::{Departure, Log, LogConfig, Member, Node, NodeConfig, PeerNet, PeerNetConfig};
 use holdfast_storage::{Storage, StorageConfig, StorageError};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -449,10 +449,10 @@ fn connected_world(config: &Config, tls: &Tls) -> Env {
 
 /// The network to the other members. Its frames hold the largest request and whatever goes with it.
 fn peer_net(config: &Config, tls: &Tls) -> Arc<dyn holdfast_env::Net> {
-    let defaults = GrpcNetConfig::default();
+    let defaults = PeerNetConfig::default();
     let frame_bytes_max =
         defaults.frame_bytes_max.max(config.limits.request_bytes_max + limits::PEER_FRAME_OVERHEAD_BYTES);
-    let net_config = GrpcNetConfig { frame_bytes_max, ..defaults };
-    let net = GrpcNet::new(tokio::runtime::Handle::current(), net_config);
+    let net_config = PeerNetConfig { frame_bytes_max, ..defaults };
+    let net = PeerNet::new(tokio::runtime::Handle::current(), net_config);
     Arc::new(net.with_tls(tls.peer(), Arc::clone(&tls.ports.peer)))
 }

@@ -170,7 +170,7 @@ pub fn stored(input: &[u8]) {
     let bytes = Bytes::copy_from_slice(input);
     match form % 9 {
         0 => drop(pack::metas(&bytes)),
-        1 => drop(pack::Values::new(&bytes).and_then(|values| values.find(RecordId::default()))),
+        1 => drop(pack::Values::new(&bytes).and_then(|mut values| values.seek(RecordId::default()))),
         2 => run(&bytes),
         3 => again::<StoredHead>(input),
         4 => again::<StoredApplied>(input),

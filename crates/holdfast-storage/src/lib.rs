@@ -70,6 +70,7 @@ mod storage;
 mod tests;
 mod types;
 mod view;
+mod weight;
 
 #[cfg(test)]
 extern crate self as holdfast_storage;

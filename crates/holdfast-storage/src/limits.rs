@@ -71,6 +71,13 @@ pub(crate) const BUILD_FLUSH_BYTES: usize = 2 << 20;
 /// Bytes of entries that may wait for the dispatcher.
 pub(crate) const QUEUE_BYTES_MAX: usize = 32 << 20;
 
+/// So many entries, and so many bytes of them, are evaluated by who brings them, when the dispatcher waits: that takes less
+/// than waking its thread.
+pub(crate) const HELPED_ENTRIES_MAX: usize = 8;
+
+/// As [`HELPED_ENTRIES_MAX`].
+pub(crate) const HELPED_BYTES_MAX: usize = 16 << 10;
+
 /// Messages (each a list of entries) that may wait for the dispatcher.
 pub(crate) const QUEUE_MESSAGES_MAX: usize = 256;
 
@@ -93,6 +100,18 @@ pub(crate) const SLICES_IN_FLIGHT_MAX: usize = 64;
 /// A read that needs more cold values than this leaves none of them in the cache: one list of a million keys would push out
 /// all that is read again and again. Enough for the keys of one service.
 pub(crate) const CACHED_VALUES_MAX: usize = 64;
+
+/// So many keys, at least, are worth reading ahead for.
+pub(crate) const AHEAD_KEYS_MIN: usize = 4;
+
+/// Packs that are read with the one that is needed, when the next ones will be.
+pub(crate) const PACKS_AHEAD: usize = 32;
+
+/// With more revisions between the values of a list, each pack is looked for by itself.
+pub(crate) const REVISIONS_PER_ID_MAX: u64 = 4;
+
+/// Cold values that are read ahead for a list, exceeded by less than one value.
+pub(crate) const AHEAD_BYTES_MAX: usize = 4 << 20;
 
 /// Control events that may wait. Each of their few senders has at most one on its way.
 pub(crate) const CONTROL_MAX: usize = 32;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use holdfast_env::disk::create_dir_synced;
-use holdfast_env::{Clock, Env, Fault, Monotonic, TaskHandle};
+use holdfast_env::{Clock, Env, Fault, Helper, Monotonic, TaskHandle};
 use holdfast_mvcc::types::{RecordId, Revision};
 use holdfast_mvcc::{Head, State};
 use parking_lot::{Mutex, RwLock};
@@ -74,6 +74,8 @@ pub(crate) struct Running {
     pub(crate) queue: mpsc::Sender<QueueItem>,
     /// To the dispatcher, first.
     pub(crate) control: mpsc::Sender<Control>,
+    /// Lets whoever has entries evaluate them.
+    pub(crate) dispatcher: Helper,
     /// To the workers, to look how much waits.
     pub(crate) queues: Vec<mpsc::WeakSender<ShardJob>>,
     /// The loops.
@@ -374,8 +376,9 @@ fn spawn(
     tasks.push(spawn.dedicated("hf-committer", Box::pin(committer.run())));
     let channels = Channels { queue: queue_out, control: control_out, shards, sequencer: to_sequencer };
     let dispatcher = Dispatcher::new(Arc::clone(shared), channels, position.applied);
-    tasks.push(spawn.dedicated("hf-dispatcher", Box::pin(dispatcher.run())));
-    Running { shared: Arc::clone(shared), queue, control, queues, tasks }
+    let (task, dispatcher) = spawn.helped("hf-dispatcher", Box::pin(dispatcher.run()));
+    tasks.push(task);
+    Running { shared: Arc::clone(shared), queue, control, dispatcher, queues, tasks }
 }
 
 #[cfg(test)]

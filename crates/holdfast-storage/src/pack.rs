@@ -196,10 +196,15 @@ pub(crate) struct Values {
 }
 
 impl Values {
+    /// Those of no pack.
+    pub(crate) fn none() -> Self {
+        Self { left: 0, body: Bytes::new() }
+    }
+
     /// Checks the pack; an empty one has no entries.
     pub(crate) fn new(pack: &Bytes) -> Result<Self, StoreError> {
         if pack.is_empty() {
-            return Ok(Self { left: 0, body: Bytes::new() });
+            return Ok(Self::none());
         }
         let (left, body) = unseal(PackKind::Value, pack)?;
         Ok(Self { left, body })
@@ -214,8 +219,8 @@ impl Values {
         take_value(&mut self.body).map(Some)
     }
 
-    /// The entry with this id, when the pack holds it.
-    pub(crate) fn find(mut self, id: RecordId) -> Result<Option<ValueEntry>, StoreError> {
+    /// The entry with this id, when it is among those that are left; goes on behind it.
+    pub(crate) fn seek(&mut self, id: RecordId) -> Result<Option<ValueEntry>, StoreError> {
         while let Some(entry) = self.next()? {
             if entry.id >= id {
                 return Ok((entry.id == id).then_some(entry));
@@ -298,7 +303,7 @@ mod tests {
         let run = runs(&[record(2, 1), record(4, 2)]).remove(0);
         let find = |revision| {
             let id = RecordId::new(Revision::new(revision), 0);
-            Values::new(&run.value).unwrap().find(id).unwrap().map(|e| e.put.value.len())
+            Values::new(&run.value).unwrap().seek(id).unwrap().map(|e| e.put.value.len())
         };
         assert_eq!([find(2), find(3), find(4), find(5)], [Some(1), None, Some(2), None]);
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use holdfast_env::give_way;
 use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyRange, PutRecord, Record, RecordId, Revision};
-use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, RangeSource};
+use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, IndexedKey, RangeSource};
 
 use crate::error::{ReadError, StoreError};
 use crate::gate::{Gate, Pin};
@@ -155,6 +155,10 @@ impl RangeSource for Source<'_> {
 
     fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, StoreError> {
         self.values.put(key, id)
+    }
+
+    fn ahead(&mut self, keys: &[IndexedKey]) -> Result<(), StoreError> {
+        self.values.ahead(keys.iter().map(|key| (&key.key, key.id)))
     }
 
     fn before_pair(&mut self) {

@@ -244,6 +244,24 @@ impl Stable {
         Ok(Some((first, self.load(PackKind::Value, first, &stored)?.0)))
     }
 
+    /// The value packs of the runs behind the one that starts at `first`, at most so many, each with the id of its run, as they
+    /// are stored.
+    pub(crate) fn value_packs_behind(
+        &self,
+        first: RecordId,
+        packs_max: usize,
+    ) -> Result<Vec<StoredPack>, StoreError> {
+        let from = pack_key(PackKind::Value, following(first));
+        let found = self.engine.scan(&from, packs_max, UNPACKED_BYTES_MAX * packs_max)?;
+        let stored = |(key, bytes): (Bytes, Bytes)| Ok(StoredPack { first: key_id(&key)?, bytes });
+        found.into_iter().map(stored).collect()
+    }
+
+    /// A value pack, unpacked.
+    pub(crate) fn unpacked(&self, stored: &StoredPack) -> Result<Bytes, StoreError> {
+        Ok(self.load(PackKind::Value, stored.first, &stored.bytes)?.0)
+    }
+
     /// The next meta packs from the run that starts at or behind `from`, ascending; empty at the end.
     pub(crate) fn meta_packs(&self, from: RecordId) -> Result<Vec<(RecordId, Bytes)>, StoreError> {
         let page = self.placed_metas(from, 256)?;
@@ -474,6 +492,13 @@ impl Stable {
             _ => Err(StoreError::damaged("a stored pack has an unknown form")),
         }
     }
+}
+
+/// A pack as it is stored.
+pub(crate) struct StoredPack {
+    /// Where its run begins.
+    pub(crate) first: RecordId,
+    bytes: Bytes,
 }
 
 /// Fills engine batches in order; the last one carries the position.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use holdfast_env::{BoxFuture, Env, TaskHandle};
+use holdfast_env::{BoxFuture, Env, Helper, TaskHandle};
 use holdfast_mvcc::auth::Auth;
-use holdfast_mvcc::command::{Alarm, Command, MemberAttributes, Op, Range, RangeResponse, Txn, TxnResponse};
+use holdfast_mvcc::command::{Alarm, MemberAttributes, Range, RangeResponse, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyValue, Lease, LeaseChange, LeaseId, Record, Revision};
 use holdfast_mvcc::{Piece, PieceMax, State};
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use crate::engine::{self, EngineFactory};
 use crate::error::{ExportError, ReadError, StorageError};
 use crate::export::{self, Export};
 use crate::figures::DispatchFigures;
-use crate::limits::{DUMP_FREE_FACTOR, ENTRY_BYTES, LOCK_KEYS_MAX, QUEUE_BYTES_MAX, SHUTDOWN};
+use crate::limits::{DUMP_FREE_FACTOR, LOCK_KEYS_MAX, QUEUE_BYTES_MAX, SHUTDOWN};
 use crate::open::{self, Running};
 use crate::pieces::{self, PieceRequest, ReadPiece};
 use crate::pipeline::control::{Control, QueueItem, ShardJob};
@@ -30,10 +30,11 @@ use crate::pipeline::shared::Shared;
 use crate::read;
 use crate::snapshot::install::IncomingSnapshot;
 use crate::types::{
-    Applied, CancelReason, Changes, ChangesMax, DispatchBody, DispatchItem, DispatcherState, EventSink,
-    HistoryHash, LeaseFigures, Seal, Snapshot, StorageStatus, Visible,
+    Applied, CancelReason, Changes, ChangesMax, DispatchItem, DispatcherState, EventSink, HistoryHash,
+    LeaseFigures, Seal, Snapshot, StorageStatus, Visible,
 };
 use crate::view::View;
+use crate::weight;
 
 /// A handle to the running storage. Cheap to clone. When the last one is dropped the pipeline ends, too.
 #[derive(Clone)]
@@ -45,6 +46,7 @@ struct Inner {
     shared: Arc<Shared>,
     queue: mpsc::Sender<QueueItem>,
     control: mpsc::Sender<Control>,
+    dispatcher: Helper,
     /// One permit per KiB that may wait in the queue.
     queue_space: Arc<Semaphore>,
     /// To the workers; the pipeline ends when the dispatcher drops its own.
@@ -112,7 +114,8 @@ impl Storage {
     ) -> Result<Self, StorageError> {
         let (world, loading) = (env.clone(), config.clone());
         let loaded = aside(env, "hf-open", move || open::load(&world, &loading, engines)).await?;
-        let Running { shared, queue, control, queues, tasks } = open::start(env, config, events, loaded);
+        let Running { shared, queue, control, dispatcher, queues, tasks } =
+            open::start(env, config, events, loaded);
         let queue_space = Arc::new(Semaphore::new(QUEUE_BYTES_MAX / 1024));
         let figures = {
             let view = shared.view.load();
@@ -120,8 +123,17 @@ impl Storage {
             Mutex::new(IndexFigures::of(&state))
         };
         let (checking, tasks) = (tokio::sync::Mutex::default(), Mutex::new(tasks));
-        let inner =
-            Inner { shared, queue, control, queue_space, worker_queues: queues, figures, checking, tasks };
+        let inner = Inner {
+            shared,
+            queue,
+            control,
+            dispatcher,
+            queue_space,
+            worker_queues: queues,
+            figures,
+            checking,
+            tasks,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -138,14 +150,28 @@ impl Storage {
     /// entries still were, their waiters are answered, else dropped.
     pub async fn dispatch(&self, items: Vec<DispatchItem>) -> Result<(), StorageError> {
         self.check_poisoned()?;
-        let kib = items.iter().map(cost).sum::<usize>().clamp(1024, QUEUE_BYTES_MAX).div_ceil(1024);
+        let kib = items.iter().map(weight::cost).sum::<usize>().clamp(1024, QUEUE_BYTES_MAX).div_ceil(1024);
         let kib =
             u32::try_from(kib.min(QUEUE_BYTES_MAX / 1024)).expect("the queue's bound is far below 4 TiB");
         let space = Arc::clone(&self.inner.queue_space).acquire_many_owned(kib).await;
         let space = space.map_err(|_| StorageError::Closed)?;
+        let is_light = weight::are_light(&items);
         let entries = QueueItem::Entries { items: VecDeque::from(items), space };
-        self.inner.queue.send(entries).await.map_err(|_| StorageError::Closed)?;
+        let left = if is_light { self.hand_over(entries) } else { Some(entries) };
+        if let Some(entries) = left {
+            self.inner.queue.send(entries).await.map_err(|_| StorageError::Closed)?;
+        }
         self.check_poisoned()
+    }
+
+    /// Hands entries to a dispatcher that waits, and evaluates them here. Gives back what there is no room for, or what is
+    /// better left to the dispatcher's thread, because that is at work.
+    fn hand_over(&self, entries: QueueItem) -> Option<QueueItem> {
+        let mut entries = Some(entries);
+        self.inner.dispatcher.help(|| {
+            entries = entries.take().and_then(|entries| self.inner.queue.try_send(entries).err()).map(unsent);
+        });
+        entries
     }
 
     /// True once the stable store has failed and nothing is applied by this process any more.
@@ -605,39 +631,10 @@ async fn aside<T: Send + 'static>(
     result.unwrap_or(Err(StorageError::Closed))
 }
 
-/// What an entry costs in the queue, about.
-fn cost(item: &DispatchItem) -> usize {
-    ENTRY_BYTES
-        + match &item.body {
-            DispatchBody::Blank => 0,
-            DispatchBody::Membership(content) => content.len(),
-            DispatchBody::Command { command, .. } => command_cost(command),
-        }
-}
-
-fn command_cost(command: &Command) -> usize {
-    match command {
-        Command::Put(put) => put.key.len() + put.value.len(),
-        Command::Txn(txn) => txn_cost(txn),
-        Command::DeleteRange(_)
-        | Command::Compact(_)
-        | Command::PublishMember(_)
-        | Command::RaiseAlarm(_)
-        | Command::ClearAlarm(_)
-        | Command::LeaseGrant(_)
-        | Command::LeaseRevoke(_) => 256,
-        Command::LeaseExpire(expire) => 256 + 16 * expire.leases.len(),
-        Command::LeaseCheckpoint(checkpoint) => 256 + 32 * checkpoint.remaining.len(),
-        // Names, a hash or a range: what they may be is bounded by the size of a request, and most are short.
-        Command::Auth(_) => 1024,
+/// What a channel did not take.
+fn unsent(error: mpsc::error::TrySendError<QueueItem>) -> QueueItem {
+    match error {
+        // Closed: the caller learns it when it sends.
+        mpsc::error::TrySendError::Full(item) | mpsc::error::TrySendError::Closed(item) => item,
     }
-}
-
-fn txn_cost(txn: &Txn) -> usize {
-    let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
-        Op::Put(put) => 64 + put.key.len() + put.value.len(),
-        Op::Txn(inner) => txn_cost(inner),
-        Op::Range(_) | Op::DeleteRange(_) | Op::Unset => 128,
-    });
-    128 * (1 + txn.compares.len()) + ops.sum::<usize>()
 }

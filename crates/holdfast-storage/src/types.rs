@@ -88,8 +88,8 @@ impl std::fmt::Debug for Snapshot {
 /// revision that was visible at the open. Called by one thread
 /// at a time and must not block.
 pub trait EventSink: Send + Sync + 'static {
-    /// The records of one or more whole revisions, ascending.
-    fn publish(&self, records: Vec<Record>, revision: Revision);
+    /// The records of one or more whole revisions, ascending. Lent: mostly nobody waits for them.
+    fn publish(&self, records: &[&Record], revision: Revision);
     /// The state was replaced by an installed snapshot: the revisions up to this one that were not published will not
     /// be, and the next one published is the one behind it.
     fn replaced(&self, revision: Revision);

@@ -1,5 +1,6 @@
 //! Where values are: memtables, cache, stable store, as one immutable picture behind one pointer.
 
+use std::collections::VecDeque;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +14,11 @@ use crate::error::StoreError;
 use crate::figures::OverlayReads;
 use crate::gate::Gate;
 use crate::generation::Generation;
-use crate::limits::CACHED_VALUES_MAX;
+use crate::limits::{AHEAD_BYTES_MAX, AHEAD_KEYS_MIN, CACHED_VALUES_MAX, PACKS_AHEAD, REVISIONS_PER_ID_MAX};
 use crate::memtable::Memtable;
 use crate::pack::Values as PackValues;
 use crate::ring::Ring;
+use crate::stable::{Stable, StoredPack};
 
 /// What a reader works on; loaded once per request, replaced whole.
 #[derive(Clone)]
@@ -123,6 +125,8 @@ pub(crate) struct ValueReader<'a> {
     view: &'a View,
     cache: &'a Cache,
     pack: Option<(RecordId, Bytes)>,
+    /// What was read ahead and not asked for yet, ascending.
+    ahead: Vec<(RecordId, PutRecord)>,
     cold: Cold,
     /// Counts reads of the stable store.
     reads: Option<&'a AtomicU64>,
@@ -141,23 +145,26 @@ enum Cold {
 impl<'a> ValueReader<'a> {
     /// Reads what `view` shows.
     pub(crate) fn new(view: &'a View, cache: &'a Cache) -> Self {
-        Self { view, cache, pack: None, cold: Cold::Cached, reads: None }
+        Self { view, cache, pack: None, ahead: Vec::new(), cold: Cold::Cached, reads: None }
     }
 
     /// As [`ValueReader::new`], for a request that may be a long list: what was cold is cached when the request is done, and
     /// only when there was little of it. A list of a million keys would push out everything else, and is not read again
     /// value by value.
     pub(crate) fn of_list(view: &'a View, cache: &'a Cache) -> Self {
-        Self { view, cache, pack: None, cold: Cold::Few(Vec::new()), reads: None }
+        Self { view, cache, pack: None, ahead: Vec::new(), cold: Cold::Few(Vec::new()), reads: None }
     }
 
     /// Counts every read of the stable store.
     pub(crate) fn counting(view: &'a View, cache: &'a Cache, reads: &'a AtomicU64) -> Self {
-        Self { view, cache, pack: None, cold: Cold::Cached, reads: Some(reads) }
+        Self { view, cache, pack: None, ahead: Vec::new(), cold: Cold::Cached, reads: Some(reads) }
     }
 
     /// The put with this id, which must be visible and retained.
     pub(crate) fn put(&mut self, key: &[u8], id: RecordId) -> Result<PutRecord, StoreError> {
+        if let Ok(place) = self.ahead.binary_search_by_key(&id, |(id, _)| *id) {
+            return Ok(self.ahead[place].1.clone());
+        }
         if let Some(put) = self.view.hot(self.cache, key, id) {
             return Ok(put);
         }
@@ -168,10 +175,56 @@ impl<'a> ValueReader<'a> {
         if let Some(reads) = self.reads {
             reads.fetch_add(1, Ordering::Relaxed);
         }
+        let put = self.in_pack_of(id)?;
+        Ok(self.note_cold(id, put))
+    }
+
+    /// Reads what will be asked for next, the cold values in the order in which they lie in the stable store: keys that are
+    /// neighbours were mostly written one after the other, but hardly ever in their order.
+    pub(crate) fn ahead<'k>(
+        &mut self,
+        next: impl ExactSizeIterator<Item = (&'k Bytes, RecordId)>,
+    ) -> Result<(), StoreError> {
+        self.ahead.clear();
+        if next.len() < AHEAD_KEYS_MIN {
+            return Ok(());
+        }
+        // What has left the ring is in the stable store, and in no memtable.
+        let left = self.view.ring.from();
+        let mut cold = Vec::new();
+        for (key, id) in next {
+            let hot =
+                if id.revision < left { self.cache.get(id) } else { self.view.hot(self.cache, key, id) };
+            match hot {
+                Some(put) => self.ahead.push((id, put)),
+                None => cold.push(id),
+            }
+        }
+        cold.sort_unstable();
+        if cold.len() > CACHED_VALUES_MAX {
+            self.cold = Cold::Many;
+        }
+        let mut packs = Packs::new(self.view.generation.stable(), &cold);
+        let mut bytes = 0;
+        for id in cold {
+            let put = packs.put(id)?.ok_or_else(|| missing(id))?;
+            bytes += put.value.len();
+            // Of many, slices of their packs, which hold little else: they live as long as the answer.
+            let put = if matches!(self.cold, Cold::Many) { put } else { self.note_cold(id, put) };
+            self.ahead.push((id, put));
+            if bytes >= AHEAD_BYTES_MAX {
+                break;
+            }
+        }
+        self.ahead.sort_unstable_by_key(|(id, _)| *id);
+        Ok(())
+    }
+
+    /// From the stable store.
+    fn in_pack_of(&mut self, id: RecordId) -> Result<PutRecord, StoreError> {
         self.pack = self.view.generation.stable().value_pack(id)?;
         let put = self.in_last_pack(id)?;
-        let put = put.ok_or_else(|| StoreError::damaged(format!("the value of record {id:?} is missing")))?;
-        Ok(self.note_cold(id, put))
+        put.ok_or_else(|| missing(id))
     }
 
     /// A put that was not in memory, detached from its pack.
@@ -189,10 +242,58 @@ impl<'a> ValueReader<'a> {
 
     fn in_last_pack(&self, id: RecordId) -> Result<Option<PutRecord>, StoreError> {
         match &self.pack {
-            Some((first, pack)) if *first <= id => Ok(PackValues::new(pack)?.find(id)?.map(|e| e.put)),
+            Some((first, pack)) if *first <= id => Ok(PackValues::new(pack)?.seek(id)?.map(|e| e.put)),
             _ => Ok(None),
         }
     }
+}
+
+/// The value packs of ids that are asked for in ascending order.
+struct Packs<'a> {
+    stable: &'a Stable,
+    /// What is left of the one that was asked for last.
+    last: PackValues,
+    /// Those behind it that came with it.
+    next: VecDeque<StoredPack>,
+    /// Most packs between the first and the last id hold some of them.
+    are_dense: bool,
+}
+
+impl<'a> Packs<'a> {
+    fn new(stable: &'a Stable, ids: &[RecordId]) -> Self {
+        let span = match ids {
+            [first, .., last] => last.revision.get() - first.revision.get(),
+            _ => u64::MAX,
+        };
+        let are_dense = span / REVISIONS_PER_ID_MAX <= ids.len() as u64;
+        Self { stable, last: PackValues::none(), next: VecDeque::new(), are_dense }
+    }
+
+    fn put(&mut self, id: RecordId) -> Result<Option<PutRecord>, StoreError> {
+        if let Some(entry) = self.last.seek(id)? {
+            return Ok(Some(entry.put));
+        }
+        // A pack ends where the next one begins.
+        while self.next.get(1).is_some_and(|behind| behind.first <= id) {
+            self.next.pop_front();
+        }
+        if let Some(pack) = self.next.pop_front_if(|pack| pack.first <= id) {
+            self.last = PackValues::new(&self.stable.unpacked(&pack)?)?;
+            if let Some(entry) = self.last.seek(id)? {
+                return Ok(Some(entry.put));
+            }
+        }
+        let Some((first, pack)) = self.stable.value_pack(id)? else { return Ok(None) };
+        self.last = PackValues::new(&pack)?;
+        if self.are_dense {
+            self.next = self.stable.value_packs_behind(first, PACKS_AHEAD)?.into();
+        }
+        Ok(self.last.seek(id)?.map(|entry| entry.put))
+    }
+}
+
+fn missing(id: RecordId) -> StoreError {
+    StoreError::damaged(format!("the value of record {id:?} is missing"))
 }
 
 impl Drop for ValueReader<'_> {

@@ -42,6 +42,7 @@ enum Looks {
 enum Protocol {
     Http2,
     Http1,
+    Frames,
 }
 
 /// Why there is no connection.
@@ -69,9 +70,9 @@ impl Connector {
         Self { protocol: Protocol::Http1, ..Self::new(settings) }
     }
 
-    /// For gRPC, with files that a task of their owner looks at.
-    pub fn watched(settings: Arc<Reloading<ClientTls>>) -> Self {
-        Self { looks: Looks::Elsewhere, ..Self::new(settings) }
+    /// For frames between members, which is no protocol with a registered name, with files that a task of their owner looks at.
+    pub fn frames(settings: Arc<Reloading<ClientTls>>) -> Self {
+        Self { settings, protocol: Protocol::Frames, looks: Looks::Elsewhere }
     }
 
     /// Connects.
@@ -83,8 +84,11 @@ impl Connector {
         let port = uri.port_u16().unwrap_or(443);
         let settings = self.fresh().await;
         let mut config = Arc::clone(&settings.config);
-        if matches!(self.protocol, Protocol::Http1) {
-            Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
+        match self.protocol {
+            // As the settings say.
+            Protocol::Http2 => {}
+            Protocol::Http1 => Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()],
+            Protocol::Frames => Arc::make_mut(&mut config).alpn_protocols.clear(),
         }
         let name = ServerName::try_from(host.clone()).map_err(|_| ConnectError::NoHost(uri.clone()))?;
         let socket = TcpStream::connect((host, port)).await.map_err(ConnectError::Unreachable)?;

@@ -3,8 +3,9 @@
 //! What disturbs the machine for a while disturbs all sides alike, and the medians leave it out. All systems run all
 //! the time of a case; while one is measured, the others rest. Each case begins with fresh data.
 //!
-//! Module map: [`work`] is what one measurement does.
+//! Module map: [`work`] is what one measurement does, [`measuring`] does it.
 
+pub(crate) mod measuring;
 pub(crate) mod work;
 
 use std::io::Write;
@@ -12,13 +13,12 @@ use std::num::NonZeroU32;
 
 use crate::cli::{Case, CompareFlags};
 use crate::error::Error;
-use crate::load::keys::KeySpace;
 use crate::load::{self, Connections};
 use crate::measure::window;
 use crate::report::{self, Round, Summary};
 use crate::systems::cluster::{Cluster, Layout};
 use crate::systems::{Programs, System, default_holdfast};
-use work::{Work, works};
+use work::{Work, connections, works};
 
 /// Of the busy case, in the maximum.
 const BUSY_SHARE: f64 = 0.3;
@@ -75,16 +75,17 @@ async fn run_case(
     busy: Option<NonZeroU32>,
 ) -> Result<Vec<Round>, Error> {
     let layout = Layout { members: flags.members as usize, parent: flags.data_parent.clone() };
-    let space = KeySpace::new(flags.work.size.keys, flags.work.size.value_bytes as usize);
-    let works = works(case, &flags.work, &space, busy)?;
+    let works = works(case, &flags.work, busy)?;
+    let preloaded = works.iter().filter_map(Work::preloaded).max_by_key(|space| space.keys);
     let mut sides = Vec::new();
     for system in flags.systems.iter().copied().filter(|system| works.iter().all(|work| work.is_for(*system)))
     {
         tell(&format!("{}: starting {}", case.name(), system.name()));
         let mut cluster = Cluster::start(system, programs, &layout).await?;
-        let connections = Connections::open(&cluster.endpoints(), flags.work.size.connections).await?;
-        if works.iter().any(Work::needs_keys) && system != System::Ceiling {
-            load::preload(&space, &connections).await?;
+        let count = connections(case, &flags.work.size);
+        let connections = Connections::open(&cluster.endpoints(), count).await?;
+        if let Some(space) = preloaded.filter(|_| system != System::Ceiling) {
+            load::preload(space, &connections).await?;
         }
         window::rest(&mut cluster).await?;
         sides.push(Side { system, cluster, connections });
@@ -113,13 +114,18 @@ fn in_turn(works: &[Work], round: u32) -> Vec<&Work> {
 fn line(round: &Round) -> String {
     #[allow(clippy::cast_precision_loss, reason = "a figure for people")]
     let cpu = round.server_cpu_us as f64 / round.units.max(1) as f64;
-    let failure = round.first_failure.as_ref().map(|words| format!("; {} failed: {words}", round.failures));
+    let lists = if round.lists > 0 { format!(", beside {} lists", round.lists) } else { String::new() };
+    let failure = (round.failures > 0).then(|| {
+        format!("; {} failed: {}", round.failures, round.first_failure.as_deref().unwrap_or("no words"))
+    });
     format!(
-        "{} round {} {}: {:.0}/s, {cpu:.2} us of server CPU each{}",
+        "{} round {} {}: {:.0}/s, p50 {} us, p99 {} us, {cpu:.2} us of server CPU each{lists}{}",
         round.case,
         round.round,
         round.side,
         round.per_second,
+        round.latency.p50_us,
+        round.latency.p99_us,
         failure.unwrap_or_default()
     )
 }

@@ -1,38 +1,53 @@
-//! What a case does in one measuring window, and the figures that come out.
+//! What a case does in one measuring window.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::cli::{Case, WorkFlags};
+use crate::cli::{Case, SizeFlags, WorkFlags};
 use crate::error::Error;
-use crate::load::fanout::{Audience, Fill, Watching, Writes};
+use crate::load::Load;
+use crate::load::fanout::{Audience, Writes};
 use crate::load::keys::KeySpace;
-use crate::load::leases::Holding;
+use crate::load::lists::{Listers, Way};
 use crate::load::operation::Operation;
 use crate::load::pace::Pace;
-use crate::load::{self, Connections, Load, Outcome};
-use crate::measure::window::{self, Used};
-use crate::report::{Round, Unit};
+use crate::load::place::Place;
 use crate::systems::System;
-use crate::systems::cluster::Cluster;
 
 /// A list answers with a thousand keys: one client in so many of the other cases' keeps servers as busy.
 const CLIENTS_PER_LISTER: u32 = 16;
-/// More than any server here holds back for one stream: etcd has no bound in bytes, ours has 4 MiB.
-const QUEUE_BYTES: u64 = 6 * 1024 * 1024;
-/// Long enough to grant all leases and to renew them once, on the slowest side.
-const LEASE_END_TTL: Duration = Duration::from_secs(60);
-/// How long before the first of them ends the puts begin.
-const LEASE_END_LEAD: Duration = Duration::from_secs(1);
 /// Of the case that asks how late events are.
 const LATENCY_WATCHERS: u32 = 10;
+/// Of the case that asks what many more cost, each of a key of its own.
+const FEW_KEY_WATCHERS: u32 = 10;
+/// As a proxy in front of many clients has them.
+pub(crate) const KEY_WATCHERS_PER_STREAM: u32 = 1000;
+/// Of the case that asks what lists do to puts.
+const LISTERS: u32 = 10;
+/// Clients of put-64 and put-1000.
+const SOME_CLIENTS: u32 = 64;
+const MANY_CLIENTS: u32 = 1000;
+/// What many clients share at least: 16 or 17 each, as in the case put by default.
+const MANY_CONNECTIONS: u32 = 60;
 
 /// One measurement: what is done while the servers are watched.
 #[derive(Debug, Clone)]
 pub(crate) enum Work {
     /// Calls.
-    Calls(Load),
-    /// Puts that are watched; with what distinguishes the audience in tables, and what figures are per.
+    Calls {
+        /// Which.
+        load: Load,
+        /// At which members.
+        place: Place,
+    },
+    /// Puts by a timetable, while others list everything or nobody does.
+    BesideLists {
+        /// The puts.
+        load: Load,
+        /// Who lists.
+        listers: Option<Listers>,
+    },
+    /// Puts that are watched.
     Fanout {
         /// Who watches.
         audience: Audience,
@@ -40,8 +55,10 @@ pub(crate) enum Work {
         writes: Writes,
         /// Behind the system's name.
         label: String,
-        /// What figures are per.
-        unit: Unit,
+        /// What is asked for.
+        figures: Figures,
+        /// Keys that are there before.
+        keys: Option<KeySpace>,
     },
     /// Leases that live, and are renewed.
     Leases {
@@ -63,126 +80,219 @@ pub(crate) enum Work {
     Connections(u32),
 }
 
+/// What is asked of puts that are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Figures {
+    /// What an event costs, and how late it is.
+    Events,
+    /// What a put costs with all its events, and how late those are.
+    EventsByPut,
+    /// What a put costs with all its events, and how late its answer is.
+    Puts,
+}
+
+/// The connections that a case's clients share.
+pub(crate) fn connections(case: Case, size: &SizeFlags) -> u32 {
+    match case {
+        Case::Put1000 => size.connections.max(MANY_CONNECTIONS),
+        _ => size.connections,
+    }
+}
+
 /// The measurements of a case, to be made in turn. `busy` is the rate of the busy case, when it is known.
 ///
 /// Errors: the busy case without its rate.
-pub(crate) fn works(
-    case: Case,
-    flags: &WorkFlags,
-    space: &KeySpace,
-    busy: Option<NonZeroU32>,
-) -> Result<Vec<Work>, Error> {
-    let load = |operation, clients, pace| {
-        vec![Work::Calls(Load {
-            operation,
-            clients,
-            pace,
-            duration: flags.size.duration,
-            space: space.clone(),
-        })]
-    };
+pub(crate) fn works(case: Case, flags: &WorkFlags, busy: Option<NonZeroU32>) -> Result<Vec<Work>, Error> {
+    let space = KeySpace::new(flags.size.keys, flags.size.value_bytes as usize);
+    let plan = Plan { flags, space };
     let clients = flags.size.clients;
-    let calls = |operation, clients| load(operation, clients, flags.size.pace());
     Ok(match case {
-        Case::Put => calls(Operation::Put, clients),
-        Case::PutSteady => load(Operation::Put, clients, Pace::Open(flags.steady_rate)),
+        Case::Put => plan.calls(Operation::Put, clients),
+        Case::PutOne => plan.at(&[Place::Leader], Operation::Put, 1),
+        Case::Put64 => plan.calls(Operation::Put, SOME_CLIENTS),
+        Case::Put1000 => plan.calls(Operation::Put, MANY_CLIENTS),
+        Case::PutSteady => vec![everywhere(plan.steady(Operation::Put))],
         Case::PutBusy => {
             let rate = busy.ok_or_else(|| {
                 Error::Setting("put-busy needs the case put before it, to know how fast 30 % is".to_owned())
             })?;
-            load(Operation::Put, clients, Pace::Open(rate))
+            vec![everywhere(Load { pace: Pace::Open(rate), ..plan.load(Operation::Put, clients) })]
         }
-        Case::GetLinearizable => calls(Operation::GetLinearizable, clients),
-        Case::GetSteady => load(Operation::GetLinearizable, clients, Pace::Open(flags.steady_rate)),
-        Case::GetSerializable => calls(Operation::GetSerializable, clients),
-        Case::Cas => calls(Operation::Cas, clients),
-        Case::Mixed => calls(Operation::Mixed, clients),
-        Case::List => calls(Operation::List, clients.div_ceil(CLIENTS_PER_LISTER)),
-        Case::ListPaged => calls(Operation::ListPaged, clients.div_ceil(CLIENTS_PER_LISTER)),
-        Case::WatchLatency => {
-            vec![fanout(flags, space, Watchers { all: LATENCY_WATCHERS, silent: 0 }, Unit::Event)]
+        Case::GetLinearizable => plan.calls(Operation::GetLinearizable, clients),
+        Case::GetSteady => vec![everywhere(plan.steady(Operation::GetLinearizable))],
+        Case::GetSerializable => plan.calls(Operation::GetSerializable, clients),
+        Case::GetLinearizableFollowers => {
+            plan.at(&[Place::Leader, Place::Followers], Operation::GetLinearizable, clients)
         }
-        Case::WatchFanout => {
-            vec![fanout(flags, space, Watchers { all: flags.watch.watchers, silent: 0 }, Unit::Event)]
+        Case::GetSerializableFollowers => {
+            plan.at(&[Place::Leader, Place::Followers], Operation::GetSerializable, clients)
         }
-        Case::SlowWatchers => {
-            let (all, silent) = (flags.watch.watchers, flags.watch.silent.min(flags.watch.watchers));
-            [Watchers { all: all - silent, silent: 0 }, Watchers { all, silent }]
-                .map(|watchers| fanout(flags, space, watchers, Unit::Put))
-                .to_vec()
+        Case::Cas => plan.calls(Operation::Cas, clients),
+        Case::Mixed => plan.calls(Operation::Mixed, clients),
+        Case::List => plan.calls(Operation::List, clients.div_ceil(CLIENTS_PER_LISTER)),
+        Case::ListPaged => plan.calls(Operation::ListPaged, clients.div_ceil(CLIENTS_PER_LISTER)),
+        Case::ListWhole => vec![plan.list_all(Way::Whole)],
+        Case::ListWholePaged => vec![plan.list_all(plan.paged())],
+        Case::PutBesideLists => plan.beside_lists(),
+        Case::WatchLatency => vec![plan.fanout(LATENCY_WATCHERS, 0, Figures::Events)],
+        Case::WatchFanout => vec![plan.fanout(flags.watch.watchers, 0, Figures::Events)],
+        Case::SlowWatchers => plan.slow_watchers(),
+        Case::PutWatched => {
+            [0, flags.watch.watchers].map(|readers| plan.fanout(readers, 0, Figures::Puts)).to_vec()
         }
-        Case::LeaseGrant => calls(Operation::LeaseGrant, clients),
-        Case::LeaseKeepalive => calls(Operation::LeaseKeepAlive, clients),
-        Case::LeaseSteady => {
-            let (count, every, duration) =
-                (flags.lease.leases, flags.lease.lease_renewal, flags.size.duration);
-            vec![Work::Leases { count, every, duration }]
-        }
+        Case::PutKeysWatched => plan.keys_watched(),
+        Case::LeaseGrant => plan.calls(Operation::LeaseGrant, clients),
+        Case::LeaseKeepalive => plan.calls(Operation::LeaseKeepAlive, clients),
+        Case::LeaseSteady => plan.leases(),
         Case::LeaseEnd => {
-            let puts = load(Operation::Put, clients, Pace::Open(flags.steady_rate));
-            let of = |count| puts.iter().map(move |work| (count, work.clone()));
-            of(0).chain(of(flags.lease.leases)).filter_map(lease_end).collect()
+            let load = plan.steady(Operation::Put);
+            [0, flags.lease.leases].map(|count| Work::LeaseEnd { count, load: load.clone() }).to_vec()
         }
         Case::Connections => vec![Work::Connections(flags.idle_connections)],
     })
 }
 
-fn lease_end((count, puts): (u32, Work)) -> Option<Work> {
-    match puts {
-        Work::Calls(load) => Some(Work::LeaseEnd { count, load }),
-        _ => None,
+fn everywhere(load: Load) -> Work {
+    Work::Calls { load, place: Place::Everywhere }
+}
+
+/// Makes works of flags.
+struct Plan<'a> {
+    flags: &'a WorkFlags,
+    space: KeySpace,
+}
+
+impl Plan<'_> {
+    fn load(&self, operation: Operation, clients: u32) -> Load {
+        Load {
+            operation,
+            clients,
+            pace: self.flags.size.pace(),
+            duration: self.flags.size.duration,
+            space: self.space.clone(),
+        }
+    }
+
+    fn steady(&self, operation: Operation) -> Load {
+        Load { pace: Pace::Open(self.flags.steady_rate), ..self.load(operation, self.flags.size.clients) }
+    }
+
+    fn calls(&self, operation: Operation, clients: u32) -> Vec<Work> {
+        self.at(&[Place::Everywhere], operation, clients)
+    }
+
+    fn at(&self, places: &[Place], operation: Operation, clients: u32) -> Vec<Work> {
+        let work = |place: &Place| Work::Calls { load: self.load(operation, clients), place: *place };
+        places.iter().map(work).collect()
+    }
+
+    fn paged(&self) -> Way {
+        Way::Paged(self.flags.list.page_keys)
+    }
+
+    fn listed_space(&self) -> KeySpace {
+        KeySpace::new(self.flags.list.list_keys, self.flags.size.value_bytes as usize)
+    }
+
+    fn list_all(&self, way: Way) -> Work {
+        everywhere(Load { space: self.listed_space(), ..self.load(Operation::ListAll(way), 1) })
+    }
+
+    fn beside_lists(&self) -> Vec<Work> {
+        let load = Load { space: self.listed_space(), ..self.steady(Operation::Put) };
+        let listers = |way| Listers { clients: LISTERS, way, keys: load.space.keys };
+        [None, Some(listers(Way::Whole)), Some(listers(self.paged()))]
+            .map(|listers| Work::BesideLists { load: load.clone(), listers })
+            .to_vec()
+    }
+
+    fn writes(&self, per_second: NonZeroU32) -> Writes {
+        Writes { per_second, duration: self.flags.size.duration, space: self.space.clone() }
+    }
+
+    fn fanout(&self, readers: u32, silent: u32, figures: Figures) -> Work {
+        let audience = Audience {
+            readers,
+            own_keys: 0,
+            silent,
+            per_stream: self.flags.watch.watchers_per_stream,
+            connections: self.flags.size.connections,
+        };
+        let (label, rate, keys) = match figures {
+            Figures::Events => (String::new(), self.flags.watch.watch_rate, None),
+            Figures::EventsByPut => {
+                (format!(" {readers} reading + {silent} silent"), self.flags.watch.watch_rate, None)
+            }
+            Figures::Puts => {
+                (format!(" {readers} watchers"), self.flags.steady_rate, Some(self.space.clone()))
+            }
+        };
+        Work::Fanout { audience, writes: self.writes(rate), label, figures, keys }
+    }
+
+    fn slow_watchers(&self) -> Vec<Work> {
+        let all = self.flags.watch.watchers;
+        let silent = self.flags.watch.silent.min(all);
+        [0, silent].map(|present| self.fanout(all - silent, present, Figures::EventsByPut)).to_vec()
+    }
+
+    /// The keys of the many are there with the few, too, so that the stores are alike.
+    fn keys_watched(&self) -> Vec<Work> {
+        let many = self.flags.watch.key_watchers;
+        let keys = |count: u32| KeySpace::new(u64::from(count), self.flags.size.value_bytes as usize);
+        [FEW_KEY_WATCHERS.min(many), many]
+            .map(|own_keys| Work::Fanout {
+                audience: Audience {
+                    readers: 0,
+                    own_keys,
+                    silent: 0,
+                    per_stream: KEY_WATCHERS_PER_STREAM,
+                    connections: self.flags.size.connections,
+                },
+                writes: Writes { space: keys(own_keys), ..self.writes(self.flags.steady_rate) },
+                label: format!(" {own_keys} keys watched"),
+                figures: Figures::Puts,
+                keys: Some(keys(many)),
+            })
+            .to_vec()
+    }
+
+    fn leases(&self) -> Vec<Work> {
+        let lease = &self.flags.lease;
+        let (count, every) = (lease.leases, lease.lease_renewal);
+        vec![Work::Leases { count, every, duration: self.flags.size.duration }]
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Watchers {
-    all: u32,
-    silent: u32,
-}
-
-fn fanout(flags: &WorkFlags, space: &KeySpace, watchers: Watchers, unit: Unit) -> Work {
-    let audience = Audience {
-        readers: watchers.all - watchers.silent,
-        silent: watchers.silent,
-        per_stream: flags.watch.watchers_per_stream,
-        connections: flags.size.connections,
-    };
-    let writes =
-        Writes { per_second: flags.watch.watch_rate, duration: flags.size.duration, space: space.clone() };
-    let label = match unit {
-        Unit::Put => format!(" {} reading + {} silent", audience.readers, audience.silent),
-        Unit::Operation | Unit::Event | Unit::Connection => String::new(),
-    };
-    Work::Fanout { audience, writes, label, unit }
-}
-
-/// As many keys as fill what servers hold back for a watcher that does not read: that happens once to each, and what
-/// it costs from then on is the question.
-fn full_queues(space: &KeySpace) -> KeySpace {
-    let value_bytes = space.value().len();
-    KeySpace::new(QUEUE_BYTES / value_bytes.max(64) as u64, value_bytes)
-}
-
 impl Work {
-    /// Whether the empty server can take part: it holds no lists, and has nothing to hold back for silent watchers.
+    /// Whether the empty server can take part: it holds no lists, has nothing to hold back for silent watchers, and
+    /// sends every put to every watcher.
     pub(super) fn is_for(&self, system: System) -> bool {
         let needs_a_store = match self {
-            Self::Calls(load) => matches!(
+            Self::Calls { load, .. } => matches!(
                 load.operation,
-                Operation::List | Operation::ListPaged | Operation::LeaseGrant | Operation::LeaseKeepAlive
+                Operation::List
+                    | Operation::ListPaged
+                    | Operation::ListAll(_)
+                    | Operation::LeaseGrant
+                    | Operation::LeaseKeepAlive
             ),
-            Self::Leases { .. } | Self::LeaseEnd { .. } => true,
-            Self::Fanout { unit, .. } => *unit == Unit::Put,
+            Self::BesideLists { .. } | Self::Leases { .. } | Self::LeaseEnd { .. } => true,
+            Self::Fanout { figures, audience, .. } => {
+                *figures == Figures::EventsByPut || audience.own_keys > 0
+            }
             Self::Connections(_) => false,
         };
         !needs_a_store || system != System::Ceiling
     }
 
-    /// Whether the keys must be there before.
-    pub(crate) fn needs_keys(&self) -> bool {
+    /// The keys that must be there before.
+    pub(crate) fn preloaded(&self) -> Option<&KeySpace> {
         match self {
-            Self::Calls(load) => load.operation.needs_keys(),
-            Self::Fanout { .. } | Self::Connections(_) | Self::Leases { .. } | Self::LeaseEnd { .. } => false,
+            Self::Calls { load, .. } => Some(&load.space).filter(|_| load.operation.needs_keys()),
+            Self::BesideLists { load, .. } => Some(&load.space),
+            Self::Fanout { keys, .. } => keys.as_ref(),
+            Self::Connections(_) | Self::Leases { .. } | Self::LeaseEnd { .. } => None,
         }
     }
 
@@ -190,189 +300,82 @@ impl Work {
     pub(crate) fn label(&self) -> &str {
         match self {
             Self::Fanout { label, .. } => label,
-            Self::LeaseEnd { count: 0, .. } => " calm",
+            Self::Calls { place: Place::Followers, .. } => " at followers",
+            // One client is at the leader because somewhere it has to be.
+            Self::Calls { place: Place::Leader, load } if load.clients > 1 => " at the leader",
+            Self::LeaseEnd { count: 0, .. } | Self::BesideLists { listers: None, .. } => " calm",
             Self::LeaseEnd { .. } => " leases end",
-            Self::Calls(_) | Self::Connections(_) | Self::Leases { .. } => "",
-        }
-    }
-
-    /// Does it once on servers that run already, and says what their clients saw.
-    pub(crate) async fn drive(
-        &self,
-        endpoints: &[String],
-        connections: &Connections,
-    ) -> Result<Outcome, Error> {
-        match self {
-            Self::Calls(load) => load::run(load, connections).await,
-            Self::Fanout { audience, writes, .. } => {
-                let watching = Watching::begin(audience, endpoints, None).await?;
-                Ok(watching.run(writes, connections).await?.events)
-            }
-            Self::Leases { count, every, duration } => {
-                let holding = Holding::begin(*count, ttl_of(*every), connections).await?;
-                holding.renew(*every, *duration).await
-            }
-            Self::LeaseEnd { count, load } => {
-                let until_end = LEASE_END_TTL.saturating_sub(LEASE_END_LEAD);
-                end_at_once(*count, connections, until_end).await?;
-                load::run(load, connections).await
-            }
-            Self::Connections(count) => Ok(load::connect_and_read(endpoints, *count).await?.0),
-        }
-    }
-
-    /// Warms up, measures, waits until the servers are at rest, and says what it was.
-    pub(super) async fn measure(
-        &self,
-        cluster: &mut Cluster,
-        connections: &Connections,
-        warm_up: Duration,
-    ) -> Result<Round, Error> {
-        match self {
-            Self::Calls(load) => calls(cluster, connections, load, warm_up).await,
-            Self::Fanout { audience, writes, unit, .. } => {
-                let alone = window::look(cluster).await?;
-                let full = full_queues(&writes.space);
-                // With and without silent watchers alike, so that the stores are.
-                let fill = (*unit == Unit::Put).then_some(Fill { space: &full, connections });
-                let watching = Watching::begin(audience, &cluster.endpoints(), fill).await?;
-                let shown = Shown { watching: &watching, writes, unit: *unit };
-                let round = events(cluster, connections, &shown, warm_up).await?;
-                // What watchers hold in memory, they hold from the moment they are there.
-                let with_watchers = alone.until(&window::look(cluster).await?);
-                Ok(Round { resident_growth_bytes: with_watchers.resident_growth_bytes, ..round })
-            }
-            Self::Leases { count, every, duration } => {
-                let holding = Holding::begin(*count, ttl_of(*every), connections).await?;
-                holding.renew(*every, warm_up).await?;
-                window::rest(cluster).await?;
-                let before = window::look(cluster).await?;
-                let outcome = holding.renew(*every, *duration).await?;
-                let after = window::look(cluster).await?;
-                Ok(round_of(&outcome, &before.until(&after)))
-            }
-            Self::LeaseEnd { count, load } => {
-                let until_end = LEASE_END_TTL.saturating_sub(LEASE_END_LEAD);
-                end_at_once(*count, connections, until_end).await?;
-                let before = window::look(cluster).await?;
-                let outcome = load::run(load, connections).await?;
-                let after = window::look(cluster).await?;
-                window::rest(cluster).await?;
-                Ok(round_of(&outcome, &before.until(&after)))
-            }
-            Self::Connections(count) => open_connections(cluster, *count).await,
+            Self::BesideLists { listers: Some(Listers { way: Way::Whole, .. }), .. } => " beside lists",
+            Self::BesideLists { .. } => " beside lists in pages",
+            Self::Calls { .. } | Self::Connections(_) | Self::Leases { .. } => "",
         }
     }
 }
 
-/// As clients choose it: three renewals in it.
-fn ttl_of(every: Duration) -> Duration {
-    3 * every
-}
+#[cfg(test)]
+mod tests {
+    use clap::{Parser, ValueEnum};
 
-/// Grants leases that all end within a second or two, and waits until `until_end` after the last renewal.
-async fn end_at_once(count: u32, connections: &Connections, until_end: Duration) -> Result<(), Error> {
-    if count > 0 {
-        let holding = Holding::begin(count, LEASE_END_TTL, connections).await?;
-        let began = tokio::time::Instant::now();
-        holding.renew_all().await?;
-        tokio::time::sleep_until(began + until_end).await;
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn flags(more: &[&str]) -> WorkFlags {
+        let Command::Compare(flags) =
+            Cli::parse_from([&["holdfast-bench", "compare"], more].concat()).command
+        else {
+            panic!("no comparison")
+        };
+        flags.work
     }
-    Ok(())
-}
 
-async fn calls(
-    cluster: &mut Cluster,
-    connections: &Connections,
-    load: &Load,
-    warm_up: Duration,
-) -> Result<Round, Error> {
-    if !warm_up.is_zero() {
-        load::run(&Load { duration: warm_up, ..load.clone() }, connections).await?;
-        window::rest(cluster).await?;
+    fn labels(case: Case) -> Vec<String> {
+        let works = works(case, &flags(&["--key-watchers=200"]), NonZeroU32::new(5)).unwrap();
+        works.iter().map(|work| work.label().to_owned()).collect()
     }
-    window::flush(cluster).await?;
-    let before = window::look(cluster).await?;
-    let outcome = load::run(load, connections).await?;
-    let own_cpu = window::own_cpu()?;
-    if load.operation.writes() {
-        window::rest(cluster).await?;
-        window::flush(cluster).await?;
+
+    #[test]
+    fn every_case_can_be_made_and_its_sides_are_told_apart() {
+        for case in Case::value_variants() {
+            let mut labels = labels(*case);
+            let count = labels.len();
+            labels.dedup();
+            assert!(count > 0 && labels.len() == count, "{case:?}: {labels:?}");
+        }
+        assert_eq!(labels(Case::PutOne), [""]);
+        assert_eq!(labels(Case::GetLinearizableFollowers), [" at the leader", " at followers"]);
+        assert_eq!(labels(Case::PutBesideLists), [" calm", " beside lists", " beside lists in pages"]);
+        assert_eq!(labels(Case::PutWatched), [" 0 watchers", " 1000 watchers"]);
+        assert_eq!(labels(Case::PutKeysWatched), [" 10 keys watched", " 200 keys watched"]);
+        assert_eq!(labels(Case::SlowWatchers), [" 900 reading + 0 silent", " 900 reading + 100 silent"]);
     }
-    // Waiting for rest is not the load generator's work.
-    let after = window::Usage { own_cpu, ..window::look(cluster).await? };
-    Ok(round_of(&outcome, &before.until(&after)))
-}
 
-/// An audience that is there, and what it is shown.
-struct Shown<'a> {
-    watching: &'a Watching,
-    writes: &'a Writes,
-    unit: Unit,
-}
-
-async fn events(
-    cluster: &mut Cluster,
-    connections: &Connections,
-    shown: &Shown<'_>,
-    warm_up: Duration,
-) -> Result<Round, Error> {
-    if !warm_up.is_zero() {
-        let writes = Writes { duration: warm_up, ..shown.writes.clone() };
-        shown.watching.run(&writes, connections).await?;
+    #[test]
+    fn keys_are_there_before_they_are_listed_or_watched() {
+        let flags = flags(&["--list-keys=700", "--key-watchers=200", "--keys=50"]);
+        let keys = |case| {
+            let works = works(case, &flags, None).unwrap();
+            works.iter().map(|work| work.preloaded().map_or(0, |space| space.keys)).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(Case::Put), [0]);
+        assert_eq!(keys(Case::GetSerializable), [50]);
+        assert_eq!(keys(Case::ListWhole), [700]);
+        assert_eq!(keys(Case::PutBesideLists), [700; 3]);
+        assert_eq!(keys(Case::PutKeysWatched), [200; 2]);
     }
-    window::rest(cluster).await?;
-    let before = window::look(cluster).await?;
-    let delivered = shown.watching.run(shown.writes, connections).await?;
-    let own_cpu = window::own_cpu()?;
-    window::rest(cluster).await?;
-    let after = window::Usage { own_cpu, ..window::look(cluster).await? };
-    let mut round = round_of(&delivered.events, &before.until(&after));
-    (round.unit, round.puts) = (shown.unit, delivered.puts);
-    if shown.unit == Unit::Put {
-        round.units = delivered.puts;
-        round.per_second *= ratio(delivered.puts, delivered.events.operations);
-    }
-    Ok(round)
-}
 
-async fn open_connections(cluster: &mut Cluster, count: u32) -> Result<Round, Error> {
-    let before = window::look(cluster).await?;
-    let outcome = load::connect_and_read(&cluster.endpoints(), count).await?;
-    let own_cpu = window::own_cpu()?;
-    let after = window::Usage { own_cpu, ..window::look(cluster).await? };
-    let round = Round { unit: Unit::Connection, ..round_of(&outcome.0, &before.until(&after)) };
-    drop(outcome);
-    window::rest(cluster).await?;
-    Ok(round)
-}
-
-#[allow(clippy::cast_precision_loss, reason = "fewer than 2^52 of anything")]
-fn ratio(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
-}
-
-fn round_of(outcome: &Outcome, used: &Used) -> Round {
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    Round {
-        units: outcome.operations,
-        failures: outcome.failures,
-        first_failure: outcome.first_failure.clone(),
-        per_second: outcome.per_second(),
-        latency: outcome.latencies.percentiles(),
-        server_cpu_us: micros(used.server_cpu),
-        client_cpu_us: micros(used.own_cpu),
-        foreign_cpu_us: used.foreign_cpu.map(micros),
-        window_us: micros(used.window),
-        dirtied_bytes: used.dirtied_bytes,
-        device_bytes: used.device_bytes,
-        watch_queued_bytes: used.watch_queued_bytes,
-        write_calls: used.write_calls,
-        log_fsyncs: used.log_fsyncs,
-        dumps: used.dumps,
-        resident_bytes: used.resident_bytes,
-        resident_peak_bytes: used.resident_peak_bytes,
-        resident_growth_bytes: used.resident_growth_bytes,
-        ..Round::default()
+    #[test]
+    fn the_empty_server_takes_part_where_it_can() {
+        let takes_part = |case| {
+            let works = works(case, &flags(&[]), None).unwrap();
+            works.iter().all(|work| work.is_for(System::Ceiling))
+        };
+        assert!(takes_part(Case::Put1000) && takes_part(Case::PutWatched));
+        assert!(takes_part(Case::GetLinearizableFollowers));
+        for case in [Case::ListWhole, Case::ListWholePaged, Case::PutBesideLists, Case::PutKeysWatched] {
+            assert!(!takes_part(case), "{case:?}");
+        }
+        assert_eq!(connections(Case::Put1000, &flags(&[]).size), 60);
+        assert_eq!(connections(Case::Put1000, &flags(&["--connections=90"]).size), 90);
+        assert_eq!(connections(Case::Put64, &flags(&[]).size), 15);
     }
 }

@@ -1,4 +1,4 @@
-//! Fan-out: many watchers of the same keys, while puts come by a timetable.
+//! Fan-out: many watchers, of everything or each of a key of its own, while puts come by a timetable.
 //!
 //! Each value begins with the moment at which its put was due, so that every event tells how late it is. A run ends
 //! when every watcher that reads has every event.
@@ -7,11 +7,12 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use holdfast_proto::etcdserverpb::watch_request::RequestUnion;
 use holdfast_proto::etcdserverpb::{PutRequest, WatchCreateRequest, WatchRequest};
 use tokio::task::JoinSet;
 
-use super::keys::{KeySpace, Random};
+use super::keys::{KeyNumber, KeySpace, Random};
 use super::pace::{self, Pace};
 use super::{Connections, Outcome, scan};
 use crate::error::Error;
@@ -24,21 +25,48 @@ const SILENT_PER_CONNECTION: u32 = 10;
 /// How long nothing may arrive before what is missing counts as lost.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// How long making all watchers may take.
-const SETUP_MAX: Duration = Duration::from_secs(60);
+const SETUP_MAX: Duration = Duration::from_secs(120);
 /// In front of each value: nanoseconds from the epoch of the run.
 const STAMP_BYTES: usize = 8;
 
 /// Who watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Audience {
-    /// Watchers that read.
+    /// Watchers of everything that read.
     pub(crate) readers: u32,
-    /// Watchers that never read what they are sent, each on a stream of its own.
+    /// Watchers that read, each of the key with its number: of the keys that are written, all must be among them.
+    pub(crate) own_keys: u32,
+    /// Watchers of everything that never read what they are sent, each on a stream of its own.
     pub(crate) silent: u32,
-    /// Readers that share a stream.
+    /// Watchers that read and share a stream.
     pub(crate) per_stream: u32,
-    /// Connections that the readers' streams share, spread over all members.
+    /// Connections that those streams share, spread over all members.
     pub(crate) connections: u32,
+}
+
+impl Audience {
+    fn reading(&self) -> u32 {
+        self.readers + self.own_keys
+    }
+
+    /// Events that a put is, for all that read.
+    fn events_per_put(&self) -> u64 {
+        u64::from(self.readers) + u64::from(self.own_keys > 0)
+    }
+
+    /// The request that makes the watcher with this number; those of everything come first.
+    fn create(&self, number: u32) -> Frame {
+        let (key, range_end) = match number.checked_sub(self.readers) {
+            None => KeySpace::everything(),
+            Some(key) => (KeySpace::key(KeyNumber(u64::from(key))), Bytes::new()),
+        };
+        create(key, range_end)
+    }
+}
+
+fn create(key: Bytes, range_end: Bytes) -> Frame {
+    let create = WatchCreateRequest { key, range_end, ..WatchCreateRequest::default() };
+    Frame::of(&WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) })
 }
 
 /// What is written while they watch.
@@ -66,15 +94,25 @@ pub(crate) struct Fill<'a> {
 pub(crate) struct Delivered {
     /// Of the events: each counts as an operation, an event that did not arrive as a failure.
     pub(crate) events: Outcome,
-    /// Puts that were done.
-    pub(crate) puts: u64,
+    /// Of the puts. What failed of them is among the events' failures, too.
+    pub(crate) puts: Outcome,
+}
+
+impl Delivered {
+    /// Of the puts, with the failures of both: an event that did not arrive is one.
+    pub(crate) fn into_puts(self) -> Outcome {
+        let Self { events, mut puts } = self;
+        (puts.failures, puts.first_failure) = (0, None);
+        puts.add_failures(events.failures, events.first_failure);
+        puts
+    }
 }
 
 /// Watchers that are there and read, or do not.
 pub(crate) struct Watching {
     tally: Arc<Mutex<Tally>>,
     epoch: Instant,
-    readers: u32,
+    events_per_put: u64,
     _reading: JoinSet<()>,
     _unread: Vec<Stream>,
     _drivers: Vec<Driver>,
@@ -103,7 +141,7 @@ impl Watching {
         let mut watching = Self {
             tally: Arc::new(Mutex::new(Tally { outcome: Outcome::new(), last: now, ended: None })),
             epoch: now,
-            readers: audience.readers,
+            events_per_put: audience.events_per_put(),
             _reading: JoinSet::new(),
             _unread: Vec::new(),
             _drivers: Vec::new(),
@@ -120,20 +158,22 @@ impl Watching {
         let count = audience.silent.div_ceil(SILENT_PER_CONNECTION);
         let connections = self.connect(endpoints, count, Reading::Nothing).await?;
         for connection in connections.iter().cycle().take(audience.silent as usize) {
-            self._unread.push(open(connection, 1).await?);
+            let (key, range_end) = KeySpace::everything();
+            self._unread.push(open(connection, vec![create(key, range_end)]).await?);
         }
         Ok(())
     }
 
     async fn add_readers(&mut self, audience: &Audience, endpoints: &[String]) -> Result<(), Error> {
-        let streams = audience.readers.div_ceil(audience.per_stream.max(1));
+        let streams = audience.reading().div_ceil(audience.per_stream.max(1));
         let connections =
             self.connect(endpoints, audience.connections.min(streams), Reading::Everything).await?;
-        let mut left = audience.readers;
+        let mut first = 0;
         for connection in connections.iter().cycle().take(streams as usize) {
-            let watchers = left.min(audience.per_stream);
-            left -= watchers;
-            let stream = open(connection, watchers).await?;
+            let end = audience.reading().min(first + audience.per_stream);
+            let stream =
+                open(connection, (first..end).map(|number| audience.create(number)).collect()).await?;
+            first = end;
             self._reading.spawn(read(stream, Arc::clone(&self.tally), self.epoch));
         }
         Ok(())
@@ -159,21 +199,21 @@ impl Watching {
         let began = Instant::now();
         lock(&self.tally).last = began;
         let written = self.write(writes, connections).await?;
-        let expected = written.operations * u64::from(self.readers);
+        let expected = written.operations * self.events_per_put;
         self.wait_for(expected).await?;
         let mut tally = lock(&self.tally);
         let mut events = std::mem::replace(&mut tally.outcome, Outcome::new());
         events.elapsed = tally.last.max(began) - began;
-        events.failures = expected.saturating_sub(events.operations) + written.failures;
-        if events.failures > 0 {
-            let missing = || format!("{} events have not arrived", events.failures);
-            events.first_failure = Some(written.first_failure.unwrap_or_else(missing));
-        }
-        Ok(Delivered { events, puts: written.operations })
+        let missing = expected.saturating_sub(events.operations);
+        events.add_failures(written.failures, written.first_failure.clone());
+        let words = (missing > 0).then(|| format!("{missing} events have not arrived"));
+        events.add_failures(missing, words);
+        Ok(Delivered { events, puts: written })
     }
 
     async fn write(&self, writes: &Writes, connections: &Connections) -> Result<Outcome, Error> {
         let (starts, pacer) = pace::begin(Pace::Open(writes.per_second), writes.duration)?;
+        let began = Instant::now();
         let mut writers = JoinSet::new();
         let outcome = Arc::new(Mutex::new(Outcome::new()));
         for number in 0..WRITERS {
@@ -190,7 +230,9 @@ impl Watching {
         while writers.join_next().await.is_some() {}
         drop(pacer);
         let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(std::mem::replace(&mut *outcome, Outcome::new()))
+        let mut outcome = std::mem::replace(&mut *outcome, Outcome::new());
+        outcome.elapsed = began.elapsed();
+        Ok(outcome)
     }
 
     async fn wait_for(&self, expected: u64) -> Result<(), Error> {
@@ -214,23 +256,23 @@ async fn within_setup_max(setup: impl Future<Output = Result<(), Error>>) -> Res
     setup.map_err(|_| Error::Late { what: "all watchers made".to_owned(), patience: SETUP_MAX })?
 }
 
-/// Opens a stream with so many watchers of everything, and reads until all of them are confirmed.
-async fn open(connection: &Connection, watchers: u32) -> Result<Stream, Error> {
-    let (key, range_end) = KeySpace::everything();
-    let create = WatchCreateRequest { key, range_end, ..WatchCreateRequest::default() };
-    let request = Frame::of(&WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
-    let mut stream = connection.stream(WATCH, request.clone(), Requests::Many).await?;
-    for _ in 1..watchers {
-        stream.send(request.clone())?;
+/// Opens a stream, makes these watchers, at least one, and reads until all of them are confirmed.
+async fn open(connection: &Connection, watchers: Vec<Frame>) -> Result<Stream, Error> {
+    let count = watchers.len();
+    let mut watchers = watchers.into_iter();
+    let first = watchers.next().ok_or(Error::Answer("a stream without watchers"))?;
+    let mut stream = connection.stream(WATCH, first, Requests::Many).await?;
+    for watcher in watchers {
+        stream.send(watcher)?;
     }
     let mut confirmed = 0;
-    while confirmed < watchers {
+    while confirmed < count {
         let mut each = |message: &[u8]| {
             let seen = scan::response(message, |_| {})?;
             if seen.canceled {
                 return Err(Error::Answer("a watcher was not made"));
             }
-            confirmed += u32::from(seen.created);
+            confirmed += usize::from(seen.created);
             Ok(())
         };
         if !stream.messages.receive(&mut each).await? {
@@ -291,6 +333,17 @@ async fn put_stamped(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn watchers_of_everything_come_first_and_each_other_has_its_key() {
+        let audience = Audience { readers: 2, own_keys: 3, silent: 5, per_stream: 10, connections: 1 };
+        assert_eq!((audience.reading(), audience.events_per_put()), (5, 3));
+        let key = |number: u64| create(KeySpace::key(KeyNumber(number)), Bytes::new());
+        let (first, end) = KeySpace::everything();
+        assert_eq!(audience.create(1), create(first, end));
+        assert_eq!((audience.create(2), audience.create(4)), (key(0), key(2)));
+        assert_eq!(Audience { own_keys: 0, ..audience }.events_per_put(), 2);
+    }
 
     #[test]
     fn an_event_tells_its_age() {

@@ -8,19 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_proto::etcdserverpb::{
-    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
 };
 use prost::Message;
 use tokio::task::JoinSet;
 
 use super::{Connections, Outcome};
 use crate::error::Error;
-use crate::grpc::{Connection, Frame, LEASE_GRANT, LEASE_KEEP_ALIVE, Requests};
+use crate::grpc::{Connection, Frame, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, Requests};
 
 /// Between two looks for leases that are due.
 const LOOK: Duration = Duration::from_millis(500);
 /// Grants under way at a time.
 const GRANTERS: u64 = 256;
+/// Revocations under way at a time on a connection.
+const REVOKERS_PER_CONNECTION: usize = 16;
 /// How long answers may take that are still missing at the end.
 const ANSWERS_MAX: Duration = Duration::from_secs(30);
 /// Keep-alives of one stream that wait for their answers, when all are renewed at once.
@@ -111,6 +113,28 @@ impl Holding {
             ended.map_err(|_| Error::Interrupted)??;
         }
         Ok(())
+    }
+
+    /// Ends all leases, so that none ends while something else is measured.
+    pub(crate) async fn revoke(self) -> Result<Outcome, Error> {
+        let outcome = Arc::new(Mutex::new(Outcome::new()));
+        let mut revokers = JoinSet::new();
+        for (connection, ids) in &self.by_connection {
+            for part in ids.chunks(ids.len().div_ceil(REVOKERS_PER_CONNECTION).max(1)) {
+                let (connection, part, outcome) = (connection.clone(), part.to_vec(), Arc::clone(&outcome));
+                revokers.spawn(async move {
+                    for id in part {
+                        let began = Instant::now();
+                        let request = Frame::of(&LeaseRevokeRequest { id });
+                        let done = connection.caller(LEASE_REVOKE).call(request).await.map(drop);
+                        outcome.lock().unwrap_or_else(PoisonError::into_inner).count(began, &done);
+                    }
+                });
+            }
+        }
+        while revokers.join_next().await.is_some() {}
+        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::replace(&mut *outcome, Outcome::new()))
     }
 }
 

@@ -1,13 +1,18 @@
 //! Load: many clients that do the same, at a pace, for a while.
 //!
-//! Module map: [`operation`] is what one client does, [`pace`] when, [`keys`] to which keys. [`fanout`] is watchers, whose
-//! events [`scan`] reads; [`leases`] is leases that are renewed, or end.
+//! Module map: [`operation`] is what one client does, [`pace`] when, [`place`] where, [`keys`] to which keys. [`fanout`] is
+//! watchers; [`leases`] is leases that are renewed, or end; [`lists`] reads everything there is. [`scan`] reads events and
+//! lists, [`aside`] is a thread for load that is not timed, [`bulk`] writes what is not measured.
 
+pub(crate) mod aside;
+pub(crate) mod bulk;
 pub(crate) mod fanout;
 pub(crate) mod keys;
 pub(crate) mod leases;
+pub(crate) mod lists;
 pub(crate) mod operation;
 pub(crate) mod pace;
+pub(crate) mod place;
 mod scan;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,6 +90,14 @@ impl Outcome {
         }
     }
 
+    /// Adds what failed elsewhere, and its words if nothing else has failed.
+    pub(crate) fn add_failures(&mut self, failures: u64, first: Option<String>) {
+        self.failures += failures;
+        if self.first_failure.is_none() {
+            self.first_failure = first;
+        }
+    }
+
     /// Operations in a second.
     pub(crate) fn per_second(&self) -> f64 {
         #[allow(clippy::cast_precision_loss, reason = "fewer than 2^52 operations")]
@@ -109,6 +122,11 @@ impl Connections {
             connections._drivers.push(driver);
         }
         Ok(connections)
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.open.len()).unwrap_or(u32::MAX)
     }
 
     /// The connection of the client with this number.

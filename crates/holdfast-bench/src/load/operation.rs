@@ -12,6 +12,7 @@ use prost::Message;
 
 use super::keys::{KeyNumber, KeySpace, Random};
 use super::leases;
+use super::lists::{self, Way};
 use crate::error::Error;
 use crate::grpc::{Caller, Connection, Frame, LEASE_KEEP_ALIVE, PUT, RANGE, Requests, Stream, TXN};
 
@@ -32,6 +33,8 @@ pub(crate) enum Operation {
     List,
     /// Read the same in pages of a hundred at one revision; an operation is the whole list.
     ListPaged,
+    /// Read every key there is; an operation is the whole list.
+    ListAll(Way),
     /// Grant a lease.
     LeaseGrant,
     /// Keep a lease of its own alive, on a stream of its own.
@@ -50,6 +53,11 @@ impl Operation {
     /// Whether servers still have work to do when the answers are there.
     pub(crate) fn writes(self) -> bool {
         matches!(self, Self::Put | Self::Cas | Self::Mixed | Self::LeaseGrant)
+    }
+
+    /// Whether what it does to the servers' memory is asked for.
+    pub(crate) fn lists_all(self) -> bool {
+        matches!(self, Self::ListAll(_))
     }
 
     /// Whether the keys must be there before.
@@ -102,6 +110,7 @@ impl Client {
             Operation::Mixed => self.get_any(false).await,
             Operation::List => self.list().await,
             Operation::ListPaged => self.list_in_pages().await,
+            Operation::ListAll(way) => lists::list(&mut self.range, way, self.space.keys).await,
             Operation::LeaseGrant => leases::grant(&self.connection, LEASE_TTL).await.map(drop),
             Operation::LeaseKeepAlive => self.keep_alive().await,
         }

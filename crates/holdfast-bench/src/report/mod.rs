@@ -1,18 +1,20 @@
 //! From rounds to what people read: medians, ratios, tables, pictures.
 //!
-//! Module map: [`table`] is Markdown for the terminal and the docs, [`svg`] draws bars, [`page`] is all
-//! of it with the goals and the losses.
+//! Module map: [`table`] is Markdown for the terminal and the docs, [`svg`] draws bars and [`chart`] lines, [`goals`] judges, [`page`] is all
+//! of it with the losses.
 
+pub(crate) mod chart;
+pub(crate) mod goals;
 pub(crate) mod page;
 pub(crate) mod svg;
 pub(crate) mod table;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::latency::Percentiles;
 
 /// What figures are per.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Unit {
     /// A call, or a whole list in pages.
@@ -27,7 +29,8 @@ pub(crate) enum Unit {
 }
 
 /// One measured stretch of one side.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Round {
     /// Name of the case.
     pub(crate) case: String,
@@ -41,6 +44,8 @@ pub(crate) struct Round {
     pub(crate) units: u64,
     /// How many others there were: of events, the puts behind them.
     pub(crate) puts: u64,
+    /// Lists of everything that others made meanwhile, and in the warm-up.
+    pub(crate) lists: u64,
     /// What failed.
     pub(crate) failures: u64,
     /// The first failure's words.
@@ -73,6 +78,8 @@ pub(crate) struct Round {
     pub(crate) resident_bytes: u64,
     /// The most there was.
     pub(crate) resident_peak_bytes: u64,
+    /// Memory of all members before the warm-up, where the peak counts from then on.
+    pub(crate) resident_before_bytes: Option<u64>,
     /// What was added to it in the round.
     pub(crate) resident_growth_bytes: i64,
 }
@@ -122,6 +129,13 @@ pub(crate) struct Summary {
     pub(crate) resident_peak_mib: f64,
     /// What was added in a round.
     pub(crate) resident_growth_mib: f64,
+    /// The peak less the least there was before any round: what was resident before a later round is in part what the
+    /// round before it has left.
+    pub(crate) resident_extra_mib: Option<f64>,
+    /// Lists that others made, in all rounds.
+    pub(crate) lists: u64,
+    /// CPUs that all members together kept busy.
+    pub(crate) server_cpus: f64,
 }
 
 #[allow(clippy::cast_precision_loss, reason = "figures for people, far below 2^52")]
@@ -181,13 +195,35 @@ impl Summary {
             resident_mib: median_of(|round| mib(round.resident_bytes)),
             resident_growth_mib: median_of(|round| signed_mib(round.resident_growth_bytes)),
             resident_peak_mib: rounds.iter().map(|r| mib(r.resident_peak_bytes)).fold(0.0, f64::max),
+            resident_extra_mib: extra_mib(rounds),
+            lists: rounds.iter().map(|round| round.lists).sum(),
+            server_cpus: median_of(Round::server_cpus),
         }
     }
 }
 
+fn extra_mib(rounds: &[&Round]) -> Option<f64> {
+    let before: Vec<u64> = rounds.iter().map(|round| round.resident_before_bytes).collect::<Option<_>>()?;
+    let least = before.into_iter().min()?;
+    let extra = |round: &&Round| mib(round.resident_peak_bytes.saturating_sub(least));
+    Some(median(rounds.iter().map(extra).collect()))
+}
+
 impl Round {
+    /// Adds what failed, and its words if nothing else has failed.
+    pub(crate) fn add_failures(&mut self, failures: u64, first: Option<String>) {
+        self.failures += failures;
+        if self.first_failure.is_none() {
+            self.first_failure = first;
+        }
+    }
+
     fn unit_count(&self) -> f64 {
         float(self.units.max(1))
+    }
+
+    fn server_cpus(&self) -> f64 {
+        float(self.server_cpu_us) / float(self.window_us.max(1))
     }
 }
 
@@ -197,16 +233,22 @@ pub(crate) fn foreign_cpus(rounds: &[Round]) -> Option<f64> {
     rounds.iter().map(share).collect::<Option<Vec<f64>>>().filter(|found| !found.is_empty()).map(median)
 }
 
-/// The median over the rounds of what a unit costs one side's servers, divided by what it costs another's in the same
-/// round: what disturbs a round disturbs both. `None` if they share no round.
-pub(crate) fn paired_cpu_ratio(rounds: &[Round], pair: &Pair<'_>) -> Option<f64> {
-    let cost = |side: &str, number: u32| {
+/// The median over the rounds of one side's figure divided by another's of the same round: what disturbs a round disturbs
+/// both. `None` if they share no round in which both are known.
+pub(crate) fn paired_ratio(
+    rounds: &[Round],
+    pair: &Pair<'_>,
+    figure: impl Fn(&Round) -> Option<f64>,
+) -> Option<f64> {
+    let of = |side: &str, number: u32| {
         let is_it = |round: &&Round| round.case == pair.case && round.side == side && round.round == number;
-        rounds.iter().find(is_it).map(|round| float(round.server_cpu_us) / round.unit_count())
+        rounds.iter().find(is_it).and_then(&figure)
     };
     let numbers = rounds.iter().filter(|round| round.side == pair.side && round.case == pair.case);
-    let ratios =
-        numbers.filter_map(|round| Some(cost(pair.side, round.round)? / cost(pair.base, round.round)?));
+    let ratios = numbers.filter_map(|round| {
+        let base = of(pair.base, round.round).filter(|figure| *figure > 0.0)?;
+        Some(of(pair.side, round.round)? / base)
+    });
     Some(ratios.collect::<Vec<_>>()).filter(|ratios| !ratios.is_empty()).map(median)
 }
 
@@ -215,7 +257,7 @@ pub(crate) fn paired_cpu_ratio(rounds: &[Round], pair: &Pair<'_>) -> Option<f64>
 pub(crate) struct Pair<'a> {
     /// The case.
     pub(crate) case: &'a str,
-    /// The side whose cost is asked for.
+    /// The side whose figure is asked for.
     pub(crate) side: &'a str,
     /// The one it is held against.
     pub(crate) base: &'a str,
@@ -279,9 +321,10 @@ pub(crate) mod tests {
             cost("a", 3, 6000),
             cost("b", 4, 1),
         ];
-        let ratio = paired_cpu_ratio(&rounds, &Pair { case: "put", side: "b", base: "a" }).unwrap();
+        let cpu = |round: &Round| Some(float(round.server_cpu_us));
+        let ratio = paired_ratio(&rounds, &Pair { case: "put", side: "b", base: "a" }, cpu).unwrap();
         assert!((ratio - 1.01).abs() < 1e-9, "{ratio}");
-        assert_eq!(paired_cpu_ratio(&rounds, &Pair { case: "put", side: "b", base: "c" }), None);
+        assert_eq!(paired_ratio(&rounds, &Pair { case: "put", side: "b", base: "c" }, cpu), None);
     }
 
     #[test]

@@ -6,18 +6,18 @@ use std::path::Path;
 use super::Summary;
 use crate::error::Error;
 
-const WIDTH: usize = 640;
+pub(super) const WIDTH: usize = 640;
 const BAR_HEIGHT: usize = 18;
 const ROW_HEIGHT: usize = 24;
 const PANEL_HEAD: usize = 28;
-const MARGIN: usize = 12;
+pub(super) const MARGIN: usize = 12;
 /// Names stand left of it, bars right.
 const BARS_LEFT: usize = 230;
 /// Room for the figure behind the longest bar.
 const FIGURE_WIDTH: usize = 90;
 const BARS_WIDTH: usize = WIDTH - BARS_LEFT - FIGURE_WIDTH;
 /// Told apart also by those who do not see colours alike, and in print.
-const COLOURS: [&str; 4] = ["#1b6ca8", "#d98e04", "#8a8a8a", "#5aa469"];
+pub(super) const COLOURS: [&str; 4] = ["#1b6ca8", "#d98e04", "#8a8a8a", "#5aa469"];
 
 /// What a panel shows: its title, its figure, its decimals.
 type Panel = (&'static str, fn(&Summary) -> f64, usize);
@@ -46,7 +46,18 @@ pub(crate) fn write(directory: &Path, summaries: &[Summary]) -> Result<(), Error
 fn render(case: &str, summaries: &[&Summary]) -> String {
     let panel_height = PANEL_HEAD + ROW_HEIGHT * summaries.len();
     let height = 2 * MARGIN + PANEL_HEAD + panel_height * PANELS.len();
-    let mut lines = vec![
+    let mut lines = head(case, height);
+    for (number, panel) in PANELS.iter().enumerate() {
+        let top = MARGIN + PANEL_HEAD + number * panel_height;
+        lines.extend(panel_lines(panel, summaries, top));
+    }
+    lines.push("</svg>\n".to_owned());
+    lines.join("\n")
+}
+
+/// The beginning of a picture: its size, its ground, its title.
+pub(super) fn head(title: &str, height: usize) -> Vec<String> {
+    vec![
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
              height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">"
@@ -55,15 +66,9 @@ fn render(case: &str, summaries: &[&Summary]) -> String {
         format!(
             "<text x=\"{MARGIN}\" y=\"{}\" font-size=\"16\" font-weight=\"bold\">{}</text>",
             MARGIN + 16,
-            escaped(case)
+            escaped(title)
         ),
-    ];
-    for (number, panel) in PANELS.iter().enumerate() {
-        let top = MARGIN + PANEL_HEAD + number * panel_height;
-        lines.extend(panel_lines(panel, summaries, top));
-    }
-    lines.push("</svg>\n".to_owned());
-    lines.join("\n")
+    ]
 }
 
 fn panel_lines((title, figure, decimals): &Panel, summaries: &[&Summary], top: usize) -> Vec<String> {
@@ -99,7 +104,7 @@ fn bar_width(value: f64, most: f64) -> usize {
     width.max(1)
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

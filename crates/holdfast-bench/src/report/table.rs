@@ -8,6 +8,8 @@ use super::{Summary, Unit};
 /// The side all others are held against, when it took part. Else each system is held against the first of its own
 /// sides: the case asks what it does to a system that something is added.
 const BASE: &str = "etcd";
+/// Fewer a second are shown with decimals.
+const FEW: f64 = 100.0;
 /// Stands where there is no figure.
 const UNKNOWN: &str = "-";
 
@@ -19,6 +21,8 @@ struct Column {
 
 /// What a cell is made from.
 enum Cell {
+    /// How many a second; with decimals where there are few.
+    Speed,
     /// A figure with so many decimals, if there is one.
     Figure(fn(&Summary) -> Option<f64>, usize),
     /// A figure divided by that of the base.
@@ -34,7 +38,7 @@ const fn ratio(of: fn(&Summary) -> f64) -> Column {
 }
 
 const SPEED_AND_COST: [Column; 10] = [
-    figure("/s", |s| Some(s.per_second), 0),
+    Column { heading: "/s", cell: Cell::Speed },
     ratio(|s| s.per_second),
     figure("p50 ms", |s| Some(s.p50_us / 1000.0), 2),
     figure("p99 ms", |s| Some(s.p99_us / 1000.0), 2),
@@ -46,7 +50,7 @@ const SPEED_AND_COST: [Column; 10] = [
     figure("client CPU us", |s| Some(s.client_cpu_us), 2),
 ];
 
-const DISK_AND_MEMORY: [Column; 9] = [
+const DISK_AND_MEMORY: [Column; 10] = [
     figure("device B", |s| s.device_bytes, 0),
     figure("dirtied B", |s| Some(s.dirtied_bytes), 0),
     figure("write calls", |s| Some(s.write_calls), 2),
@@ -55,6 +59,7 @@ const DISK_AND_MEMORY: [Column; 9] = [
     figure("RSS MiB", |s| Some(s.resident_mib), 0),
     figure("peak MiB", |s| Some(s.resident_peak_mib), 0),
     figure("grown MiB", |s| Some(s.resident_growth_mib), 1),
+    figure("extra MiB", |s| s.resident_extra_mib, 1),
     figure("queued MiB", |s| s.watch_queued_mib, 2),
 ];
 
@@ -70,6 +75,10 @@ pub(crate) fn render(summaries: &[Summary]) -> String {
         text.push('\n');
         text.push_str(&table(&format!("{case}: disk and memory"), &DISK_AND_MEMORY, &of_case));
         text.push('\n');
+        for summary in of_case.iter().filter(|summary| summary.lists > 0) {
+            writeln!(text, "{}: {} lists, in all rounds.\n", summary.side, summary.lists)
+                .expect("writing to a string succeeds");
+        }
         for summary in of_case.iter().filter(|summary| summary.failures > 0) {
             writeln!(text, "{}: {} failed.\n", summary.side, summary.failures)
                 .expect("writing to a string succeeds");
@@ -78,7 +87,12 @@ pub(crate) fn render(summaries: &[Summary]) -> String {
     text
 }
 
+/// Columns that have no figure for anybody are left out.
 fn table(title: &str, columns: &[Column], summaries: &[&Summary]) -> String {
+    let columns: Vec<&Column> = columns
+        .iter()
+        .filter(|column| summaries.iter().any(|summary| column.cell.is_known(summary)))
+        .collect();
     let head = [title].into_iter().chain(columns.iter().map(|column| column.heading));
     let mut rows: Vec<Vec<String>> = vec![head.map(str::to_owned).collect()];
     for summary in summaries {
@@ -86,9 +100,15 @@ fn table(title: &str, columns: &[Column], summaries: &[&Summary]) -> String {
         let cells = columns.iter().map(|column| column.cell.text(summary, base));
         rows.push([summary.side.clone()].into_iter().chain(cells).collect());
     }
-    let widths: Vec<usize> = (0..=columns.len())
-        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
-        .collect();
+    aligned(rows)
+}
+
+/// A table of these rows, which have as many cells as the first: the heads, and in the first column names.
+pub(crate) fn aligned(mut rows: Vec<Vec<String>>) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    // Two: room for the rule of a column of figures.
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).max(2)).collect();
     let rule = widths.iter().enumerate().map(|(column, width)| match column {
         0 => "-".repeat(*width),
         _ => format!("{}:", "-".repeat(width - 1)),
@@ -116,8 +136,17 @@ fn base_of<'a>(summary: &Summary, all: &[&'a Summary]) -> Option<&'a Summary> {
 }
 
 impl Cell {
+    fn is_known(&self, summary: &Summary) -> bool {
+        match self {
+            Self::Figure(of, _) => of(summary).is_some(),
+            Self::Speed | Self::Ratio(_) => true,
+        }
+    }
+
     fn text(&self, summary: &Summary, base: Option<&Summary>) -> String {
         match self {
+            Self::Speed if summary.per_second < FEW => format!("{:.2}", summary.per_second),
+            Self::Speed => format!("{:.0}", summary.per_second),
             Self::Figure(of, decimals) => {
                 of(summary).map_or_else(|| UNKNOWN.to_owned(), |figure| format!("{figure:.decimals$}"))
             }

@@ -41,7 +41,7 @@ fn required_vote(proto: Option<pb::Vote>) -> Result<RaftVote, CodecError> {
     Ok(vote_from_proto(proto.ok_or(CodecError::Missing("vote"))?))
 }
 
-pub(crate) fn append_request(request: AppendEntriesRequest<TypeConfig>) -> Body {
+pub(crate) fn append_request(request: AppendEntriesRequest<TypeConfig>, answer_can_wait: bool) -> Body {
     let entries = request
         .entries
         .into_iter()
@@ -55,6 +55,7 @@ pub(crate) fn append_request(request: AppendEntriesRequest<TypeConfig>) -> Body 
         prev_log_id: request.prev_log_id.as_ref().map(log_id_to_proto),
         entries,
         leader_commit: request.leader_commit.as_ref().map(log_id_to_proto),
+        answer_can_wait,
     })
 }
 

@@ -26,7 +26,7 @@ use super::link::{Link, LinkError, Pending};
 use super::roster::Roster;
 use super::snapshot;
 use crate::codec::rpc::{self, AppendResult, Body};
-use crate::limits::{APPENDS_IN_FLIGHT, FAREWELL_LIMIT, within};
+use crate::limits::{APPENDS_IN_FLIGHT, FAREWELL_LIMIT, SENT_MAX, within};
 use crate::state_machine::SnapshotData;
 use crate::types::{PeerNode, RaftVote, TypeConfig};
 
@@ -116,25 +116,52 @@ pub(crate) struct NetworkFactory {
     pub(crate) append_timeout: Duration,
 }
 
+impl NetworkFactory {
+    fn network(&self, target: u64, node: &PeerNode, purpose: Purpose) -> PeerNetwork {
+        let link = self.peers.link(target, node);
+        let (from, roster) = (self.peers.identity.member, Arc::clone(&self.peers.roster));
+        PeerNetwork { link, from, roster, purpose, append_timeout: self.append_timeout }
+    }
+}
+
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = PeerNetwork;
 
     async fn new_client(&mut self, target: u64, node: &PeerNode) -> PeerNetwork {
-        let link = self.peers.link(target, node);
-        let (from, roster) = (self.peers.identity.member, Arc::clone(&self.peers.roster));
-        PeerNetwork { link, from, roster, append_timeout: self.append_timeout }
+        self.network(target, node, Purpose::Replication)
     }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &PeerNode) -> PeerNetwork {
+        self.network(target, node, Purpose::Heartbeat)
+    }
+}
+
+/// What openraft uses a network for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// The log, and how far it is committed.
+    Replication,
+    /// Signs of life, on whose answers reads wait.
+    Heartbeat,
 }
 
 /// One user of the link to a peer: a replication stream, a heartbeat, a vote.
 pub(crate) struct PeerNetwork {
     link: Link,
     from: u64,
+    purpose: Purpose,
     roster: Arc<Roster>,
     append_timeout: Duration,
 }
 
 impl PeerNetwork {
+    /// A request of a stream of appends. One of replication that has no entries only says how far the log is committed, and
+    /// nobody waits for its answer.
+    fn append_request(&self, request: AppendEntriesRequest<TypeConfig>) -> Body {
+        let answer_can_wait = self.purpose == Purpose::Replication && request.entries.is_empty();
+        rpc::append_request(request, answer_can_wait)
+    }
+
     fn error(&self, error: LinkError, action: RPCTypes, timeout: Duration) -> RpcError {
         match error {
             LinkError::Down => RPCError::Unreachable(Unreachable::new(&error)),
@@ -168,7 +195,7 @@ impl PeerNetwork {
     }
 
     /// The result of an append. Cancel-safe, as [`Pending::answer`] is: nothing is awaited behind the answer.
-    async fn next_result(&self, Sent { term, answer }: &mut Sent) -> Result<AppendResult, RpcError> {
+    async fn next_result(&self, Sent { term, answer, .. }: &mut Sent) -> Result<AppendResult, RpcError> {
         let answer = within(&*self.link.env().clock, self.append_timeout, answer.answer()).await;
         match answer.unwrap_or(Err(LinkError::TimedOut)) {
             Ok(Body::AppendResponse(response)) => {
@@ -216,6 +243,8 @@ fn unexpected(body: &Body) -> RpcError {
 struct Sent {
     /// The term of the leader that sent it.
     term: u64,
+    /// Without, its answer may be held back.
+    has_entries: bool,
     answer: Pending,
 }
 
@@ -231,10 +260,16 @@ impl<S> Pipeline<'_, S>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin,
 {
+    /// True while few enough are on their way. Those whose answers are held back take nobody's place, up to a bound.
+    fn may_send(&self) -> bool {
+        let with_entries = self.in_flight.iter().filter(|sent| sent.has_entries).count();
+        with_entries < APPENDS_IN_FLIGHT && self.in_flight.len() < SENT_MAX
+    }
+
     /// The next result, in the order of the requests; sends more meanwhile. `None` at the end.
     async fn next(&mut self) -> Option<Result<AppendResult, RpcError>> {
         loop {
-            let may_send = self.in_flight.len() < APPENDS_IN_FLIGHT && !self.input.is_terminated();
+            let may_send = self.may_send() && !self.input.is_terminated();
             let request = match (self.in_flight.front_mut(), may_send) {
                 (None, false) => return None,
                 (None, true) => self.input.next().await,
@@ -259,10 +294,11 @@ where
                 peer = self.network.link.peer(),
                 entries = request.entries.len()
             );
-            let term = request.vote.leader_id.term;
-            let sent = self.network.link.begin(rpc::append_request(request)).instrument(span).await;
+            let (term, has_entries) = (request.vote.leader_id.term, !request.entries.is_empty());
+            let request = self.network.append_request(request);
+            let sent = self.network.link.begin(request).instrument(span).await;
             match sent {
-                Ok(answer) => self.in_flight.push_back(Sent { term, answer }),
+                Ok(answer) => self.in_flight.push_back(Sent { term, has_entries, answer }),
                 Err(error) => {
                     let error =
                         self.network.error(error, RPCTypes::AppendEntries, self.network.append_timeout);
@@ -281,7 +317,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        match self.ask(rpc::append_request(rpc), RPCTypes::AppendEntries, option.soft_ttl()).await? {
+        match self.ask(rpc::append_request(rpc, false), RPCTypes::AppendEntries, option.soft_ttl()).await? {
             Body::AppendResponse(response) => {
                 Ok(AppendEntriesResponse::from(rpc::append_response_from(response).map_err(failed)?))
             }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use holdfast_env::{BoxFuture, Duplex, Incoming, Lane};
@@ -12,6 +11,7 @@ use openraft::raft::AppendEntriesRequest;
 use tokio::sync::mpsc;
 
 use super::discover;
+use super::held::{Answer, Held};
 use super::hello::{HelloError, Identity, heed};
 use super::link::Link;
 use super::network::Peers;
@@ -112,12 +112,17 @@ impl PeerServer {
     /// Handles requests side by side, at most [`REQUESTS_IN_FLIGHT`]; appends reach openraft in their order.
     async fn serve_requests(&self, peer: u64, mut duplex: Duplex) {
         let running_now = Running::default();
-        let mut running: FuturesUnordered<BoxFuture<'_, Bytes>> = FuturesUnordered::new();
+        let mut running: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
+        let mut held = Held::default();
         loop {
             tokio::select! {
                 biased;
                 Some(answer) = running.next(), if !running.is_empty() => {
-                    if duplex.send.send(answer).await.is_err() {
+                    held.push(answer, &*self.shared.env.clock);
+                    if !held.is_due() {
+                        continue;
+                    }
+                    if held.send(&duplex.send).await.is_err() {
                         return;
                     }
                 }
@@ -125,7 +130,7 @@ impl PeerServer {
                     let Some(frame) = frame else { return };
                     match decode_message(frame) {
                         Ok((request, body)) => {
-                            running.push(Box::pin(self.answer(peer, request, body, &running_now)));
+                            running.push(Box::pin(self.answer_to(peer, request, body, &running_now)));
                         }
                         Err(error) => {
                             tracing::error!(peer = format!("{peer:x}"), %error, "a malformed message from a peer");
@@ -133,17 +138,30 @@ impl PeerServer {
                         }
                     }
                 }
+                () = held.time_is_up() => {
+                    if held.send(&duplex.send).await.is_err() {
+                        return;
+                    }
+                }
             }
         }
     }
 
-    async fn answer(&self, peer: u64, request: u64, body: Body, now: &Running) -> Bytes {
+    async fn answer_to(&self, peer: u64, request: u64, body: Body, now: &Running) -> Answer {
+        let can_wait = matches!(&body, Body::AppendRequest(append) if append.answer_can_wait);
+        let answer = self.answer(peer, body, now).await;
+        // What was appended, its askers hear of when it is applied, from their own member.
+        let is_appended = matches!(&answer, Body::ForwardResponse(forward) if forward.refusal() == pb::ForwardRefusal::None);
+        Answer { frame: encode_message(request, answer), can_wait: can_wait || is_appended }
+    }
+
+    async fn answer(&self, peer: u64, body: Body, now: &Running) -> Body {
         if self.peers.roster().is_removed(peer) {
             let reason = format!("member {peer:x} was removed from the cluster");
             let refused = pb::Refused { reason, cause: pb::RefusedCause::Removed.into() };
-            return encode_message(request, Body::Refused(refused));
+            return Body::Refused(refused);
         }
-        let answer = match body {
+        match body {
             Body::AppendRequest(append) => rpc::append_response(self.append(append).await),
             Body::VoteRequest(vote) => rpc::vote_response(self.vote(vote).await),
             Body::TransferLeaderRequest(transfer) => {
@@ -165,8 +183,7 @@ impl PeerServer {
                 Body::Refused(pb::Refused::default())
             }
             other => Body::Refused(pb::Refused { reason: format!("not a request: {other:?}"), cause: 0 }),
-        };
-        encode_message(request, answer)
+        }
     }
 
     async fn append(&self, append: pb::AppendRequest) -> Result<AppendResult, String> {

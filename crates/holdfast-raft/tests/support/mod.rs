@@ -11,13 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_env::net::FRAMES_MAX;
 use holdfast_env::{
-    BoxFuture, Duplex, Env, Faults, Incoming, Lane, LogId, Net, NetError, RealSpawn, Spawn, TaskHandle,
+    BoxFuture, Duplex, Env, Faults, Helper, Incoming, Lane, LogId, Net, NetError, RealSpawn, Spawn,
+    TaskHandle,
 };
 use holdfast_log::{Log, LogConfig};
 use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::{Command, Op, Put, Range, Txn};
 use holdfast_mvcc::types::{KeyRange, MemberId, RangeEnd, Record, Revision};
-use holdfast_raft::{GrpcNet, GrpcNetConfig, Member, Node, NodeConfig, NodeError};
+use holdfast_raft::{Member, Node, NodeConfig, NodeError, PeerNet, PeerNetConfig};
 use holdfast_storage::{Answer, DispatchBody, DispatchItem, EngineKind, EventSink, Storage, StorageConfig};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
@@ -31,7 +32,7 @@ pub(crate) const SLACK: Duration = Duration::from_secs(4);
 /// A network whose connections can be cut, and mended.
 #[derive(Clone)]
 pub(crate) struct CutNet {
-    inner: GrpcNet,
+    inner: PeerNet,
     cut: watch::Sender<Cut>,
     deaf: Arc<Notify>,
     pub(crate) transfers: Transfers,
@@ -118,7 +119,7 @@ fn chunk(frame: &Bytes) -> Option<(u64, u64)> {
 
 impl CutNet {
     fn new() -> Self {
-        let inner = GrpcNet::new(tokio::runtime::Handle::current(), GrpcNetConfig::default());
+        let inner = PeerNet::new(tokio::runtime::Handle::current(), PeerNetConfig::default());
         Self { inner, cut: watch::Sender::default(), deaf: Arc::default(), transfers: Transfers::default() }
     }
 
@@ -227,6 +228,10 @@ impl Spawn for HaltSpawn {
         self.inner.dedicated(name, future)
     }
 
+    fn helped(&self, name: &str, future: BoxFuture<'static, ()>) -> (TaskHandle, Helper) {
+        self.inner.helped(name, future)
+    }
+
     fn halt(&self, reason: &str) {
         tracing::error!(reason, "halted");
         self.halted.send_replace(Some(reason.to_owned()));
@@ -236,7 +241,7 @@ impl Spawn for HaltSpawn {
 struct NoEvents;
 
 impl EventSink for NoEvents {
-    fn publish(&self, _: Vec<Record>, _: Revision) {}
+    fn publish(&self, _: &[&Record], _: Revision) {}
     fn replaced(&self, _: Revision) {}
 }
 

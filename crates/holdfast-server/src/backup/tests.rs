@@ -89,7 +89,7 @@ impl File {
 struct Silent;
 
 impl EventSink for Silent {
-    fn publish(&self, _: Vec<Record>, _: Revision) {}
+    fn publish(&self, _: &[&Record], _: Revision) {}
     fn replaced(&self, _: Revision) {}
 }
 

@@ -33,7 +33,10 @@ impl Frontend {
     /// Admits a call under its rule, or says why not.
     pub async fn admit(&self, asking: Asking<'_>, rpc: Rpc, service: Service) -> Result<Call, Failure> {
         let call = self.admit_anybody(asking.metadata, service)?;
-        self.until_it_can_judge(rpc.rule, call).await?;
+        if !matches!(rpc.rule, Rule::Open | Rule::Judged) {
+            // Boxed, as all that few calls do: the futures of the others stay small.
+            Box::pin(self.until_it_can_judge(rpc.rule, call)).await?;
+        }
         let is_enabled = self.storage.is_auth_enabled();
         let named = if rpc.rule == Rule::Open { None } else { auth::named(asking.metadata) };
         let named = named.map(|text| self.token(text));
@@ -43,7 +46,7 @@ impl Frontend {
             // Auth is off as far as this member knows, which may be behind: the token is looked at when the call is judged.
             Some(token) if !is_enabled => Who::Token(token.digest),
             // A stream is open to anybody, and its messages are judged.
-            Some(token) if self.is_known(token, call).await || rpc.rule == Rule::EachJudged => {
+            Some(token) if Box::pin(self.is_known(token, call)).await || rpc.rule == Rule::EachJudged => {
                 Who::Token(token.digest)
             }
             Some(_) => return Err(Failure::Auth(AuthFailure::InvalidToken)),
@@ -269,11 +272,11 @@ impl Frontend {
             let is_on = answer.outcome.response == Err(Refusal::Auth(AuthRefusal::UserNameEmpty));
             return match again.filter(|_| is_on) {
                 // Nothing has happened then, and this member knows now.
-                Some(command) => self.propose_judged(command, call).await,
+                Some(command) => Box::pin(self.propose_judged(command, call)).await,
                 None => Ok(answer),
             };
         }
-        self.propose_judged(command, call).await
+        Box::pin(self.propose_judged(command, call)).await
     }
 
     async fn propose_judged(&self, mut command: Command, call: Call) -> Result<Answer, Failure> {

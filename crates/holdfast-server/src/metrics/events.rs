@@ -14,7 +14,7 @@ pub struct EventCounts {
 
 impl EventCounts {
     /// Counts these changes.
-    pub fn count(&self, records: &[Record]) {
+    pub fn count(&self, records: &[&Record]) {
         let puts = records.iter().filter(|record| matches!(record.change, Change::Put(_))).count() as u64;
         self.puts.inc_by(puts);
         self.deletes.inc_by(records.len() as u64 - puts);

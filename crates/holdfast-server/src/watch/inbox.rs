@@ -103,20 +103,21 @@ impl Inbox {
 }
 
 impl EventSink for Inbox {
-    fn publish(&self, records: Vec<Record>, revision: Revision) {
-        self.events.count(&records);
-        let bytes = records.iter().map(cost).sum::<usize>();
+    fn publish(&self, records: &[&Record], revision: Revision) {
+        self.events.count(records);
         let mut content = self.content.lock();
         if content.streams == 0 {
             // Nobody waits for it.
             Self::skip(&mut content, revision);
             return;
         }
+        let bytes = records.iter().map(|record| cost(record)).sum::<usize>();
         if content.bytes > 0 && content.bytes + bytes > self.bytes_max {
             self.counts.overruns.inc();
             Self::skip(&mut content, revision);
         } else {
             content.bytes += bytes;
+            let records = records.iter().map(|record| Record::clone(record)).collect();
             content.news.push_back(News::Changes { records, revision, bytes });
         }
         drop(content);
@@ -165,19 +166,23 @@ mod tests {
         Revision::new(number)
     }
 
+    fn publish(inbox: &Inbox, records: Vec<Record>, number: u64) {
+        inbox.publish(&records.iter().collect::<Vec<_>>(), revision(number));
+    }
+
     #[test]
     fn without_streams_nothing_is_kept() {
         let (inbox, metrics) = inbox(10_000);
-        inbox.publish(put(2, 10), revision(2));
-        inbox.publish(put(3, 10), revision(3));
+        publish(&inbox, put(2, 10), 2);
+        publish(&inbox, put(3, 10), 3);
         assert_eq!(inbox.take().news, [News::Skipped(revision(3))]);
         inbox.stream_opened();
-        inbox.publish(put(4, 10), revision(4));
+        publish(&inbox, put(4, 10), 4);
         let bytes = RECORD_BYTES + 11;
         let kept = News::Changes { records: put(4, 10), revision: revision(4), bytes };
         assert_eq!(inbox.take().news, [kept]);
         inbox.stream_closed();
-        inbox.publish(put(5, 10), revision(5));
+        publish(&inbox, put(5, 10), 5);
         assert_eq!(inbox.take().news, [News::Skipped(revision(5))]);
         assert_eq!((metrics.events.puts.get(), metrics.watch.overruns.get()), (4, 0), "counted all the same");
     }
@@ -186,11 +191,11 @@ mod tests {
     fn what_does_not_fit_is_left_out_and_counted() {
         let (inbox, metrics) = inbox(1_000);
         inbox.stream_opened();
-        inbox.publish(put(2, 5_000), revision(2));
+        publish(&inbox, put(2, 5_000), 2);
         assert_eq!(inbox.take().news.len(), 1, "a single batch always fits");
-        inbox.publish(put(3, 600), revision(3));
-        inbox.publish(put(4, 600), revision(4));
-        inbox.publish(put(5, 600), revision(5));
+        publish(&inbox, put(3, 600), 3);
+        publish(&inbox, put(4, 600), 4);
+        publish(&inbox, put(5, 600), 5);
         let news = inbox.take().news;
         assert_eq!(news[0], News::Skipped(revision(4)), "what waited is left out, too");
         assert!(matches!(&news[1], News::Changes { revision, .. } if revision.get() == 5), "{news:?}");
@@ -201,9 +206,9 @@ mod tests {
     fn an_installed_snapshot_replaces_what_waits() {
         let (inbox, metrics) = inbox(10_000);
         inbox.stream_opened();
-        inbox.publish(put(2, 10), revision(2));
+        publish(&inbox, put(2, 10), 2);
         inbox.replaced(revision(90));
-        inbox.publish(put(91, 10), revision(91));
+        publish(&inbox, put(91, 10), 91);
         let news = inbox.take().news;
         assert_eq!(news[0], News::Skipped(revision(90)));
         assert_eq!((news.len(), metrics.watch.overruns.get()), (2, 0), "no overrun");

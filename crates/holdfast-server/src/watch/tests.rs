@@ -10,7 +10,7 @@ use holdfast_env::{Faults, LogId, LogIndex, Term};
 use holdfast_mvcc::auth::Caller;
 use holdfast_mvcc::command::{Command, Put};
 use holdfast_mvcc::types::Revision;
-use holdfast_raft::{GrpcNet, GrpcNetConfig};
+use holdfast_raft::{PeerNet, PeerNetConfig};
 use holdfast_storage::{DispatchBody, DispatchItem, EngineKind, EventSink, StorageConfig};
 use prost::Message;
 
@@ -37,7 +37,7 @@ struct Fixture {
 
 async fn fixture(inbox_bytes_max: usize) -> Fixture {
     let runtime = tokio::runtime::Handle::current();
-    let net = Arc::new(GrpcNet::new(runtime.clone(), GrpcNetConfig::default()));
+    let net = Arc::new(PeerNet::new(runtime.clone(), PeerNetConfig::default()));
     let env = Env::real(runtime, net);
     let directory = tempfile::tempdir().unwrap();
     let metrics = Metrics::new(&Fixed { member_id: 1, quota_bytes: 1 });

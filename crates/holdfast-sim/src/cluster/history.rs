@@ -258,12 +258,12 @@ impl LifeSink {
 }
 
 impl EventSink for LifeSink {
-    fn publish(&self, records: Vec<Record>, _revision: Revision) {
+    fn publish(&self, records: &[&Record], _revision: Revision) {
         let mut recorded = self.history.shared.lock();
         let mut last = self.last.lock();
         let mut by_revision: BTreeMap<u64, Vec<Record>> = BTreeMap::new();
         for record in records {
-            by_revision.entry(record.id.revision.get()).or_default().push(record);
+            by_revision.entry(record.id.revision.get()).or_default().push(Record::clone(record));
         }
         for (revision, records) in by_revision {
             let before = last.replace(revision);

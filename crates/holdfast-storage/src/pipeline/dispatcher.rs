@@ -209,7 +209,11 @@ impl Dispatcher {
 
     /// The next entries before a dump request, without those that are contained already.
     fn next_entries(&mut self) -> Vec<DispatchItem> {
-        let mut items = Vec::new();
+        let at_hand = match self.waiting.front() {
+            Some(QueueItem::Entries { items, .. }) => items.len(),
+            Some(QueueItem::StartDump { .. }) | None => 0,
+        };
+        let mut items = Vec::with_capacity(at_hand.min(SLICE_ENTRIES_MAX));
         let mut last = self.applied.log_id;
         let mut leases = 0;
         while items.len() < SLICE_ENTRIES_MAX {

@@ -74,7 +74,9 @@ pub(super) fn evaluate(
     let prefetched = prefetch(shared, view, &items, recent)?;
     let reader = ValueReader::counting(view, &shared.cache, &shared.evaluation_reads);
     let mut values = Sources { recent, prefetched, reader };
-    let (mut records, mut leases, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    // Most entries are one record and have one asker somewhere.
+    let (mut records, mut leases) = (Vec::with_capacity(items.len()), Vec::new());
+    let mut answers = Vec::with_capacity(items.len());
     let mut bytes = 0;
     let _span = tracing::debug_span!("evaluate", entries = items.len()).entered();
     let mut state = view.state.write();

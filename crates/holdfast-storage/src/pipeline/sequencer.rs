@@ -78,8 +78,8 @@ pub(crate) fn make_visible(shared: &Shared, slice: Slice, records: Vec<Arc<Store
         drop(respond.send(answer));
     }
     if !records.is_empty() {
-        let events: Vec<Record> = records.iter().map(|stored| stored.record.clone()).collect();
-        shared.events.publish(events, slice.visible.revision);
+        let events: Vec<&Record> = records.iter().map(|stored| &stored.record).collect();
+        shared.events.publish(&events, slice.visible.revision);
     }
     shared.backlog.push_slice(ReadySlice {
         records,

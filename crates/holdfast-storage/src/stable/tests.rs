@@ -88,7 +88,7 @@ fn what_was_committed_is_read_back() {
     assert_eq!(stable.position().unwrap(), Some((head(299), applied(7))));
     assert_eq!(all(&stable), records);
     let (_, pack) = stable.value_pack(RecordId::new(Revision::new(150), 0)).unwrap().unwrap();
-    let found = Values::new(&pack).unwrap().find(RecordId::new(Revision::new(150), 0)).unwrap().unwrap();
+    let found = Values::new(&pack).unwrap().seek(RecordId::new(Revision::new(150), 0)).unwrap().unwrap();
     assert_eq!(found.put.value.len(), 500);
     let restored: usize =
         stable.meta_packs(RecordId::default()).unwrap().iter().map(|(_, p)| metas(p).unwrap().len()).sum();
@@ -339,7 +339,7 @@ fn what_an_interrupted_commit_has_left_is_in_nobodys_way() {
         stable.commit(&runs_of(&small), &[], &head(5), &applied(2), &Faults::default()).unwrap();
         for record in &small {
             let (_, pack) = stable.value_pack(record.id).unwrap().unwrap();
-            assert!(Values::new(&pack).unwrap().find(record.id).unwrap().is_some(), "point {point}");
+            assert!(Values::new(&pack).unwrap().seek(record.id).unwrap().is_some(), "point {point}");
         }
     }
 }

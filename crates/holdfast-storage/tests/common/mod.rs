@@ -129,7 +129,8 @@ pub fn planted(env: Env, fault: Fault) -> Env {
 pub struct Events(pub Mutex<Vec<(Vec<Record>, Revision)>>);
 
 impl EventSink for Events {
-    fn publish(&self, records: Vec<Record>, revision: Revision) {
+    fn publish(&self, records: &[&Record], revision: Revision) {
+        let records = records.iter().map(|record| Record::clone(record)).collect();
         self.0.lock().unwrap().push((records, revision));
     }
     fn replaced(&self, revision: Revision) {

@@ -1,44 +1,42 @@
-//! Connections between members over the real network: one gRPC stream of frames per connection.
+//! Connections between members over the real network: frames on a TCP connection, with or without TLS.
 //!
-//! A frame is an encoded `PeerMessage` already, so the gRPC codec passes bytes through. Every connection is a TCP
-//! connection of its own, so that a snapshot never delays a heartbeat.
+//! Whoever connects says first, in a line of fixed length, what the connection is for ([`LANES`]); then both sides send
+//! frames, each an encoded `PeerMessage` behind its length (`frames`). Every connection is a TCP connection of its own, so
+//! that a snapshot never delays a heartbeat.
 
 mod bind;
 mod client;
-mod codec;
+mod frames;
 mod server;
-mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use bind::bind_all;
+use holdfast_env::net::FRAMES_MAX;
 use holdfast_env::{BoxFuture, Duplex, Incoming, Lane, Net, NetError};
 use holdfast_tls::{ClientTls, Port, Reloading, ServerTls};
+use http::Uri;
 use tokio::sync::mpsc;
 
-/// The metadata key that says what a connection is for.
-const LANE_KEY: &str = "holdfast-lane";
+/// How a connection begins, by what it is for.
+const LANES: [(Lane, &[u8; LANE_BYTES]); 2] =
+    [(Lane::Raft, b"holdfast-peer/1 raft\n"), (Lane::Snapshot, b"holdfast-peer/1 snap\n")];
 
-/// The gRPC method of a connection.
-const CONNECT_PATH: &str = "/holdfast.internal.v1.Peer/Connect";
-
-/// Flow-control windows between peers, in bytes: one stream per connection, so both are generous.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const LANE_BYTES: usize = 21;
 
 /// Sizes and times of the peer network.
 #[derive(Debug, Clone)]
-pub struct GrpcNetConfig {
+pub struct PeerNetConfig {
     /// The largest frame accepted, in bytes. Must hold one entry of the largest allowed size and 1 MiB.
     pub frame_bytes_max: usize,
-    /// A connection without any sign of life is probed this often...
+    /// Each side of a connection gives a sign of life when it has been silent for this long...
     pub keepalive_interval: Duration,
-    /// ...and closed when the probe is not answered within this time.
+    /// ...and closes the connection when the other side is silent for this much longer.
     pub keepalive_timeout: Duration,
 }
 
-impl Default for GrpcNetConfig {
+impl Default for PeerNetConfig {
     /// 16 MiB frames; a dead peer is noticed within 1.5 s.
     fn default() -> Self {
         Self {
@@ -51,9 +49,9 @@ impl Default for GrpcNetConfig {
 
 /// The real network between members.
 #[derive(Clone)]
-pub struct GrpcNet {
+pub struct PeerNet {
     runtime: tokio::runtime::Handle,
-    config: GrpcNetConfig,
+    config: PeerNetConfig,
     port: Arc<Port>,
     tls: Option<PeerTls>,
 }
@@ -67,9 +65,9 @@ pub struct PeerTls {
     pub connect: Arc<Reloading<ClientTls>>,
 }
 
-impl GrpcNet {
+impl PeerNet {
     /// Connections run on `runtime`, in plain text.
-    pub fn new(runtime: tokio::runtime::Handle, config: GrpcNetConfig) -> Self {
+    pub fn new(runtime: tokio::runtime::Handle, config: PeerNetConfig) -> Self {
         Self { runtime, config, port: Port::new("peer"), tls: None }
     }
 
@@ -90,7 +88,7 @@ impl GrpcNet {
     }
 }
 
-impl Net for GrpcNet {
+impl Net for PeerNet {
     fn connect(&self, address: &str, lane: Lane) -> BoxFuture<'static, Result<Duplex, NetError>> {
         let (net, address) = (self.clone(), address.to_owned());
         Box::pin(async move {
@@ -108,15 +106,15 @@ impl Net for GrpcNet {
     }
 }
 
-fn lane_name(lane: Lane) -> &'static str {
-    match lane {
-        Lane::Raft => "raft",
-        Lane::Snapshot => "snapshot",
-    }
+/// The two ends of a connection's channels: the user's, and ours.
+fn channels() -> (Duplex, frames::Ends) {
+    let (send, outbound) = mpsc::channel(FRAMES_MAX);
+    let (inbound, recv) = mpsc::channel(FRAMES_MAX);
+    (Duplex { send, recv }, frames::Ends { outbound, inbound })
 }
 
-fn lane_of(name: &str) -> Option<Lane> {
-    [Lane::Raft, Lane::Snapshot].into_iter().find(|lane| lane_name(*lane) == name)
+fn uri(address: &str) -> Result<Uri, String> {
+    address.parse().map_err(|error| format!("not a URL: {error}"))
 }
 
 /// An error with all that caused it, in one line.
