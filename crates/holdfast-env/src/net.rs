@@ -1,6 +1,6 @@
 //! Connections between members, as two-way streams of frames.
 //!
-//! A frame is one encoded peer message. The real network lives in `holdfast-raft`, which owns the peer protocol; the
+//! A frame is one encoded peer message, which is never empty. The real network lives in `holdfast-raft`, which owns the peer protocol; the
 //! simulated one lives in `holdfast-sim`.
 
 use bytes::Bytes;

@@ -177,7 +177,7 @@ mod tests {
         std::thread::Builder::new().name("the loop".to_owned()).spawn(move || shared.run()).unwrap()
     }
 
-    fn until(what: impl Fn() -> bool) {
+    fn until(mut what: impl FnMut() -> bool) {
         for _ in 0..10_000 {
             if what() {
                 return;

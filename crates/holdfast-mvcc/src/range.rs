@@ -21,8 +21,8 @@ use crate::types::{KeyRange, KeyValue, PutRecord, RecordId, Revision};
 /// How many index keys are visited per step.
 pub const CHUNK_KEYS: usize = 512;
 
-/// How many keys' values are announced at a time.
-const AHEAD_KEYS: usize = 512;
+/// How many keys' values are announced at a time: neighbours are mostly written at about the same time, but not in order.
+const AHEAD_KEYS: usize = 32 * 1024;
 
 /// Where a range read gets its keys and values. The live index behind a lock implements it in small steps, so that a
 /// long list never holds the lock; a transaction implements it over the state it is changing.

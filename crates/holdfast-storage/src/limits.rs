@@ -107,11 +107,14 @@ pub(crate) const AHEAD_KEYS_MIN: usize = 4;
 /// Packs that are read with the one that is needed, when the next ones will be.
 pub(crate) const PACKS_AHEAD: usize = 32;
 
-/// With more revisions between the values of a list, each pack is looked for by itself.
-pub(crate) const REVISIONS_PER_ID_MAX: u64 = 4;
+/// With more revisions between the values of a list, each pack is looked for by itself ...
+pub(crate) const REVISIONS_PER_ID_MAX: u64 = 128;
+
+/// ... and when so many came for each that was needed: looking for one costs about as much as passing that many.
+pub(crate) const PACKS_UNNEEDED_MAX: usize = 6;
 
 /// Cold values that are read ahead for a list, exceeded by less than one value.
-pub(crate) const AHEAD_BYTES_MAX: usize = 4 << 20;
+pub(crate) const AHEAD_BYTES_MAX: usize = 16 << 20;
 
 /// Control events that may wait. Each of their few senders has at most one on its way.
 pub(crate) const CONTROL_MAX: usize = 32;

@@ -155,7 +155,8 @@ impl Storage {
             u32::try_from(kib.min(QUEUE_BYTES_MAX / 1024)).expect("the queue's bound is far below 4 TiB");
         let space = Arc::clone(&self.inner.queue_space).acquire_many_owned(kib).await;
         let space = space.map_err(|_| StorageError::Closed)?;
-        let is_light = weight::are_light(&items);
+        // Who reads or scrubs the index may hold it for longer than a thread takes to wake up.
+        let is_light = weight::are_light(&items) && !self.shared().view.load().state.is_locked();
         let entries = QueueItem::Entries { items: VecDeque::from(items), space };
         let left = if is_light { self.hand_over(entries) } else { Some(entries) };
         if let Some(entries) = left {

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::vec;
 
 use bytes::Bytes;
+use holdfast_env::give_way;
 use holdfast_mvcc::types::{PutRecord, RecordId};
 use holdfast_mvcc::{State, Values};
 use parking_lot::RwLock;
@@ -14,7 +16,10 @@ use crate::error::StoreError;
 use crate::figures::OverlayReads;
 use crate::gate::Gate;
 use crate::generation::Generation;
-use crate::limits::{AHEAD_BYTES_MAX, AHEAD_KEYS_MIN, CACHED_VALUES_MAX, PACKS_AHEAD, REVISIONS_PER_ID_MAX};
+use crate::limits::{
+    AHEAD_BYTES_MAX, AHEAD_KEYS_MIN, CACHED_VALUES_MAX, LIST_TURN_KEYS, LONG_LIST_KEYS, PACKS_AHEAD,
+    PACKS_UNNEEDED_MAX, REVISIONS_PER_ID_MAX,
+};
 use crate::memtable::Memtable;
 use crate::pack::Values as PackValues;
 use crate::ring::Ring;
@@ -125,8 +130,8 @@ pub(crate) struct ValueReader<'a> {
     view: &'a View,
     cache: &'a Cache,
     pack: Option<(RecordId, Bytes)>,
-    /// What was read ahead and not asked for yet, ascending.
-    ahead: Vec<(RecordId, PutRecord)>,
+    /// What will be asked for next, in that order; `None` for what was not read ahead.
+    ahead: vec::IntoIter<(RecordId, Option<PutRecord>)>,
     cold: Cold,
     /// Counts reads of the stable store.
     reads: Option<&'a AtomicU64>,
@@ -145,25 +150,41 @@ enum Cold {
 impl<'a> ValueReader<'a> {
     /// Reads what `view` shows.
     pub(crate) fn new(view: &'a View, cache: &'a Cache) -> Self {
-        Self { view, cache, pack: None, ahead: Vec::new(), cold: Cold::Cached, reads: None }
+        Self { view, cache, pack: None, ahead: vec::IntoIter::default(), cold: Cold::Cached, reads: None }
     }
 
     /// As [`ValueReader::new`], for a request that may be a long list: what was cold is cached when the request is done, and
     /// only when there was little of it. A list of a million keys would push out everything else, and is not read again
     /// value by value.
     pub(crate) fn of_list(view: &'a View, cache: &'a Cache) -> Self {
-        Self { view, cache, pack: None, ahead: Vec::new(), cold: Cold::Few(Vec::new()), reads: None }
+        Self {
+            view,
+            cache,
+            pack: None,
+            ahead: vec::IntoIter::default(),
+            cold: Cold::Few(Vec::new()),
+            reads: None,
+        }
     }
 
     /// Counts every read of the stable store.
     pub(crate) fn counting(view: &'a View, cache: &'a Cache, reads: &'a AtomicU64) -> Self {
-        Self { view, cache, pack: None, ahead: Vec::new(), cold: Cold::Cached, reads: Some(reads) }
+        Self {
+            view,
+            cache,
+            pack: None,
+            ahead: vec::IntoIter::default(),
+            cold: Cold::Cached,
+            reads: Some(reads),
+        }
     }
 
     /// The put with this id, which must be visible and retained.
     pub(crate) fn put(&mut self, key: &[u8], id: RecordId) -> Result<PutRecord, StoreError> {
-        if let Ok(place) = self.ahead.binary_search_by_key(&id, |(id, _)| *id) {
-            return Ok(self.ahead[place].1.clone());
+        if self.ahead.as_slice().first().is_some_and(|(next, _)| *next == id)
+            && let Some((_, Some(put))) = self.ahead.next()
+        {
+            return Ok(put);
         }
         if let Some(put) = self.view.hot(self.cache, key, id) {
             return Ok(put);
@@ -185,20 +206,22 @@ impl<'a> ValueReader<'a> {
         &mut self,
         next: impl ExactSizeIterator<Item = (&'k Bytes, RecordId)>,
     ) -> Result<(), StoreError> {
-        self.ahead.clear();
+        self.ahead = vec::IntoIter::default();
         if next.len() < AHEAD_KEYS_MIN {
             return Ok(());
         }
+        let mut turns = Turns::of(next.len());
         // What has left the ring is in the stable store, and in no memtable.
         let left = self.view.ring.from();
-        let mut cold = Vec::new();
-        for (key, id) in next {
+        let (mut ahead, mut cold) = (Vec::with_capacity(next.len()), Vec::new());
+        for (place, (key, id)) in next.enumerate() {
+            turns.next();
             let hot =
                 if id.revision < left { self.cache.get(id) } else { self.view.hot(self.cache, key, id) };
-            match hot {
-                Some(put) => self.ahead.push((id, put)),
-                None => cold.push(id),
+            if hot.is_none() {
+                cold.push((id, place));
             }
+            ahead.push((id, hot));
         }
         cold.sort_unstable();
         if cold.len() > CACHED_VALUES_MAX {
@@ -206,17 +229,16 @@ impl<'a> ValueReader<'a> {
         }
         let mut packs = Packs::new(self.view.generation.stable(), &cold);
         let mut bytes = 0;
-        for id in cold {
+        for (id, place) in cold {
+            turns.next();
             let put = packs.put(id)?.ok_or_else(|| missing(id))?;
             bytes += put.value.len();
-            // Of many, slices of their packs, which hold little else: they live as long as the answer.
-            let put = if matches!(self.cold, Cold::Many) { put } else { self.note_cold(id, put) };
-            self.ahead.push((id, put));
+            ahead[place].1 = Some(self.note_cold(id, put));
             if bytes >= AHEAD_BYTES_MAX {
                 break;
             }
         }
-        self.ahead.sort_unstable_by_key(|(id, _)| *id);
+        self.ahead = ahead.into_iter();
         Ok(())
     }
 
@@ -255,18 +277,21 @@ struct Packs<'a> {
     last: PackValues,
     /// Those behind it that came with it.
     next: VecDeque<StoredPack>,
-    /// Most packs between the first and the last id hold some of them.
-    are_dense: bool,
+    /// How many came, and were needed, the last time.
+    came: usize,
+    needed: usize,
+    /// False when most that came were not needed.
+    reads_on: bool,
 }
 
 impl<'a> Packs<'a> {
-    fn new(stable: &'a Stable, ids: &[RecordId]) -> Self {
+    fn new(stable: &'a Stable, ids: &[(RecordId, usize)]) -> Self {
         let span = match ids {
-            [first, .., last] => last.revision.get() - first.revision.get(),
+            [(first, _), .., (last, _)] => last.revision.get() - first.revision.get(),
             _ => u64::MAX,
         };
-        let are_dense = span / REVISIONS_PER_ID_MAX <= ids.len() as u64;
-        Self { stable, last: PackValues::none(), next: VecDeque::new(), are_dense }
+        let reads_on = span / REVISIONS_PER_ID_MAX <= ids.len() as u64;
+        Self { stable, last: PackValues::none(), next: VecDeque::new(), came: 0, needed: 0, reads_on }
     }
 
     fn put(&mut self, id: RecordId) -> Result<Option<PutRecord>, StoreError> {
@@ -278,6 +303,7 @@ impl<'a> Packs<'a> {
             self.next.pop_front();
         }
         if let Some(pack) = self.next.pop_front_if(|pack| pack.first <= id) {
+            self.needed += 1;
             self.last = PackValues::new(&self.stable.unpacked(&pack)?)?;
             if let Some(entry) = self.last.seek(id)? {
                 return Ok(Some(entry.put));
@@ -285,10 +311,31 @@ impl<'a> Packs<'a> {
         }
         let Some((first, pack)) = self.stable.value_pack(id)? else { return Ok(None) };
         self.last = PackValues::new(&pack)?;
-        if self.are_dense {
+        self.reads_on &= self.came <= self.needed * PACKS_UNNEEDED_MAX;
+        if self.reads_on {
             self.next = self.stable.value_packs_behind(first, PACKS_AHEAD)?.into();
+            (self.came, self.needed) = (self.next.len(), 0);
         }
         Ok(self.last.seek(id)?.map(|entry| entry.put))
+    }
+}
+
+/// Gives way now and then in what is read ahead for a long list.
+struct Turns {
+    is_long: bool,
+    passed: usize,
+}
+
+impl Turns {
+    fn of(keys: usize) -> Self {
+        Self { is_long: keys > LONG_LIST_KEYS, passed: 0 }
+    }
+
+    fn next(&mut self) {
+        self.passed += 1;
+        if self.is_long && self.passed.is_multiple_of(LIST_TURN_KEYS) {
+            give_way();
+        }
     }
 }
 

@@ -31,6 +31,23 @@ async fn an_answered_write_is_visible() {
     }
 }
 
+/// Whoever brings a light entry evaluates it, when the dispatcher waits: its answer is there when it has been dispatched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn light_entries_are_evaluated_by_who_brings_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut member = Member::open(dir.path(), EngineKind::Memory).await;
+    let mut at_once = 0;
+    for n in 0..200 {
+        let light = Command::Put(Put { prev_kv: false, ..put_op("k", &n.to_string()) });
+        let mut answer = member.dispatch(vec![light]).await.remove(0);
+        at_once += usize::from(answer.try_recv().is_ok());
+        member.until("it is visible", |status| status.visible.log_id == Some(log_id(n))).await;
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert!(at_once >= 100, "{at_once} of 200 answers were there at once");
+    member.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_come_once_in_order_and_whole() {
     let dir = tempfile::tempdir().unwrap();

@@ -412,3 +412,41 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         Some(Backoff::new(pauses.map(Duration::from_millis)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::entry::RaftEntry as _;
+
+    use super::*;
+    use crate::types::{RaftEntry, to_raft};
+
+    fn factory() -> NetworkFactory {
+        let env = Env::real(tokio::runtime::Handle::current(), Arc::new(holdfast_env::NoNet));
+        let identity = Identity { cluster_id: 1, member: 1 };
+        let peers =
+            Arc::new(Peers::new(env, identity, Arc::new(Roster::new(None)), CancellationToken::new()));
+        NetworkFactory { peers, append_timeout: Duration::from_secs(1) }
+    }
+
+    fn request(entries: Vec<RaftEntry>) -> AppendEntriesRequest<TypeConfig> {
+        let vote = RaftVote::new(1, 1);
+        AppendEntriesRequest { vote, prev_log_id: None, entries, leader_commit: None }
+    }
+
+    /// Reads wait for the answers to heartbeats, and writes for those to entries.
+    #[tokio::test]
+    async fn only_answers_that_nobody_waits_for_may_wait() {
+        let mut factory = factory();
+        let replication = factory.new_client(2, &PeerNode::default()).await;
+        let heartbeat = factory.new_heartbeat_client(2, &PeerNode::default()).await;
+        let can_wait = |network: &PeerNetwork, entries| match network.append_request(request(entries)) {
+            Body::AppendRequest(append) => append.answer_can_wait,
+            other => panic!("not an append: {other:?}"),
+        };
+        let id = holdfast_env::LogId::new(holdfast_env::Term::new(1), holdfast_env::LogIndex::new(1));
+        let entry = || vec![RaftEntry::new_blank(to_raft(id))];
+        assert!(can_wait(&replication, Vec::new()));
+        assert!(!can_wait(&replication, entry()));
+        assert!(!can_wait(&heartbeat, Vec::new()));
+    }
+}

@@ -13,6 +13,7 @@
 //! ```
 //!
 //! A slice of few bytes takes no detour through the workers: the dispatcher encodes it, because waking them costs more.
+//! A few light entries do not even wake the dispatcher's thread: who brings them runs its loop, when that waits (`weight`).
 //! And the committer is not woken for each slice, but for the first one and when a commit is full.
 //!
 //! Who waits for whom: dispatcher → workers and sequencer; sequencer → workers; committer → nobody but its engine

@@ -41,7 +41,7 @@ fn erase(deleted: u64, told: Told) -> Write {
 fn history_of(records: &[Record]) -> History {
     let history = History::default();
     for record in records {
-        LifeSink::new(history.clone()).publish(vec![record.clone()], record.id.revision);
+        LifeSink::new(history.clone()).publish(&[record], record.id.revision);
     }
     history
 }
@@ -132,7 +132,7 @@ async fn each_broken_promise_is_found() {
         ("a gap in a life", |history| {
             let life = LifeSink::new(history.clone());
             life.begin(1);
-            life.publish(vec![put(3, "k", "b", 2)], Revision::new(3));
+            life.publish(&[&put(3, "k", "b", 2)], Revision::new(3));
         }),
         ("compacted by nobody", |history| {
             history.compacting(2);
@@ -143,7 +143,7 @@ async fn each_broken_promise_is_found() {
         // Revision 5 is published by nobody that the watcher of "progress that lies" has seen.
         let history = history_of(&[put(2, "k", "a", 1), put(3, "k", "b", 2)]);
         if name == "progress that lies" {
-            LifeSink::new(history.clone()).publish(vec![put(4, "k", "d", 3)], Revision::new(4));
+            LifeSink::new(history.clone()).publish(&[&put(4, "k", "d", 3)], Revision::new(4));
         }
         doctor(&history);
         assert!(history.judge().is_err(), "the judge does not see: {name}");
