@@ -146,6 +146,7 @@ impl Wake for SharedLoop {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "what hands work over here is a thread of the test's own")]
 mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;

@@ -117,7 +117,7 @@ impl EventSink for Inbox {
             Self::skip(&mut content, revision);
         } else {
             content.bytes += bytes;
-            let records = records.iter().map(|record| Record::clone(record)).collect();
+            let records = records.iter().copied().cloned().collect();
             content.news.push_back(News::Changes { records, revision, bytes });
         }
         drop(content);
@@ -166,23 +166,23 @@ mod tests {
         Revision::new(number)
     }
 
-    fn publish(inbox: &Inbox, records: Vec<Record>, number: u64) {
+    fn publish(inbox: &Inbox, records: &[Record], number: u64) {
         inbox.publish(&records.iter().collect::<Vec<_>>(), revision(number));
     }
 
     #[test]
     fn without_streams_nothing_is_kept() {
         let (inbox, metrics) = inbox(10_000);
-        publish(&inbox, put(2, 10), 2);
-        publish(&inbox, put(3, 10), 3);
+        publish(&inbox, &put(2, 10), 2);
+        publish(&inbox, &put(3, 10), 3);
         assert_eq!(inbox.take().news, [News::Skipped(revision(3))]);
         inbox.stream_opened();
-        publish(&inbox, put(4, 10), 4);
+        publish(&inbox, &put(4, 10), 4);
         let bytes = RECORD_BYTES + 11;
         let kept = News::Changes { records: put(4, 10), revision: revision(4), bytes };
         assert_eq!(inbox.take().news, [kept]);
         inbox.stream_closed();
-        publish(&inbox, put(5, 10), 5);
+        publish(&inbox, &put(5, 10), 5);
         assert_eq!(inbox.take().news, [News::Skipped(revision(5))]);
         assert_eq!((metrics.events.puts.get(), metrics.watch.overruns.get()), (4, 0), "counted all the same");
     }
@@ -191,11 +191,11 @@ mod tests {
     fn what_does_not_fit_is_left_out_and_counted() {
         let (inbox, metrics) = inbox(1_000);
         inbox.stream_opened();
-        publish(&inbox, put(2, 5_000), 2);
+        publish(&inbox, &put(2, 5_000), 2);
         assert_eq!(inbox.take().news.len(), 1, "a single batch always fits");
-        publish(&inbox, put(3, 600), 3);
-        publish(&inbox, put(4, 600), 4);
-        publish(&inbox, put(5, 600), 5);
+        publish(&inbox, &put(3, 600), 3);
+        publish(&inbox, &put(4, 600), 4);
+        publish(&inbox, &put(5, 600), 5);
         let news = inbox.take().news;
         assert_eq!(news[0], News::Skipped(revision(4)), "what waited is left out, too");
         assert!(matches!(&news[1], News::Changes { revision, .. } if revision.get() == 5), "{news:?}");
@@ -206,9 +206,9 @@ mod tests {
     fn an_installed_snapshot_replaces_what_waits() {
         let (inbox, metrics) = inbox(10_000);
         inbox.stream_opened();
-        publish(&inbox, put(2, 10), 2);
+        publish(&inbox, &put(2, 10), 2);
         inbox.replaced(revision(90));
-        publish(&inbox, put(91, 10), 91);
+        publish(&inbox, &put(91, 10), 91);
         let news = inbox.take().news;
         assert_eq!(news[0], News::Skipped(revision(90)));
         assert_eq!((news.len(), metrics.watch.overruns.get()), (2, 0), "no overrun");

@@ -130,7 +130,7 @@ pub struct Events(pub Mutex<Vec<(Vec<Record>, Revision)>>);
 
 impl EventSink for Events {
     fn publish(&self, records: &[&Record], revision: Revision) {
-        let records = records.iter().map(|record| Record::clone(record)).collect();
+        let records = records.iter().copied().cloned().collect();
         self.0.lock().unwrap().push((records, revision));
     }
     fn replaced(&self, revision: Revision) {
