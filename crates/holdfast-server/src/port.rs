@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, Version, header};
@@ -405,7 +405,7 @@ impl HttpBody for Answer {
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
             }
             Self::List { list, trailers, counting } => {
-                if let Some(piece) = list.next_piece() {
+                if let Some(piece) = ready!(list.poll_piece(context)) {
                     return Poll::Ready(Some(Ok(Frame::data(piece))));
                 }
                 counting.ended(tonic::Code::Ok);

@@ -2,6 +2,7 @@
 //!
 //! Whole, the bytes of a list of 30 MiB cost its memory once more, fresh from the system, which takes longer than to fill it.
 
+use std::task::{Context, Poll};
 use std::vec;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -19,6 +20,10 @@ const PIECE_BYTES: usize = 32 * 1024;
 /// The number of the pairs' field in the message.
 const KVS: u32 = 2;
 
+/// So many pieces are put into bytes and sent in one turn: some hundred microseconds. Then the other tasks of this thread have
+/// theirs; a socket that takes everything would keep them waiting until the list is sent.
+const TURN_PIECES: usize = 4;
+
 /// What is left of a list.
 pub struct List {
     /// The prefix of the message, and the fields in front of the pairs.
@@ -26,6 +31,8 @@ pub struct List {
     pairs: vec::IntoIter<KeyValue>,
     /// The fields behind the pairs.
     tail: Option<pb::RangeResponse>,
+    /// Pieces that were taken in this turn.
+    taken: usize,
 }
 
 impl List {
@@ -47,11 +54,21 @@ impl List {
         begin.put_u32(len);
         head.encode(&mut begin).expect("a buffer that grows has room");
         let (head, pairs, tail) = (Some(begin.freeze()), list.kvs.into_iter(), Some(tail));
-        Ok(Box::new(Self { head, pairs, tail }))
+        Ok(Box::new(Self { head, pairs, tail, taken: 0 }))
     }
 
-    /// The next bytes; `None` behind the last.
-    pub(super) fn next_piece(&mut self) -> Option<Bytes> {
+    /// The next bytes; `None` behind the last. Pending now and then, only for the others' sake.
+    pub(super) fn poll_piece(&mut self, context: &Context<'_>) -> Poll<Option<Bytes>> {
+        if self.taken == TURN_PIECES {
+            self.taken = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.taken += 1;
+        Poll::Ready(self.next_piece())
+    }
+
+    fn next_piece(&mut self) -> Option<Bytes> {
         if self.head.is_none() && self.tail.is_none() {
             return None;
         }
@@ -88,6 +105,10 @@ fn in_turns(pairs: &[KeyValue]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
     use super::super::framed;
     use super::*;
 
@@ -120,6 +141,35 @@ mod tests {
             assert!(pieces.concat() == expected, "{} pieces of {} bytes", pieces.len(), expected.len());
             assert!(pieces.iter().all(|piece| !piece.is_empty() && piece.len() <= PIECE_BYTES + 64));
         }
+    }
+
+    #[test]
+    fn a_turn_ends_after_some_pieces_and_another_is_asked_for() {
+        let mut left = List::new(list(std::iter::repeat_n(10_000, 40))).unwrap();
+        let (waker, woken) = counting_waker();
+        let context = Context::from_waker(&waker);
+        let mut pieces = Vec::new();
+        loop {
+            match left.poll_piece(&context) {
+                Poll::Ready(Some(piece)) => pieces.push(piece),
+                Poll::Ready(None) => break,
+                Poll::Pending => assert_eq!(pieces.len() % TURN_PIECES, 0),
+            }
+        }
+        assert!(pieces.concat() == framed(&list(std::iter::repeat_n(10_000, 40))));
+        assert_eq!(woken.load(Ordering::Relaxed), pieces.len() / TURN_PIECES);
+    }
+
+    /// A waker that counts.
+    fn counting_waker() -> (Waker, Arc<AtomicUsize>) {
+        struct Counting(Arc<AtomicUsize>);
+        impl Wake for Counting {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let woken = Arc::<AtomicUsize>::default();
+        (Arc::new(Counting(Arc::clone(&woken))).into(), woken)
     }
 
     #[test]
