@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::growth::flags::GrowthFlags;
 use crate::load::pace::Pace;
-use crate::systems::System;
+use crate::systems::{Programs, System, default_holdfast};
 
 /// Loads holdfast, etcd and an empty server with the same work, and counts what it costs them.
 #[derive(Debug, Parser)]
@@ -204,6 +204,35 @@ pub(crate) struct WorkFlags {
     pub(crate) idle_connections: u32,
 }
 
+/// Flags about the servers that are started.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ServerFlags {
+    /// The program holdfast [default: the release build beside this program]
+    #[arg(long, env = "HOLDFAST_BIN")]
+    holdfast: Option<PathBuf>,
+    /// More flags for holdfast, comma-separated, such as --engine=redb
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    holdfast_flag: Vec<String>,
+    /// The program etcd
+    #[arg(long, env = "ETCD_BIN", default_value = "target/peers/etcd")]
+    etcd: PathBuf,
+    /// Where the servers' directories are made, all on one disk
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    pub(crate) data_parent: PathBuf,
+}
+
+impl ServerFlags {
+    /// The programs; the empty server answers with values of so many bytes.
+    pub(crate) fn programs(&self, value_bytes: u32) -> Programs {
+        Programs {
+            holdfast: self.holdfast.clone().unwrap_or_else(default_holdfast),
+            etcd: self.etcd.clone(),
+            holdfast_flags: self.holdfast_flag.clone(),
+            value_bytes,
+        }
+    }
+}
+
 /// Flags of a comparison.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CompareFlags {
@@ -225,18 +254,9 @@ pub(crate) struct CompareFlags {
     /// Load before each measurement that is not counted
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub(crate) warm_up: Duration,
-    /// The program holdfast [default: the release build beside this program]
-    #[arg(long, env = "HOLDFAST_BIN")]
-    pub(crate) holdfast: Option<PathBuf>,
-    /// More flags for holdfast, comma-separated, such as --engine=redb
-    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
-    pub(crate) holdfast_flag: Vec<String>,
-    /// The program etcd
-    #[arg(long, env = "ETCD_BIN", default_value = "target/peers/etcd")]
-    pub(crate) etcd: PathBuf,
-    /// Where the servers' directories are made, all on one disk
-    #[arg(long, default_value_os_t = std::env::temp_dir())]
-    pub(crate) data_parent: PathBuf,
+    /// What is started
+    #[command(flatten)]
+    pub(crate) servers: ServerFlags,
     /// Write all rounds and summaries to this file
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
@@ -313,18 +333,9 @@ pub(crate) struct FootprintFlags {
     /// Systems, comma-separated
     #[arg(long = "system", value_enum, value_delimiter = ',', default_values = ["holdfast", "etcd"])]
     pub(crate) systems: Vec<System>,
-    /// The program holdfast [default: the release build beside this program]
-    #[arg(long, env = "HOLDFAST_BIN")]
-    pub(crate) holdfast: Option<PathBuf>,
-    /// More flags for holdfast, comma-separated, such as --engine=redb
-    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
-    pub(crate) holdfast_flag: Vec<String>,
-    /// The program etcd
-    #[arg(long, env = "ETCD_BIN", default_value = "target/peers/etcd")]
-    pub(crate) etcd: PathBuf,
-    /// Where the servers' directories are made, all on one disk
-    #[arg(long, default_value_os_t = std::env::temp_dir())]
-    pub(crate) data_parent: PathBuf,
+    /// What is started
+    #[command(flatten)]
+    pub(crate) servers: ServerFlags,
     /// Write all figures to this file
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
@@ -354,18 +365,9 @@ pub(crate) struct ListingFlags {
     /// Systems, comma-separated
     #[arg(long = "system", value_enum, value_delimiter = ',', default_values = ["holdfast", "holdfast-redb", "etcd"])]
     pub(crate) systems: Vec<System>,
-    /// The program holdfast [default: the release build beside this program]
-    #[arg(long, env = "HOLDFAST_BIN")]
-    pub(crate) holdfast: Option<PathBuf>,
-    /// More flags for holdfast, comma-separated, such as --memory-bytes=256MiB
-    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
-    pub(crate) holdfast_flag: Vec<String>,
-    /// The program etcd
-    #[arg(long, env = "ETCD_BIN", default_value = "target/peers/etcd")]
-    pub(crate) etcd: PathBuf,
-    /// Where the servers' directories are made, all on one disk
-    #[arg(long, default_value_os_t = std::env::temp_dir())]
-    pub(crate) data_parent: PathBuf,
+    /// What is started
+    #[command(flatten)]
+    pub(crate) servers: ServerFlags,
     /// Write all figures to this file
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! Connections between members over the real network: frames on a TCP connection, with or without TLS.
 //!
-//! Whoever connects says first, in a line of fixed length, what the connection is for ([`LANES`]); then both sides send
+//! Whoever connects says first, in a line of fixed length, what the connection is for (`lane_line`); then both sides send
 //! frames, each an encoded `PeerMessage` behind its length (`frames`). Every connection is a TCP connection of its own, so
 //! that a snapshot never delays a heartbeat.
 
@@ -19,10 +19,7 @@ use holdfast_tls::{ClientTls, Port, Reloading, ServerTls};
 use http::Uri;
 use tokio::sync::mpsc;
 
-/// How a connection begins, by what it is for.
-const LANES: [(Lane, &[u8; LANE_BYTES]); 2] =
-    [(Lane::Raft, b"holdfast-peer/1 raft\n"), (Lane::Snapshot, b"holdfast-peer/1 snap\n")];
-
+/// The length of the line that a connection begins with.
 const LANE_BYTES: usize = 21;
 
 /// Sizes and times of the peer network.
@@ -111,6 +108,18 @@ fn channels() -> (Duplex, frames::Ends) {
     let (send, outbound) = mpsc::channel(FRAMES_MAX);
     let (inbound, recv) = mpsc::channel(FRAMES_MAX);
     (Duplex { send, recv }, frames::Ends { outbound, inbound })
+}
+
+/// How a connection begins.
+fn lane_line(lane: Lane) -> &'static [u8; LANE_BYTES] {
+    match lane {
+        Lane::Raft => b"holdfast-peer/1 raft\n",
+        Lane::Snapshot => b"holdfast-peer/1 snap\n",
+    }
+}
+
+fn lane_of(line: &[u8; LANE_BYTES]) -> Option<Lane> {
+    [Lane::Raft, Lane::Snapshot].into_iter().find(|lane| lane_line(*lane) == line)
 }
 
 fn uri(address: &str) -> Result<Uri, String> {

@@ -150,13 +150,14 @@ impl Storage {
     /// entries still were, their waiters are answered, else dropped.
     pub async fn dispatch(&self, items: Vec<DispatchItem>) -> Result<(), StorageError> {
         self.check_poisoned()?;
-        let kib = items.iter().map(weight::cost).sum::<usize>().clamp(1024, QUEUE_BYTES_MAX).div_ceil(1024);
+        let bytes = items.iter().map(weight::cost).sum::<usize>();
+        let kib = bytes.clamp(1024, QUEUE_BYTES_MAX).div_ceil(1024);
         let kib =
             u32::try_from(kib.min(QUEUE_BYTES_MAX / 1024)).expect("the queue's bound is far below 4 TiB");
         let space = Arc::clone(&self.inner.queue_space).acquire_many_owned(kib).await;
         let space = space.map_err(|_| StorageError::Closed)?;
         // Who reads or scrubs the index may hold it for longer than a thread takes to wake up.
-        let is_light = weight::are_light(&items) && !self.shared().view.load().state.is_locked();
+        let is_light = weight::are_light(&items, bytes) && !self.shared().view.load().state.is_locked();
         let entries = QueueItem::Entries { items: VecDeque::from(items), space };
         let left = if is_light { self.hand_over(entries) } else { Some(entries) };
         if let Some(entries) = left {

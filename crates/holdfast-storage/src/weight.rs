@@ -6,27 +6,37 @@ use holdfast_mvcc::types::RangeEnd;
 use crate::limits::{ENTRY_BYTES, HELPED_BYTES_MAX, HELPED_ENTRIES_MAX};
 use crate::types::{DispatchBody, DispatchItem};
 
-/// True for entries that are evaluated in less time than a thread takes to wake up, and that certainly need no value of the
-/// stable store: they never block.
-pub(crate) fn are_light(items: &[DispatchItem]) -> bool {
+/// True for entries, `bytes` by their [`cost`] together, that are evaluated in less time than a thread takes to wake up, and
+/// that certainly need no value of the stable store: they never block.
+pub(crate) fn are_light(items: &[DispatchItem], bytes: usize) -> bool {
     items.len() <= HELPED_ENTRIES_MAX
+        && bytes <= HELPED_BYTES_MAX
         && items.iter().all(|item| match &item.body {
             DispatchBody::Blank | DispatchBody::Membership(_) => true,
-            DispatchBody::Command { command, .. } => is_light(command),
+            DispatchBody::Command { command, .. } => is_short(command) && !may_need_values(command),
         })
-        && items.iter().map(cost).sum::<usize>() <= HELPED_BYTES_MAX
 }
 
-fn is_light(command: &Command) -> bool {
+/// True when a command changes one key or one lease, and no more.
+fn is_short(command: &Command) -> bool {
     match command {
-        Command::Put(put) => !put.prev_kv && !put.ignore_value,
-        Command::DeleteRange(delete) => !delete.prev_kv && delete.range.end == RangeEnd::Single,
-        Command::LeaseGrant(_) => true,
-        Command::Txn(_)
-        | Command::Compact(_)
+        Command::Put(_) | Command::LeaseGrant(_) => true,
+        Command::DeleteRange(delete) => delete.range.end == RangeEnd::Single,
+        _ => false,
+    }
+}
+
+/// False when it certainly does not: most writes are plain puts, for which the index need not be asked.
+pub(crate) fn may_need_values(command: &Command) -> bool {
+    match command {
+        Command::Put(put) => put.prev_kv || put.ignore_value,
+        Command::DeleteRange(delete) => delete.prev_kv,
+        Command::Txn(_) => true,
+        Command::Compact(_)
         | Command::PublishMember(_)
         | Command::RaiseAlarm(_)
         | Command::ClearAlarm(_)
+        | Command::LeaseGrant(_)
         | Command::LeaseRevoke(_)
         | Command::LeaseExpire(_)
         | Command::LeaseCheckpoint(_)

@@ -17,7 +17,7 @@ use crate::load::{self, Connections};
 use crate::measure::window;
 use crate::report::{self, Round, Summary};
 use crate::systems::cluster::{Cluster, Layout};
-use crate::systems::{Programs, System, default_holdfast};
+use crate::systems::{Programs, System};
 use work::{Work, connections, works};
 
 /// Of the busy case, in the maximum.
@@ -25,12 +25,7 @@ const BUSY_SHARE: f64 = 0.3;
 
 /// The programs that a comparison starts.
 pub(crate) fn programs(flags: &CompareFlags) -> Programs {
-    Programs {
-        holdfast: flags.holdfast.clone().unwrap_or_else(default_holdfast),
-        etcd: flags.etcd.clone(),
-        holdfast_flags: flags.holdfast_flag.clone(),
-        value_bytes: flags.work.size.value_bytes,
-    }
+    flags.servers.programs(flags.work.size.value_bytes)
 }
 
 /// Runs all cases. Says on standard error how far it is.
@@ -74,7 +69,7 @@ async fn run_case(
     programs: &Programs,
     busy: Option<NonZeroU32>,
 ) -> Result<Vec<Round>, Error> {
-    let layout = Layout { members: flags.members as usize, parent: flags.data_parent.clone() };
+    let layout = Layout { members: flags.members as usize, parent: flags.servers.data_parent.clone() };
     let works = works(case, &flags.work, busy)?;
     let preloaded = works.iter().filter_map(Work::preloaded).max_by_key(|space| space.keys);
     let mut sides = Vec::new();

@@ -25,7 +25,7 @@ use crate::load::keys::KeySpace;
 use crate::load::{self, Connections, Stretch};
 use crate::measure::window;
 use crate::systems::cluster::{Cluster, Layout};
-use crate::systems::{Programs, System, default_holdfast};
+use crate::systems::System;
 use watch::{Seen, Watch};
 
 /// How long a member that was killed may take until it answers.
@@ -74,19 +74,14 @@ struct Running {
 
 /// Does all of it. Says on standard error how far it is.
 pub(crate) async fn run(flags: &FootprintFlags) -> Result<Vec<Side>, Error> {
-    let programs = Programs {
-        holdfast: flags.holdfast.clone().unwrap_or_else(default_holdfast),
-        etcd: flags.etcd.clone(),
-        holdfast_flags: flags.holdfast_flag.clone(),
-        value_bytes: flags.value_bytes,
-    };
+    let programs = flags.servers.programs(flags.value_bytes);
     for system in &flags.systems {
         if *system == System::Ceiling {
             return Err(Error::Setting("the empty server stores nothing".to_owned()));
         }
         programs.of(*system)?;
     }
-    let layout = Layout { members: flags.members as usize, parent: flags.data_parent.clone() };
+    let layout = Layout { members: flags.members as usize, parent: flags.servers.data_parent.clone() };
     let mut all = Vec::new();
     for system in &flags.systems {
         tell(&format!("starting {}", system.name()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::cli::ServerFlags;
 use crate::systems::System;
 
 /// What grows.
@@ -92,18 +93,9 @@ pub(crate) struct GrowthFlags {
     /// Puts a second in watchers
     #[arg(long, default_value = "500")]
     pub(crate) watch_rate: NonZeroU32,
-    /// The program holdfast [default: the release build beside this program]
-    #[arg(long, env = "HOLDFAST_BIN")]
-    pub(crate) holdfast: Option<PathBuf>,
-    /// More flags for holdfast, comma-separated, such as --engine=redb
-    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
-    pub(crate) holdfast_flag: Vec<String>,
-    /// The program etcd
-    #[arg(long, env = "ETCD_BIN", default_value = "target/peers/etcd")]
-    pub(crate) etcd: PathBuf,
-    /// Where the servers' directories are made, all on one disk
-    #[arg(long, default_value_os_t = std::env::temp_dir())]
-    pub(crate) data_parent: PathBuf,
+    /// What is started
+    #[command(flatten)]
+    pub(crate) servers: ServerFlags,
     /// Write all figures to this file; `page` and `compare` take it as --growth
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,

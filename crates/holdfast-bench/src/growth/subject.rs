@@ -17,7 +17,7 @@ use crate::measure::procfs::ProcessUsage;
 use crate::measure::window;
 use crate::report::Round;
 use crate::systems::cluster::{Cluster, Layout};
-use crate::systems::{Programs, System, default_holdfast};
+use crate::systems::{Programs, System};
 
 pub(super) const PUT_CPU: &str = "server CPU us a put";
 pub(super) const GET_CPU: &str = "server CPU us a linearizable get";
@@ -26,12 +26,7 @@ pub(super) const RESIDENT: &str = "MiB a member";
 
 /// The programs that are measured.
 pub(super) fn programs(flags: &GrowthFlags) -> Programs {
-    Programs {
-        holdfast: flags.holdfast.clone().unwrap_or_else(default_holdfast),
-        etcd: flags.etcd.clone(),
-        holdfast_flags: flags.holdfast_flag.clone(),
-        value_bytes: flags.value_bytes,
-    }
+    flags.servers.programs(flags.value_bytes)
 }
 
 /// How a system is started.
@@ -72,7 +67,7 @@ impl<'a> Subject<'a> {
                 programs.holdfast_flags.push(default.clone());
             }
         }
-        let layout = Layout { members: setup.members as usize, parent: flags.data_parent.clone() };
+        let layout = Layout { members: setup.members as usize, parent: flags.servers.data_parent.clone() };
         let cluster = Cluster::start(system, &programs, &layout).await?;
         let connections = Connections::open(&cluster.endpoints(), setup.connections).await?;
         Ok(Self { cluster, connections, setup, flags, at: 0 })

@@ -25,7 +25,7 @@ use crate::load::{self, Connections, Stretch};
 use crate::measure::procfs::{Pid, ProcessUsage, forget_peak};
 use crate::measure::window;
 use crate::systems::cluster::{Cluster, Layout};
-use crate::systems::{Programs, System, default_holdfast};
+use crate::systems::System;
 
 /// How a list was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,19 +68,14 @@ pub(crate) struct Side {
 
 /// Does all of it. Says on standard error how far it is.
 pub(crate) async fn run(flags: &ListingFlags) -> Result<Vec<Side>, Error> {
-    let programs = Programs {
-        holdfast: flags.holdfast.clone().unwrap_or_else(default_holdfast),
-        etcd: flags.etcd.clone(),
-        holdfast_flags: flags.holdfast_flag.clone(),
-        value_bytes: flags.value_bytes,
-    };
+    let programs = flags.servers.programs(flags.value_bytes);
     if flags.systems.contains(&System::Ceiling) {
         return Err(Error::Setting("the empty server stores nothing".to_owned()));
     }
     for system in &flags.systems {
         programs.of(*system)?;
     }
-    let layout = Layout { members: flags.members as usize, parent: flags.data_parent.clone() };
+    let layout = Layout { members: flags.members as usize, parent: flags.servers.data_parent.clone() };
     let mut sides = Vec::new();
     for system in &flags.systems {
         // One after the other: what is measured is memory, and two of them would only share the disk.

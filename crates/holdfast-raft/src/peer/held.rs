@@ -1,7 +1,8 @@
 //! Answers on their way out, of which some wait a little to go together with others.
 //!
 //! A leader tells its followers how far the log is committed in requests of their own, as soon as it is. Nobody waits for
-//! the answers, and each would wake the leader: so they go along with the next answer that somebody waits for.
+//! the answers, and each would wake the leader: so they go along with the next answer that somebody waits for. So does the
+//! answer to a forward that was appended: its askers hear of it from their own member.
 
 use bytes::Bytes;
 use holdfast_env::{BoxFuture, Clock};

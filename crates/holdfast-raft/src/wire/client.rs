@@ -7,7 +7,7 @@ use holdfast_tls::Connector;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{LANES, PeerNet, chain, channels, frames, uri};
+use super::{PeerNet, chain, channels, frames, lane_line, uri};
 
 pub(super) async fn open(net: &PeerNet, address: &str, lane: Lane) -> Result<Duplex, String> {
     let uri = uri(address)?;
@@ -34,9 +34,7 @@ async fn begin(
     mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     lane: Lane,
 ) -> Result<Duplex, String> {
-    for (_, words) in LANES.iter().filter(|(known, _)| *known == lane) {
-        stream.write_all(&words[..]).await.map_err(|error| chain(&error))?;
-    }
+    stream.write_all(lane_line(lane)).await.map_err(|error| chain(&error))?;
     let (duplex, ends) = channels();
     let config = net.config.clone();
     // Ends when either end of the connection does.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{select_all, unfold};
-use holdfast_env::{Incoming, Lane};
+use holdfast_env::Incoming;
 use holdfast_tls::{Acceptor, ServerStream};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::bind::bind_all;
-use super::{LANE_BYTES, LANES, PeerNet, channels, frames, uri};
+use super::{LANE_BYTES, PeerNet, channels, frames, lane_of, uri};
 use crate::limits::CONNECT_TIMEOUT;
 
 /// Connections that wait to be taken; each is one peer that comes back.
@@ -66,11 +66,11 @@ async fn serve(
     mut stream: ServerStream,
     accepted: mpsc::WeakSender<Incoming>,
 ) -> io::Result<()> {
-    let mut words = [0; LANE_BYTES];
+    let mut line = [0; LANE_BYTES];
     // What comes after that has bounds of its own: the greeting, and then signs of life.
-    let read = timeout(CONNECT_TIMEOUT, stream.read_exact(&mut words)).await;
+    let read = timeout(CONNECT_TIMEOUT, stream.read_exact(&mut line)).await;
     read.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it does not say what it is for"))??;
-    let lane = lane_of(&words).ok_or_else(|| {
+    let lane = lane_of(&line).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::InvalidData,
             "it is not from a member of a holdfast cluster of this version",
@@ -83,8 +83,4 @@ async fn serve(
     };
     // Nobody takes connections any more: the member is stopping.
     if taken { frames::carry(stream, ends, &net.config).await } else { Ok(()) }
-}
-
-fn lane_of(words: &[u8; LANE_BYTES]) -> Option<Lane> {
-    LANES.iter().find(|(_, known)| *known == words).map(|(lane, _)| *lane)
 }

@@ -20,6 +20,7 @@ use crate::error::StoreError;
 use crate::limits::{ENTRY_BYTES, PREFETCH_BYTES_MAX, PREFETCH_RECORDS_MAX};
 use crate::types::{Answer, Applied, DispatchBody, DispatchItem};
 use crate::view::{ValueReader, View};
+use crate::weight::may_need_values;
 
 /// Puts that are evaluated but may not have reached the memtable yet, ascending.
 #[derive(Debug, Default)]
@@ -204,24 +205,6 @@ fn prefetch(
         }
     }
     Ok(prefetched)
-}
-
-/// False when it certainly does not: most writes are plain puts, for which the index need not be asked.
-fn may_need_values(command: &Command) -> bool {
-    match command {
-        Command::Put(put) => put.prev_kv || put.ignore_value,
-        Command::DeleteRange(delete) => delete.prev_kv,
-        Command::Txn(_) => true,
-        Command::Compact(_)
-        | Command::PublishMember(_)
-        | Command::RaiseAlarm(_)
-        | Command::ClearAlarm(_)
-        | Command::LeaseGrant(_)
-        | Command::LeaseRevoke(_)
-        | Command::LeaseExpire(_)
-        | Command::LeaseCheckpoint(_)
-        | Command::Auth(_) => false,
-    }
 }
 
 /// Where evaluation finds values.
