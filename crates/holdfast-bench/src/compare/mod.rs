@@ -23,14 +23,9 @@ use work::{Work, connections, works};
 /// Of the busy case, in the maximum.
 const BUSY_SHARE: f64 = 0.3;
 
-/// The programs that a comparison starts.
-pub(crate) fn programs(flags: &CompareFlags) -> Programs {
-    flags.servers.programs(flags.work.size.value_bytes)
-}
-
 /// Runs all cases. Says on standard error how far it is.
 pub(crate) async fn run(flags: &CompareFlags) -> Result<Vec<Round>, Error> {
-    let programs = programs(flags);
+    let programs = flags.servers.programs(flags.work.size.value_bytes);
     for system in &flags.systems {
         programs.of(*system)?;
     }

@@ -25,7 +25,7 @@ use crate::load::{self, Connections, Stretch};
 use crate::measure::procfs::{Pid, ProcessUsage, forget_peak};
 use crate::measure::window;
 use crate::systems::cluster::{Cluster, Layout};
-use crate::systems::System;
+use crate::systems::{Programs, System};
 
 /// How a list was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
