@@ -24,8 +24,8 @@ use crate::grpc::{COMPACT, Connection, Frame, RANGE, Reading};
 use crate::load::keys::KeySpace;
 use crate::load::{self, Connections, Stretch};
 use crate::measure::window;
-use crate::systems::cluster::{Cluster, Layout};
 use crate::systems::System;
+use crate::systems::cluster::{Cluster, Layout};
 use watch::{Seen, Watch};
 
 /// How long a member that was killed may take until it answers.
