@@ -334,11 +334,11 @@ pub struct DeleteRangeResponse {
     pub prev_kvs: Vec<KeyValue>,
 }
 
-/// What a range answers.
+/// What a range answers, with its pairs where `P` puts them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RangeResponse {
+pub struct RangeResponse<P = Vec<KeyValue>> {
     /// The keys, in the order asked for.
-    pub kvs: Vec<KeyValue>,
+    pub kvs: P,
     /// True when the limit cut the result.
     pub more: bool,
     /// How many keys the range holds at that revision, whatever the limit and the filters.

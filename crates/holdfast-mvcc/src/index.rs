@@ -73,13 +73,15 @@ impl KeyIndex {
     /// Adds the next record of a key. Answers the length of the value it replaces, when the key existed before.
     pub(crate) fn push(&mut self, key: &[u8], id: RecordId, put: Option<&PutMeta>) -> Option<u32> {
         self.attached.set(key, put.and_then(|put| put.lease));
-        if let Some(history) = self.keys.get_mut(key) {
+        let pushed = self.keys.update(key, |history| {
             let replaced = history.live_value_bytes();
             history.push(id, put);
-            return replaced;
-        }
-        self.keys.insert(key.into(), History::new(id, put));
-        None
+            replaced
+        });
+        pushed.unwrap_or_else(|| {
+            self.keys.insert(key.into(), History::new(id, put));
+            None
+        })
     }
 
     /// Adds a new put of a key, found with one search: its create revision and version follow from what the key was
@@ -93,19 +95,21 @@ impl KeyIndex {
     ) -> (PutMeta, Option<u32>) {
         self.attached.set(key, lease);
         let first = PutMeta { create_revision: id.revision, version: 1, lease, value_bytes };
-        let Some(history) = self.keys.get_mut(key) else {
+        let pushed = self.keys.update(key, |history| {
+            let replaced = history.live_value_bytes();
+            let put = match history.newest().put {
+                Some(EntryPut { create_revision, version, .. }) => {
+                    PutMeta { create_revision, version: version + 1, ..first }
+                }
+                None => first,
+            };
+            history.push(id, Some(&put));
+            (put, replaced)
+        });
+        pushed.unwrap_or_else(|| {
             self.keys.insert(key.into(), History::new(id, Some(&first)));
-            return (first, None);
-        };
-        let replaced = history.live_value_bytes();
-        let put = match history.newest().put {
-            Some(EntryPut { create_revision, version, .. }) => {
-                PutMeta { create_revision, version: version + 1, ..first }
-            }
-            None => first,
-        };
-        history.push(id, Some(&put));
-        (put, replaced)
+            (first, None)
+        })
     }
 
     /// Forgets a key. Answers the length of its live value.
@@ -114,17 +118,39 @@ impl KeyIndex {
         self.keys.remove(key)?.live_value_bytes()
     }
 
+    /// How many keys of `range`, which are several, behind `after` (exclusive) exist at a revision, and behind which key to go
+    /// on. Visits about `keys_max` keys, at least one.
+    pub(crate) fn count(
+        &self,
+        range: &KeyRange,
+        after: Option<&[u8]>,
+        at: Revision,
+        keys_max: usize,
+    ) -> (u64, Option<&[u8]>) {
+        let end = match &range.end {
+            RangeEnd::Single => unreachable!("a single key is not counted"),
+            RangeEnd::Before(end) => Some(&**end),
+            RangeEnd::Unbounded => None,
+        };
+        let exists = |history: &History| history.at(at).is_some_and(|entry| entry.put.is_some());
+        self.keys.count_alive(Self::behind(range, after), end, at, keys_max, exists)
+    }
+
+    /// Where a range begins, behind `after` (exclusive).
+    fn behind<'a>(range: &'a KeyRange, after: Option<&'a [u8]>) -> Bound<&'a [u8]> {
+        match after {
+            Some(after) if after >= &*range.start => Bound::Excluded(after),
+            _ => Bound::Included(&range.start),
+        }
+    }
+
     /// The keys of `range` behind `after` (exclusive), ascending.
     pub(crate) fn scan<'a>(
         &'a self,
         range: &'a KeyRange,
         after: Option<&'a [u8]>,
     ) -> impl Iterator<Item = (&'a [u8], &'a History)> + 'a {
-        let start: &[u8] = &range.start;
-        let from = match after {
-            Some(after) if after >= start => Bound::Excluded(after),
-            _ => Bound::Included(start),
-        };
+        let from = Self::behind(range, after);
         let is_within = move |key: &[u8]| match &range.end {
             RangeEnd::Single => *key == range.start,
             RangeEnd::Before(end) => key < end,

@@ -47,6 +47,6 @@ mod varint;
 
 pub use hash::HistoryHasher;
 pub use piece::{Piece, PieceMax, count, piece};
-pub use range::{CHUNK_KEYS, RangeSource, range};
+pub use range::{Announced, CHUNK_KEYS, Pairs, RangeSource, range, range_into};
 pub use state::{Head, IndexChunk, IndexCount, IndexedKey, IndexedLease, PutMeta, RecordMeta, State, Values};
 pub use txn::{ReadWindow, read_txn};

@@ -60,7 +60,7 @@ pub fn piece<S: RangeSource>(
             }
             if announced == 0 && !max.keys_only {
                 announced = likely(piece.kvs.len(), bytes, max).min(keys.len());
-                source.ahead(&keys.as_slice()[..announced])?;
+                announced = source.ahead(&keys.as_slice()[..announced])?;
             }
             let Some(key) = keys.next() else { break };
             announced = announced.saturating_sub(1);

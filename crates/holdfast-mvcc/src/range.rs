@@ -21,7 +21,8 @@ use crate::types::{KeyRange, KeyValue, PutRecord, RecordId, Revision};
 /// How many index keys are visited per step.
 pub const CHUNK_KEYS: usize = 512;
 
-/// How many keys' values are announced at a time: neighbours are mostly written at about the same time, but not in order.
+/// How many keys' values are announced at a time at most: neighbours are mostly written at about the same time, but not in
+/// order.
 const AHEAD_KEYS: usize = 32 * 1024;
 
 /// Where a range read gets its keys and values. The live index behind a lock implements it in small steps, so that a
@@ -51,12 +52,44 @@ pub trait RangeSource {
     }
     /// The put that `id` names.
     fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, Self::Error>;
-    /// The values of these are asked for next, in this order: who reads several at once may do that now.
-    fn ahead(&mut self, _keys: &[IndexedKey]) -> Result<(), Self::Error> {
-        Ok(())
+    /// The values of these, at least one, are asked for next, in this order: who reads several at once may do that now.
+    /// Answers how many of them are to be asked for before the next are announced.
+    fn ahead(&mut self, keys: &[IndexedKey]) -> Result<usize, Self::Error> {
+        Ok(keys.len())
     }
     /// The next pair of the answer is put together: a moment to let other threads run when there are many.
     fn before_pair(&mut self) {}
+}
+
+/// Where the pairs of an answer go. It gets each as soon as it is put together, while it is in the processor's cache: who needs
+/// them in another form makes that then.
+pub trait Pairs {
+    /// Exactly these are going to come. Not called when values decide which they are.
+    fn begin(&mut self, _announced: &Announced<'_>) {}
+    /// The next pair, in the order asked for.
+    fn push(&mut self, pair: KeyValue);
+}
+
+/// All of an answer but its values.
+#[derive(Debug)]
+pub struct Announced<'a> {
+    /// Of the pairs, in their order.
+    pub keys: &'a [IndexedKey],
+    /// True when the values are left out.
+    pub keys_only: bool,
+    /// As in the answer.
+    pub more: bool,
+    /// As in the answer.
+    pub count: u64,
+}
+
+impl Pairs for Vec<KeyValue> {
+    fn begin(&mut self, announced: &Announced<'_>) {
+        self.reserve_exact(announced.keys.len());
+    }
+    fn push(&mut self, pair: KeyValue) {
+        self.push(pair);
+    }
 }
 
 /// Answers `request` at the revision `at`, which the caller has resolved and found readable.
@@ -65,14 +98,25 @@ pub fn range<S: RangeSource>(
     request: &Range,
     at: Revision,
 ) -> Result<RangeResponse, S::Error> {
+    range_into(source, request, at, Vec::new())
+}
+
+/// As [`range`], with the pairs handed to `pairs`.
+pub fn range_into<S: RangeSource, P: Pairs>(
+    source: &mut S,
+    request: &Range,
+    at: Revision,
+    pairs: P,
+) -> Result<RangeResponse<P>, S::Error> {
     if request.count_only {
         let count = count_behind(source, &request.range, at, None)?;
-        return Ok(RangeResponse { count, ..RangeResponse::default() });
+        return Ok(RangeResponse { kvs: pairs, more: false, count });
     }
+    let answer = RangeResponse { kvs: pairs, more: false, count: 0 };
     match Plan::of(request) {
-        Plan::First { limit, then_sort } => first(source, request, at, limit, then_sort),
-        Plan::Last { limit } => last(source, request, at, limit),
-        Plan::Best { limit } => best(source, request, at, limit),
+        Plan::First { limit, then_sort } => first(source, request, at, answer, (limit, then_sort)),
+        Plan::Last { limit } => last(source, request, at, answer, limit),
+        Plan::Best { limit } => best(source, request, at, answer, limit),
     }
 }
 
@@ -160,17 +204,16 @@ fn passes(request: &Range, key: &IndexedKey) -> bool {
         && is_within(key.create_revision, request.min_create_revision, request.max_create_revision)
 }
 
-fn first<S: RangeSource>(
+fn first<S: RangeSource, P: Pairs>(
     source: &mut S,
     request: &Range,
     at: Revision,
-    limit: usize,
-    then_sort: bool,
-) -> Result<RangeResponse, S::Error> {
+    mut answer: RangeResponse<P>,
+    (limit, then_sort): (usize, bool),
+) -> Result<RangeResponse<P>, S::Error> {
     let taken_max = if then_sort { limit.saturating_add(1) } else { limit };
     let is_filtered = has_filter(request);
     let mut taken: Vec<IndexedKey> = Vec::new();
-    let mut answer = RangeResponse::default();
     let mut after: Option<Bytes> = None;
     loop {
         if taken.len() == taken_max && !is_filtered {
@@ -203,21 +246,21 @@ fn first<S: RangeSource>(
         for key in taken {
             best.offer(source, key)?;
         }
-        answer.kvs = best.into_kvs(source)?;
+        best.hand_to(&mut answer.kvs, source)?;
+        Ok(answer)
     } else {
-        answer.kvs = fetch(source, taken, request.keys_only)?;
+        fetch(source, taken, request.keys_only, answer)
     }
-    Ok(answer)
 }
 
-fn last<S: RangeSource>(
+fn last<S: RangeSource, P: Pairs>(
     source: &mut S,
     request: &Range,
     at: Revision,
+    mut answer: RangeResponse<P>,
     limit: usize,
-) -> Result<RangeResponse, S::Error> {
+) -> Result<RangeResponse<P>, S::Error> {
     let mut taken: VecDeque<IndexedKey> = VecDeque::new();
-    let mut answer = RangeResponse::default();
     for_each_key(source, &request.range, at, |_, key| {
         answer.count += 1;
         if passes(request, &key) {
@@ -229,24 +272,23 @@ fn last<S: RangeSource>(
         }
         Ok(())
     })?;
-    answer.kvs = fetch(source, taken.into_iter().rev().collect(), request.keys_only)?;
-    Ok(answer)
+    fetch(source, taken.into_iter().rev().collect(), request.keys_only, answer)
 }
 
-fn best<S: RangeSource>(
+fn best<S: RangeSource, P: Pairs>(
     source: &mut S,
     request: &Range,
     at: Revision,
+    mut answer: RangeResponse<P>,
     limit: usize,
-) -> Result<RangeResponse, S::Error> {
+) -> Result<RangeResponse<P>, S::Error> {
     let mut best = Best::new(request, limit);
-    let mut answer = RangeResponse::default();
     for_each_key(source, &request.range, at, |source, key| {
         answer.count += 1;
         if passes(request, &key) { best.offer(source, key) } else { Ok(()) }
     })?;
     answer.more = best.offered > limit;
-    answer.kvs = best.into_kvs(source)?;
+    best.hand_to(&mut answer.kvs, source)?;
     Ok(answer)
 }
 
@@ -294,14 +336,16 @@ impl<'a> Best<'a> {
         self.candidates.truncate(self.limit);
     }
 
-    fn into_kvs<S: RangeSource>(mut self, source: &mut S) -> Result<Vec<KeyValue>, S::Error> {
+    fn hand_to<S: RangeSource>(mut self, pairs: &mut impl Pairs, source: &mut S) -> Result<(), S::Error> {
         self.cut();
         let keys_only = self.request.keys_only;
-        let fetch = |candidate: Candidate| match candidate.put {
-            Some(put) => Ok(key_value(candidate.key, put, keys_only)),
-            None => fetch_one(source, candidate.key, keys_only),
-        };
-        self.candidates.into_iter().map(fetch).collect()
+        for candidate in self.candidates {
+            pairs.push(match candidate.put {
+                Some(put) => key_value(candidate.key, put, keys_only),
+                None => fetch_one(source, candidate.key, keys_only)?,
+            });
+        }
+        Ok(())
     }
 }
 
@@ -318,24 +362,23 @@ fn compare_by(target: SortTarget, a: &Candidate, b: &Candidate) -> Ordering {
     }
 }
 
-fn fetch<S: RangeSource>(
+fn fetch<S: RangeSource, P: Pairs>(
     source: &mut S,
     keys: Vec<IndexedKey>,
     keys_only: bool,
-) -> Result<Vec<KeyValue>, S::Error> {
-    let mut pairs = Vec::with_capacity(keys.len());
+    mut answer: RangeResponse<P>,
+) -> Result<RangeResponse<P>, S::Error> {
+    let RangeResponse { kvs: pairs, more, count } = &mut answer;
+    pairs.begin(&Announced { keys: &keys, keys_only, more: *more, count: *count });
     let mut keys = keys.into_iter();
     while !keys.as_slice().is_empty() {
         let next = &keys.as_slice()[..keys.len().min(AHEAD_KEYS)];
-        if !keys_only {
-            source.ahead(next)?;
-        }
-        let count = next.len();
+        let count = if keys_only { next.len() } else { source.ahead(next)? };
         for key in keys.by_ref().take(count) {
             pairs.push(fetch_one(source, key, keys_only)?);
         }
     }
-    Ok(pairs)
+    Ok(answer)
 }
 
 /// A key with its value. With `keys_only` the record is fetched only when its lease is not known without it.

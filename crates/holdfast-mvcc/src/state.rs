@@ -101,6 +101,8 @@ pub struct IndexedKey {
     pub version: u64,
     /// The lease the key was attached to by that put.
     pub lease: IndexedLease,
+    /// The length of its value; known of the key's newest put.
+    pub value_bytes: Option<u32>,
 }
 
 /// What the index knows of a put's lease.
@@ -239,21 +241,23 @@ impl State {
                 && let Some(put) = entry.put
             {
                 names.extend_from_slice(key);
-                found.push((names.len(), entry.id, put, self.index.lease_of(key, history, entry)));
+                let lease = self.index.lease_of(key, history, entry);
+                found.push((names.len(), entry.id, put, lease, history.value_bytes_of(entry)));
             }
         }
         let next = scan.next().map(|_| Bytes::copy_from_slice(last));
         let names = Bytes::from(names);
         let mut start = 0;
-        let keys = found.into_iter().map(|(end, id, put, lease)| {
+        let keys = found.into_iter().map(|(end, id, put, lease, value_bytes)| {
             let key = names.slice(start..end);
             start = end;
-            IndexedKey { key, id, create_revision: put.create_revision, version: put.version, lease }
+            let EntryPut { create_revision, version, .. } = put;
+            IndexedKey { key, id, create_revision, version, lease, value_bytes }
         });
         IndexChunk { keys: keys.collect(), next }
     }
 
-    /// As [`State::chunk`], but only counts: copies no keys.
+    /// As [`State::chunk`], but only counts: copies no keys, and passes many of them at once that have not changed since `at`.
     pub fn count_keys(
         &self,
         range: &KeyRange,
@@ -266,15 +270,8 @@ impl State {
             let chunk = self.chunk(range, after, at, keys_max);
             return IndexCount { keys: chunk.keys.len() as u64, next: None };
         }
-        let mut scan = self.index.scan(range, after.map(|after| &after[..]));
-        let mut last: &[u8] = &[];
-        let mut keys = 0;
-        for (key, history) in scan.by_ref().take(keys_max) {
-            last = key;
-            keys += u64::from(history.at(at).is_some_and(|entry| entry.put.is_some()));
-        }
-        let next = scan.next().map(|_| Bytes::copy_from_slice(last));
-        IndexCount { keys, next }
+        let (keys, next) = self.index.count(range, after.map(|after| &after[..]), at, keys_max);
+        IndexCount { keys, next: next.map(Bytes::copy_from_slice) }
     }
 
     /// One key as it was at a revision: no scan, and no copy of the key.
@@ -283,7 +280,8 @@ impl State {
         let entry = history.at(at)?;
         let EntryPut { create_revision, version, .. } = entry.put?;
         let lease = self.index.lease_of(key, history, entry);
-        Some(IndexedKey { key: key.clone(), id: entry.id, create_revision, version, lease })
+        let value_bytes = history.value_bytes_of(entry);
+        Some(IndexedKey { key: key.clone(), id: entry.id, create_revision, version, lease, value_bytes })
     }
 
     /// True when the record is still readable at some revision not below the compact revision, or is the tombstone

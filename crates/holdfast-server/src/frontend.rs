@@ -3,6 +3,7 @@
 //! It checks what every call is checked for (leader wanted, learner, deadline), sends commands to consensus, and
 //! answers reads from local state after the confirmation they need. Services translate; this decides.
 
+mod cold;
 mod guard;
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use holdfast_mvcc::types::{LeaseId, MemberId, RangeEnd, Revision};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_raft::{ChangeError, ChangeRules, LeaseLeft, Log, Member, MemberChange, Node};
 use holdfast_storage::{Answer, ReadError, Storage, Visible};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
@@ -72,6 +73,7 @@ pub struct Frontend {
     clock: Arc<dyn Clock>,
     budget: Duration,
     blocking_reads: Arc<Semaphore>,
+    cold_reads: cold::ColdReads,
     /// The tokens that are good here.
     tokens: Tokens,
     /// With signed tokens: what signs and checks them.
@@ -149,6 +151,14 @@ pub enum Consistency {
     Serializable,
 }
 
+/// What a read has found.
+pub enum Read<T> {
+    /// One key or none, from memory, and the store's current revision.
+    Hot(RangeResponse, Revision),
+    /// Whatever was asked for.
+    Cold(T),
+}
+
 /// One call's own terms.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
@@ -179,6 +189,7 @@ impl Frontend {
             lease_seconds_min: parts.lease_seconds_min,
             stop: parts.stop,
             blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
+            cold_reads: cold::ColdReads::default(),
             tokens: Tokens::new(parts.auth.token_ttl),
             signer: parts.signer,
             tls: parts.tls,
@@ -395,15 +406,42 @@ impl Frontend {
         consistency: Consistency,
         call: Call,
     ) -> Result<(RangeResponse, Revision), Failure> {
+        let reading = |storage: &Storage, range: &Range| storage.range(range).map(Some);
+        let never = oneshot::channel().1;
+        Ok(match self.read_by(range, consistency, call, (reading, never)).await? {
+            Read::Hot(pairs, revision) | Read::Cold((pairs, revision)) => (pairs, revision),
+        })
+    }
+
+    /// As [`Frontend::read`], by `reading` when it is not one key whose value is in memory. That may give what it finds to
+    /// `early` instead, when it knows which revision it reads.
+    pub async fn read_by<T: Send + 'static>(
+        &self,
+        range: Range,
+        consistency: Consistency,
+        call: Call,
+        (reading, early): (
+            impl FnOnce(&Storage, &Range) -> Result<Option<T>, ReadError> + Send + 'static,
+            oneshot::Receiver<T>,
+        ),
+    ) -> Result<Read<T>, Failure> {
         self.make_consistent(consistency, call).await?;
         self.metrics.ranges.inc();
         let read = async {
             if let Some(answer) = self.read_hot(&range) {
-                return Ok(answer?);
+                let (found, revision) = answer?;
+                return Ok(Read::Hot(found, revision));
             }
+            let is_single = matches!(range.range.end, RangeEnd::Single);
             let range = range.clone();
+            let reading = move |storage: &Storage| reading(storage, &range);
             // Boxed, so that the future of a read that needs no disk stays small.
-            Box::pin(self.read_blocking(call, move |storage| storage.range(&range))).await
+            let found = if is_single {
+                Box::pin(self.read_one(call, reading)).await?
+            } else {
+                Box::pin(self.read_long(call, reading, early)).await?
+            };
+            Ok(Read::Cold(found.ok_or(Failure::Stopped)?))
         };
         self.read_permitted(call, |granted| granted.read(&range.range), read).await
     }
@@ -412,6 +450,36 @@ impl Frontend {
     fn read_hot(&self, range: &Range) -> Option<Result<(RangeResponse, Revision), ReadError>> {
         let is_single = matches!(range.range.end, RangeEnd::Single) && range.at == ReadAt::Latest;
         if is_single { self.storage.range_if_hot(range) } else { None }
+    }
+
+    /// Runs a short read that may wait for the disk, at most the call's time.
+    async fn read_one<T: Send + 'static>(
+        &self,
+        call: Call,
+        read: impl FnOnce(&Storage) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let storage = self.storage.clone();
+        let found = self.cold_reads.begin(move || read(&storage));
+        // The runtime drops such work only when it is shut down; a panic ends the process.
+        Ok(self.within_budget(call, found).await?.map_err(|_| Failure::Stopped)??)
+    }
+
+    /// Runs a read that may wait for the disk, on a thread that may block, until it is done or has given something to `early`;
+    /// then it goes on by itself.
+    async fn read_long<T: Send + 'static>(
+        &self,
+        call: Call,
+        read: impl FnOnce(&Storage) -> Result<Option<T>, ReadError> + Send + 'static,
+        mut early: oneshot::Receiver<T>,
+    ) -> Result<Option<T>, Failure> {
+        let done = tokio::select! {
+            biased;
+            // What is sent is lost only with the call.
+            Ok(found) = &mut early => return Ok(Some(found)),
+            done = Box::pin(self.read_blocking(call, read)) => done?,
+        };
+        // It may have come between the two.
+        Ok(done.or_else(|| early.try_recv().ok()))
     }
 
     /// Runs a read that may wait for the disk, on a thread that may block.

@@ -156,9 +156,16 @@ pub const WRITE_WORKERS_MAX: usize = 64;
 /// Default write workers on a large machine.
 pub const WRITE_WORKERS_DEFAULT_MAX: usize = 8;
 
+/// So many tasks run on a serving thread, while more are ready, before it looks for what has come from sockets. A connection's
+/// task may take half a millisecond; with tokio's 61 of them a put waits for tens of milliseconds beside lists.
+pub const TASKS_PER_LOOK: u32 = 4;
+
 /// Reads that may block on the stable store at once. Each occupies a thread; more of them than this would only wait
 /// for the same disk. The next reads wait for a permit, within their time budget.
 pub const BLOCKING_READS_MAX: usize = 32;
+
+/// So many reads of one key may wait for a thread before another one helps.
+pub const COLD_READS_PER_THREAD: usize = 8;
 
 /// Members in an initial cluster: more voters make each write slower and help nobody (etcd recommends at most 7).
 pub const INITIAL_MEMBERS_MAX: usize = 15;

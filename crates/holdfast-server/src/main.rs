@@ -14,7 +14,7 @@ use holdfast_server::config::flags::{self, CliCommand, DemoFlags, HealthcheckFla
 use holdfast_server::config::{self, Config};
 use holdfast_server::error::{Exit, ServerError};
 use holdfast_server::server::{self, Server};
-use holdfast_server::{demo, healthcheck, joining, logging, monitoring};
+use holdfast_server::{demo, healthcheck, joining, limits, logging, monitoring};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -35,7 +35,11 @@ fn main() -> ExitCode {
             return ended(exit, &message);
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .event_interval(limits::TASKS_PER_LOOK)
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return ended(Exit::Failure, &format!("cannot start: {error}")),

@@ -38,7 +38,7 @@ use crate::frontend::Frontend;
 use crate::metrics::rpc::{CountedBody, CountedCall, Counting, RpcMetrics};
 use crate::receiving::{Received, Receiving};
 use crate::serve::is_grpc;
-use crate::services::kv::KvService;
+use crate::services::kv::{Found, KvService};
 use crate::services::lease::LeaseService;
 use list::List;
 
@@ -48,7 +48,7 @@ const PREFIX_BYTES: usize = 5;
 /// A longer answer is encoded and sent in pieces, as those of the layers are.
 const WHOLE_BYTES_MAX: usize = 16 * 1024;
 
-/// A list of more pairs is long, however short they are: measuring it takes time, too.
+/// A transaction with a list of more pairs is long, however short they are: measuring it takes time, too.
 const WHOLE_PAIRS_MAX: usize = 64;
 
 /// The requests of one connection.
@@ -195,7 +195,7 @@ where
             };
         }
         let parts = match method {
-            Method::Range => call!(kv.range),
+            Method::Range => call!(kv.list),
             Method::Put => call!(kv.put),
             Method::DeleteRange => call!(kv.delete_range),
             Method::Txn => call!(kv.txn),
@@ -241,34 +241,35 @@ fn decode<Q: Message + Default>(parts: Parts, message: Bytes) -> Result<tonic::R
 }
 
 /// What is sent for a result.
-fn answered<A>(result: Result<tonic::Response<A>, Status>, mut counting: Counting) -> Response<Answer>
-where
-    A: Message + Default + Measured + 'static,
-{
-    let answer = match result {
+fn answered<A: Answering>(
+    result: Result<tonic::Response<A>, Status>,
+    mut counting: Counting,
+) -> Response<Answer> {
+    let result = result.and_then(|answer| {
+        let (metadata, message, _) = answer.into_parts();
+        Ok((metadata, message.sending()?))
+    });
+    let (metadata, sending) = match result {
         Ok(answer) => answer,
         Err(status) => {
             counting.ended(status.code());
             return status.into_http::<Body>().map(|empty| Answer::Layers(CountedBody::new(empty, counting)));
         }
     };
-    let (metadata, message, _) = answer.into_parts();
-    let body = if !message.is_long() {
-        Answer::Whole { message: Some(framed(&message)), trailers: Some(success()), counting }
-    } else {
-        match message.into_list() {
-            Ok(list) => Answer::List { list, trailers: Some(success()), counting },
-            Err(message) => Answer::Layers(CountedBody::new(encoded(message), counting)),
+    let mut response = Response::new(match sending {
+        Sending::Whole(message) => {
+            Answer::Whole { message: Some(message), trailers: Some(success()), counting }
         }
-    };
-    let mut response = Response::new(body);
+        Sending::List(list) => Answer::List { list, trailers: Some(success()), counting },
+        Sending::Layers(body) => Answer::Layers(CountedBody::new(body, counting)),
+    });
     *response.headers_mut() = metadata.into_headers();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 /// A message as the layers send it.
-fn encoded<A: Message + Default + 'static>(message: A) -> Body {
+fn encoded<A: Measured>(message: A) -> Body {
     let encoder = Codec::<A, A>::default().encoder();
     let messages = tokio_stream::once(Ok(message));
     let as_it_is = SingleMessageCompressionOverride::default();
@@ -285,18 +286,52 @@ fn framed(message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
-/// Whether an answer is sent in pieces.
-trait Measured: Message {
+/// How an answer is sent.
+enum Sending {
+    /// As one message, with its prefix.
+    Whole(Bytes),
+    /// As a long list.
+    List(Box<List>),
+    /// As the layers send it.
+    Layers(Body),
+}
+
+/// What services answer.
+trait Answering {
+    /// How this one is sent.
+    fn sending(self) -> Result<Sending, Status>;
+}
+
+impl<A: Measured> Answering for A {
+    fn sending(self) -> Result<Sending, Status> {
+        Ok(if self.is_long() { Sending::Layers(encoded(self)) } else { Sending::Whole(framed(&self)) })
+    }
+}
+
+impl Answering for Found {
+    fn sending(self) -> Result<Sending, Status> {
+        let list = match self {
+            Self::Pairs(response) => return response.sending(),
+            Self::Encoded(list) => list,
+        };
+        let bytes = list.bytes;
+        let is_short = bytes <= WHOLE_BYTES_MAX;
+        let whole = if is_short { list::whole(&list).map(Sending::Whole) } else { None };
+        let sending = whole.or_else(|| List::new(list).map(Sending::List));
+        sending.ok_or_else(|| {
+            Status::resource_exhausted(format!(
+                "a list of {bytes} bytes is too long for one answer of gRPC, which has 4 GiB at most: set a limit, and ask for \
+                 the rest from behind the last key"
+            ))
+        })
+    }
+}
+
+/// A message that may be long.
+trait Measured: Message + Default + 'static {
+    /// True for one that is sent in pieces.
     fn is_long(&self) -> bool {
         self.encoded_len() > WHOLE_BYTES_MAX
-    }
-
-    /// A list, if it is one.
-    fn into_list(self) -> Result<Box<List>, Self>
-    where
-        Self: Sized,
-    {
-        Err(self)
     }
 }
 
@@ -304,16 +339,7 @@ impl Measured for pb::PutResponse {}
 impl Measured for pb::DeleteRangeResponse {}
 impl Measured for pb::LeaseGrantResponse {}
 impl Measured for pb::LeaseRevokeResponse {}
-
-impl Measured for pb::RangeResponse {
-    fn is_long(&self) -> bool {
-        self.kvs.len() > WHOLE_PAIRS_MAX || self.encoded_len() > WHOLE_BYTES_MAX
-    }
-
-    fn into_list(self) -> Result<Box<List>, Self> {
-        List::new(self)
-    }
-}
+impl Measured for pb::RangeResponse {}
 
 impl Measured for pb::TxnResponse {
     fn is_long(&self) -> bool {
@@ -405,8 +431,13 @@ impl HttpBody for Answer {
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
             }
             Self::List { list, trailers, counting } => {
-                if let Some(piece) = ready!(list.poll_piece(context)) {
-                    return Poll::Ready(Some(Ok(Frame::data(piece))));
+                match ready!(list.poll_piece(context)) {
+                    Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                    Ok(None) => {}
+                    Err(status) => {
+                        counting.ended(status.code());
+                        return Poll::Ready(Some(Err(status)));
+                    }
                 }
                 counting.ended(tonic::Code::Ok);
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
@@ -438,7 +469,15 @@ fn success() -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_mvcc::Pairs;
+    use holdfast_mvcc::command::RangeResponse;
+    use holdfast_mvcc::types::{KeyValue, Revision};
+
     use super::*;
+    use tokio::sync::oneshot;
+
+    use crate::codec::list::ListWriter;
+    use crate::codec::response;
 
     #[test]
     fn a_frame_is_one_message_or_goes_the_long_way() {
@@ -480,7 +519,7 @@ mod tests {
         assert_eq!(method(grpc().header("grpc-encoding", "identity")), None);
     }
 
-    async fn body_of<A: Message + Default + Measured + 'static>(answer: A) -> (bool, Bytes, HeaderMap) {
+    async fn body_of(answer: impl Answering) -> (bool, Bytes, HeaderMap) {
         let response = answered(Ok(tonic::Response::new(answer)), Counting::default());
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/grpc");
         let is_whole = matches!(response.body(), Answer::Whole { .. });
@@ -492,22 +531,30 @@ mod tests {
     /// Whether in one piece or in several, it is the same message and the same end.
     #[tokio::test]
     async fn an_answer_is_its_message_and_trailers() {
-        let list = |pairs: usize| pb::RangeResponse {
-            kvs: vec![
-                holdfast_proto::mvccpb::KeyValue {
-                    key: Bytes::from_static(b"key"),
-                    ..Default::default()
-                };
-                pairs
-            ],
-            ..pb::RangeResponse::default()
+        let pair = |bytes: usize| KeyValue {
+            key: Bytes::from_static(b"key"),
+            create_revision: Revision::new(2),
+            mod_revision: Revision::new(2),
+            version: 1,
+            lease: None,
+            value: vec![7; bytes].into(),
         };
-        for (pairs, in_one_piece) in
-            [(0, true), (1, true), (WHOLE_PAIRS_MAX, true), (WHOLE_PAIRS_MAX + 1, false)]
+        let header = pb::ResponseHeader { revision: 9, ..pb::ResponseHeader::default() };
+        for (values, in_one_piece) in
+            [(&[][..], true), (&[10], true), (&[100; 100], true), (&[100; 200], false), (&[20_000], false)]
         {
-            let (is_whole, bytes, trailers) = body_of(list(pairs)).await;
-            assert_eq!((is_whole, bytes), (in_one_piece, framed(&list(pairs))), "{pairs}");
-            assert_eq!(trailers, success());
+            let count = values.len() as u64;
+            let mut pairs = ListWriter::new(header, oneshot::channel().0);
+            values.iter().for_each(|bytes| pairs.push(pair(*bytes)));
+            let list = ListWriter::finish(RangeResponse { kvs: pairs, more: false, count }).unwrap();
+            let kvs = values.iter().map(|bytes| pair(*bytes)).collect();
+            let message = response::range(RangeResponse { kvs, more: false, count }, header);
+            for found in [Found::Encoded(list), Found::Pairs(message.clone())] {
+                let (is_whole, bytes, trailers) = body_of(found).await;
+                assert_eq!(is_whole, in_one_piece, "{count} pairs");
+                assert!(bytes == framed(&message), "{count} pairs");
+                assert_eq!(trailers, success());
+            }
         }
     }
 

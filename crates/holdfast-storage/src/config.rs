@@ -37,9 +37,9 @@ pub struct StorageConfig {
     pub workers: usize,
     /// The memory budget for values in bytes; default 512 MiB. Half of it may be needed for what is not yet in the
     /// stable store, most of it only while a dump runs. What is held all the time is small beside it: a thirty-second
-    /// each for our cache of values and for the engine's own, a sixty-fourth (at most 32 MiB) for the newest changes,
-    /// which watches read. The rest is for queues, and for what an allocator takes beside all that. What sled takes
-    /// whatever its limits goes off first, up to half of it.
+    /// each for the engine's own cache and (at most 32 MiB) for the newest changes, which watches and gets read. An
+    /// eighth is for values that were read and are older than those. The rest is for queues, and for what an allocator
+    /// takes beside all that. What sled takes whatever its limits goes off first, up to half of it.
     pub memory_bytes: usize,
     /// A checkpoint of the key index is written after so many revisions, and later when it is large; default 65,536,
     /// whose metadata a start reads in a tenth of a second.
@@ -65,11 +65,11 @@ impl StorageConfig {
     }
     /// Bytes of cached values.
     pub(crate) fn cache_bytes(&self) -> usize {
-        self.shared_bytes() / 32
+        self.shared_bytes() / 8
     }
     /// Bytes of the newest changes, beside those that are not yet in the stable store.
     pub(crate) fn ring_bytes(&self) -> usize {
-        (self.shared_bytes() / 64).min(RING_BYTES_MAX)
+        (self.shared_bytes() / 32).min(RING_BYTES_MAX)
     }
     /// Bytes for the engine's own cache; below 1 MiB sled cannot work.
     pub(crate) fn engine_cache_bytes(&self) -> usize {

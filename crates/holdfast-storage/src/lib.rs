@@ -52,6 +52,7 @@ mod figures;
 pub mod fuzz;
 mod gate;
 mod generation;
+mod lanes;
 mod lease;
 mod limits;
 mod memtable;

@@ -104,6 +104,15 @@ pub(crate) const CACHED_VALUES_MAX: usize = 64;
 /// So many keys, at least, are worth reading ahead for.
 pub(crate) const AHEAD_KEYS_MIN: usize = 4;
 
+/// So many are read at a time when they were written about one after the other ...
+pub(crate) const AHEAD_KEYS_NEAR: usize = 1_024;
+
+/// ... with so many revisions for each key.
+pub(crate) const NEAR_REVISIONS_PER_KEY: u64 = 4;
+
+/// Values that are looked for in the ring under one hold of its lock, which each write takes, too: some microseconds.
+pub(crate) const RING_KEYS_MAX: usize = 64;
+
 /// Packs that are read with the one that is needed, when the next ones will be.
 pub(crate) const PACKS_AHEAD: usize = 32;
 
@@ -127,6 +136,9 @@ pub(crate) const LONG_LIST_KEYS: usize = 2_048;
 
 /// Keys or values after which a long list gives way: some ten microseconds of work.
 pub(crate) const LIST_TURN_KEYS: usize = 64;
+
+/// Keys and values after which a long list lets another one have its turn: some milliseconds of work.
+pub(crate) const LANE_TURN_KEYS: usize = 8_192;
 
 /// Leases that one commit changes: they go into the engine batch that carries the position, all of them, and some room is
 /// left there for head and position.

@@ -29,6 +29,7 @@ use crate::error::{StorageError, StoreError};
 use crate::figures::{Collector, IndexSource};
 use crate::gate::Gate;
 use crate::generation::{Generation, Generations};
+use crate::lanes::Lanes;
 use crate::lease::LeaseFeed;
 use crate::limits::{CONTROL_MAX, QUEUE_MESSAGES_MAX, SLICES_IN_FLIGHT_MAX};
 use crate::memtable::Memtable;
@@ -321,6 +322,7 @@ pub(crate) fn start(
     let shared = Arc::new(Shared {
         env: env.clone(),
         cache: Cache::new(config.cache_bytes()),
+        lanes: Lanes::beside(workers),
         leases: LeaseFeed::default(),
         auth: AuthView::default(),
         config,

@@ -14,7 +14,7 @@ use holdfast_mvcc::RecordMeta;
 use holdfast_mvcc::types::{Change, Record, RecordId};
 
 use crate::error::StoreError;
-use crate::record::{Stored, ValueEntry, take_meta, take_value};
+use crate::record::{Stored, ValueEntry, seek_value, take_meta, take_value};
 
 const VERSION: u8 = 1;
 const HEADER: usize = 14;
@@ -221,12 +221,7 @@ impl Values {
 
     /// The entry with this id, when it is among those that are left; goes on behind it.
     pub(crate) fn seek(&mut self, id: RecordId) -> Result<Option<ValueEntry>, StoreError> {
-        while let Some(entry) = self.next()? {
-            if entry.id >= id {
-                return Ok((entry.id == id).then_some(entry));
-            }
-        }
-        Ok(None)
+        seek_value(&mut self.body, id, &mut self.left)
     }
 }
 

@@ -8,6 +8,7 @@ use holdfast_mvcc::{Piece, PieceMax};
 use crate::error::ReadError;
 use crate::pipeline::shared::Shared;
 use crate::read::{Entered, Source, enter, failed};
+use crate::view::Keeping;
 
 /// What is wanted of a long list next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +56,7 @@ fn read<T>(
     read: impl FnOnce(&mut Source<'_>, Revision) -> Result<T, crate::error::StoreError>,
 ) -> Result<ReadPiece<T>, ReadError> {
     let Entered { view, pin } = enter(shared, |gate| gate.enter(request.at))?;
-    let found = read(&mut Source::new(&view, &shared.cache), pin.at);
+    let found = read(&mut Source::new(&view, shared, Keeping::Pairs), pin.at);
     let found = found.map_err(|e| failed(shared, &view, &e))?;
     Ok(ReadPiece { found, at: pin.at, newest: pin.window.newest })
 }

@@ -6,16 +6,17 @@ use bytes::Bytes;
 use holdfast_env::give_way;
 use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyRange, PutRecord, Record, RecordId, Revision};
-use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, IndexedKey, RangeSource};
+use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, IndexedKey, Pairs, RangeSource};
 
 use crate::error::{ReadError, StoreError};
 use crate::gate::{Gate, Pin};
-use crate::limits::{LIST_TURN_KEYS, LOCK_KEYS_MAX, LONG_LIST_KEYS};
+use crate::lanes::{Lane, Lanes};
+use crate::limits::{LANE_TURN_KEYS, LIST_TURN_KEYS, LOCK_KEYS_MAX, LONG_LIST_KEYS};
 use crate::pipeline::shared::Shared;
 use crate::retention::Retention;
 use crate::stable::following;
 use crate::types::HistoryHash;
-use crate::view::{Cache, ValueReader, View};
+use crate::view::{Cache, Keeping, ValueReader, View};
 
 /// A view with a pinned revision in it.
 pub(crate) struct Entered {
@@ -41,19 +42,26 @@ pub(crate) fn enter(
     }
 }
 
-/// Answers a range; the revision beside it is the newest one visible when the read began.
-pub(crate) fn range(shared: &Shared, request: &Range) -> Result<(RangeResponse, Revision), ReadError> {
+/// Answers a range, with the pairs where `pairs` puts them, which is told the newest revision that is visible when the read
+/// begins. Values may be parts of packs, which stay in memory for their sake, unless the pairs are said to be kept.
+pub(crate) fn range_into<P: Pairs>(
+    shared: &Shared,
+    request: &Range,
+    keeping: Keeping,
+    pairs: impl FnOnce(Revision) -> P,
+) -> Result<(RangeResponse<P>, Revision), ReadError> {
     let Entered { view, pin } = enter(shared, |gate| gate.enter(request.at))?;
-    let mut source = Source::new(&view, &shared.cache);
-    let response = holdfast_mvcc::range(&mut source, request, pin.at);
+    let mut source = Source::new(&view, shared, keeping);
+    let newest = pin.window.newest;
+    let response = holdfast_mvcc::range_into(&mut source, request, pin.at, pairs(newest));
     let response = response.map_err(|e| failed(shared, &view, &e))?;
-    Ok((response, pin.window.newest))
+    Ok((response, newest))
 }
 
 /// Answers a transaction that only reads, at the newest visible revision, which is returned beside it.
 pub(crate) fn read_txn(shared: &Shared, txn: &Txn) -> Result<(TxnResponse, Revision), ReadError> {
     let Entered { view, pin } = enter(shared, |gate| Ok(gate.enter_window()))?;
-    let mut source = Source::new(&view, &shared.cache);
+    let mut source = Source::new(&view, shared, Keeping::Pairs);
     let response = holdfast_mvcc::read_txn(&mut source, txn, pin.window);
     let response = response.map_err(|e| failed(shared, &view, &e))?;
     Ok((response.map_err(ReadError::Refused)?, pin.window.newest))
@@ -106,22 +114,32 @@ impl RangeSource for HotSource<'_> {
 pub(crate) struct Source<'a> {
     view: &'a View,
     values: ValueReader<'a>,
+    lanes: &'a Lanes,
+    /// Once the list has turned out to be long.
+    lane: Option<Lane<'a>>,
     /// Keys and values that were looked at.
     looked_at: usize,
 }
 
 impl<'a> Source<'a> {
     /// What `view` shows.
-    pub(crate) fn new(view: &'a View, cache: &'a Cache) -> Self {
-        Self { view, values: ValueReader::of_list(view, cache), looked_at: 0 }
+    pub(crate) fn new(view: &'a View, shared: &'a Shared, keeping: Keeping) -> Self {
+        let values = ValueReader::of_list(view, &shared.cache, keeping);
+        Self { view, values, lanes: &shared.lanes, lane: None, looked_at: 0 }
     }
 
     /// In a long list, gives way now and then. Called without a lock.
     fn look_at(&mut self, number: usize) {
-        let before = self.looked_at / LIST_TURN_KEYS;
+        let before = self.looked_at;
         self.looked_at += number;
-        if self.looked_at > LONG_LIST_KEYS && self.looked_at / LIST_TURN_KEYS > before {
-            give_way();
+        let passes = |keys| self.looked_at / keys > before / keys;
+        if self.looked_at <= LONG_LIST_KEYS || !passes(LIST_TURN_KEYS) {
+            return;
+        }
+        match &mut self.lane {
+            None => self.lane = Some(self.lanes.enter()),
+            Some(lane) if passes(LANE_TURN_KEYS) => lane.give_way(),
+            Some(_) => give_way(),
         }
     }
 }
@@ -157,8 +175,8 @@ impl RangeSource for Source<'_> {
         self.values.put(key, id)
     }
 
-    fn ahead(&mut self, keys: &[IndexedKey]) -> Result<(), StoreError> {
-        self.values.ahead(keys.iter().map(|key| (&key.key, key.id)))
+    fn ahead(&mut self, keys: &[IndexedKey]) -> Result<usize, StoreError> {
+        self.values.ahead(keys)
     }
 
     fn before_pair(&mut self) {

@@ -115,27 +115,76 @@ pub(crate) fn take_meta(input: &mut Bytes) -> Result<RecordMeta, StoreError> {
 
 /// Takes one value entry off the front.
 pub(crate) fn take_value(input: &mut Bytes) -> Result<ValueEntry, StoreError> {
+    let mut rest = &input[..];
+    let head = take_value_head(&mut rest)?;
+    let value_from = input.len() - rest.len();
+    let value = input.slice(value_from..value_from + head.value_bytes);
+    input.advance(value_from + head.value_bytes);
+    Ok(head.entry(value))
+}
+
+/// Takes entries off the front up to the one with this id; at most `left`, which counts down. `None` when it is not among
+/// them: then the next one that has a greater id was taken, too.
+pub(crate) fn seek_value(
+    input: &mut Bytes,
+    id: RecordId,
+    left: &mut u32,
+) -> Result<Option<ValueEntry>, StoreError> {
+    let mut rest = &input[..];
+    while *left > 0 {
+        *left -= 1;
+        let head = take_value_head(&mut rest)?;
+        let value_from = input.len() - rest.len();
+        rest.advance(head.value_bytes);
+        if head.id >= id {
+            let value = input.slice(value_from..value_from + head.value_bytes);
+            input.advance(value_from + head.value_bytes);
+            return Ok((head.id == id).then(|| head.entry(value)));
+        }
+    }
+    input.advance(input.len() - rest.len());
+    Ok(None)
+}
+
+/// What is in front of a value.
+struct ValueHead {
+    id: RecordId,
+    create_revision: Revision,
+    version: u64,
+    lease: Option<LeaseId>,
+    value_bytes: usize,
+}
+
+impl ValueHead {
+    fn entry(self, value: Bytes) -> ValueEntry {
+        let Self { id, create_revision, version, lease, .. } = self;
+        ValueEntry { id, put: PutRecord { create_revision, version, lease, value } }
+    }
+}
+
+/// The value is there, too.
+fn take_value_head(input: &mut &[u8]) -> Result<ValueHead, StoreError> {
     let id = take_id(input)?;
     let flags = take_u8(input)?;
     let (create_revision, version, lease) = take_put_numbers(input, flags)?;
-    let value = take_bytes(input)?;
-    Ok(ValueEntry { id, put: PutRecord { create_revision, version, lease, value } })
+    let value_bytes = take_len(input)?;
+    Ok(ValueHead { id, create_revision, version, lease, value_bytes })
 }
 
-fn take_put_numbers(input: &mut Bytes, flags: u8) -> Result<(Revision, u64, Option<LeaseId>), StoreError> {
+fn take_put_numbers(input: &mut impl Buf, flags: u8) -> Result<(Revision, u64, Option<LeaseId>), StoreError> {
     let create_revision = Revision::new(take_number(input)?);
     let version = take_number(input)?;
     let lease = if flags & FLAG_LEASE == 0 { None } else { Some(LeaseId(take_i64(input)?)) };
     Ok((create_revision, version, lease))
 }
 
-fn take_id(input: &mut Bytes) -> Result<RecordId, StoreError> {
+fn take_id(input: &mut impl Buf) -> Result<RecordId, StoreError> {
     let revision = Revision::new(take_number(input)?);
     let sub = u32::try_from(take_number(input)?).map_err(|_| short())?;
     Ok(RecordId::new(revision, sub))
 }
 
-fn take_number(input: &mut Bytes) -> Result<u64, StoreError> {
+fn take_number(input: &mut impl Buf) -> Result<u64, StoreError> {
     let mut n = 0_u64;
     for shift in (0..64).step_by(7) {
         let byte = take_u8(input)?;
@@ -147,20 +196,23 @@ fn take_number(input: &mut Bytes) -> Result<u64, StoreError> {
     Err(short())
 }
 
-fn take_u8(input: &mut Bytes) -> Result<u8, StoreError> {
+fn take_u8(input: &mut impl Buf) -> Result<u8, StoreError> {
     input.try_get_u8().map_err(|_| short())
 }
 
-fn take_i64(input: &mut Bytes) -> Result<i64, StoreError> {
+fn take_i64(input: &mut impl Buf) -> Result<i64, StoreError> {
     input.try_get_i64_le().map_err(|_| short())
 }
 
 fn take_bytes(input: &mut Bytes) -> Result<Bytes, StoreError> {
-    let len = usize::try_from(take_number(input)?).map_err(|_| short())?;
-    if len > input.len() {
-        return Err(short());
-    }
+    let len = take_len(input)?;
     Ok(input.split_to(len))
+}
+
+/// The length of what follows, all of which is there.
+fn take_len(input: &mut impl Buf) -> Result<usize, StoreError> {
+    let len = usize::try_from(take_number(input)?).map_err(|_| short())?;
+    if len <= input.remaining() { Ok(len) } else { Err(short()) }
 }
 
 fn short() -> StoreError {

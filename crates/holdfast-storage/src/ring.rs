@@ -74,6 +74,37 @@ impl Ring {
         }
     }
 
+    /// The puts with these ids, ascending, as far as they are here: for many of them less than one by one.
+    pub(crate) fn puts(
+        &self,
+        ids: impl Iterator<Item = RecordId>,
+        mut found: impl FnMut(RecordId, PutRecord),
+    ) {
+        let inner = self.inner.lock();
+        let mut from = 0;
+        for id in ids {
+            // Neighbours in the list are mostly neighbours here: the steps from the last one grow.
+            let is_before = |place: usize| inner.records[place].record.id < id;
+            let (mut step, mut end) = (1, from);
+            while end < inner.records.len() && is_before(end) {
+                from = end + 1;
+                end += step;
+                step *= 2;
+            }
+            end = end.min(inner.records.len());
+            while from < end {
+                let middle = from + (end - from) / 2;
+                if is_before(middle) { from = middle + 1 } else { end = middle }
+            }
+            if let Some(stored) = inner.records.get(from)
+                && stored.record.id == id
+                && let Change::Put(put) = &stored.record.change
+            {
+                found(id, put.clone());
+            }
+        }
+    }
+
     /// The next changes from `next` on, at most so many; `None` when some of them have left.
     pub(crate) fn page(&self, next: RecordId, records_max: usize) -> Option<Vec<Arc<Stored>>> {
         let inner = self.inner.lock();

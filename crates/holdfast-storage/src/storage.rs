@@ -9,7 +9,7 @@ use holdfast_env::{BoxFuture, Env, Helper, TaskHandle};
 use holdfast_mvcc::auth::Auth;
 use holdfast_mvcc::command::{Alarm, MemberAttributes, Range, RangeResponse, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyValue, Lease, LeaseChange, LeaseId, Record, Revision};
-use holdfast_mvcc::{Piece, PieceMax, State};
+use holdfast_mvcc::{Pairs, Piece, PieceMax, State};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -33,7 +33,7 @@ use crate::types::{
     Applied, CancelReason, Changes, ChangesMax, DispatchItem, DispatcherState, EventSink, HistoryHash,
     LeaseFigures, Seal, Snapshot, StorageStatus, Visible,
 };
-use crate::view::View;
+use crate::view::{Keeping, View};
 use crate::weight;
 
 /// A handle to the running storage. Cheap to clone. When the last one is dropped the pipeline ends, too.
@@ -190,7 +190,17 @@ impl Storage {
     /// one visible when the read began. Blocks on the stable store when values are cold: call it where blocking is
     /// allowed, or try [`Storage::range_if_hot`] first.
     pub fn range(&self, request: &Range) -> Result<(RangeResponse, Revision), ReadError> {
-        read::range(self.shared(), request)
+        read::range_into(self.shared(), request, Keeping::Pairs, |_| Vec::new())
+    }
+
+    /// As [`Storage::range`], with the pairs handed on as they are found, to what `pairs` makes of the newest visible revision.
+    /// That must not keep their keys and values, which may be parts of something larger.
+    pub fn range_into<P: Pairs>(
+        &self,
+        request: &Range,
+        pairs: impl FnOnce(Revision) -> P,
+    ) -> Result<RangeResponse<P>, ReadError> {
+        read::range_into(self.shared(), request, Keeping::Nothing, pairs).map(|(response, _)| response)
     }
 
     /// Answers a transaction that only reads ([`Txn::is_read_only`], else it panics), at the newest visible revision,

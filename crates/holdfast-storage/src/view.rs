@@ -8,8 +8,8 @@ use std::vec;
 
 use bytes::Bytes;
 use holdfast_env::give_way;
-use holdfast_mvcc::types::{PutRecord, RecordId};
-use holdfast_mvcc::{State, Values};
+use holdfast_mvcc::types::{PutRecord, RecordId, Revision};
+use holdfast_mvcc::{IndexedKey, State, Values};
 use parking_lot::RwLock;
 
 use crate::error::StoreError;
@@ -17,8 +17,8 @@ use crate::figures::OverlayReads;
 use crate::gate::Gate;
 use crate::generation::Generation;
 use crate::limits::{
-    AHEAD_BYTES_MAX, AHEAD_KEYS_MIN, CACHED_VALUES_MAX, LIST_TURN_KEYS, LONG_LIST_KEYS, PACKS_AHEAD,
-    PACKS_UNNEEDED_MAX, REVISIONS_PER_ID_MAX,
+    AHEAD_BYTES_MAX, AHEAD_KEYS_MIN, AHEAD_KEYS_NEAR, CACHED_VALUES_MAX, LIST_TURN_KEYS, LONG_LIST_KEYS,
+    NEAR_REVISIONS_PER_KEY, PACKS_AHEAD, PACKS_UNNEEDED_MAX, REVISIONS_PER_ID_MAX, RING_KEYS_MAX,
 };
 use crate::memtable::Memtable;
 use crate::pack::Values as PackValues;
@@ -42,7 +42,8 @@ pub(crate) struct View {
     pub(crate) gate: Arc<Gate>,
 }
 
-/// Decoded puts by record id, bounded in bytes. Records never change, so nothing ever has to be invalidated.
+/// Decoded puts by record id, bounded in bytes: those that were read. What was written last is in the ring, which holds more than
+/// this. Records never change, so nothing ever has to be invalidated.
 pub(crate) struct Cache {
     puts: quick_cache::sync::Cache<RecordId, PutRecord, Weight, BuildHasherDefault<FixedHasher>>,
     /// How often a value was looked for while a memtable was frozen, and found in one, or not.
@@ -116,12 +117,21 @@ impl Cache {
 impl View {
     /// The put with this id from memory, when it is there.
     pub(crate) fn hot(&self, cache: &Cache, key: &[u8], id: RecordId) -> Option<PutRecord> {
-        let elsewhere = || cache.get(id).or_else(|| self.ring.put(id));
+        let elsewhere = || cache.get(id).or_else(|| self.in_ring(cache, id));
         let Some(frozen) = &self.frozen else { return self.active.put(key, id).or_else(elsewhere) };
         let found = self.active.put(key, id).or_else(|| frozen.put(key, id));
         let counter = if found.is_some() { &cache.overlay_hits } else { &cache.overlay_misses };
         counter.fetch_add(1, Ordering::Relaxed);
         found.or_else(elsewhere)
+    }
+}
+
+impl View {
+    /// From the ring; cached, as it is read and will leave the ring.
+    fn in_ring(&self, cache: &Cache, id: RecordId) -> Option<PutRecord> {
+        let put = self.ring.put(id)?;
+        cache.insert(id, put.clone());
+        Some(put)
     }
 }
 
@@ -133,8 +143,18 @@ pub(crate) struct ValueReader<'a> {
     /// What will be asked for next, in that order; `None` for what was not read ahead.
     ahead: vec::IntoIter<(RecordId, Option<PutRecord>)>,
     cold: Cold,
+    keeping: Keeping,
     /// Counts reads of the stable store.
     reads: Option<&'a AtomicU64>,
+}
+
+/// What becomes of the pairs of a long list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    /// They live on, so that a value must not be a part of a pack, which it would keep in memory.
+    Pairs,
+    /// They are gone before the next values are read ahead.
+    Nothing,
 }
 
 /// What becomes of values that were not in memory.
@@ -150,33 +170,25 @@ enum Cold {
 impl<'a> ValueReader<'a> {
     /// Reads what `view` shows.
     pub(crate) fn new(view: &'a View, cache: &'a Cache) -> Self {
-        Self { view, cache, pack: None, ahead: vec::IntoIter::default(), cold: Cold::Cached, reads: None }
+        Self::of(view, cache, Cold::Cached, Keeping::Pairs)
+    }
+
+    fn of(view: &'a View, cache: &'a Cache, cold: Cold, keeping: Keeping) -> Self {
+        Self { view, cache, pack: None, ahead: vec::IntoIter::default(), cold, keeping, reads: None }
     }
 
     /// As [`ValueReader::new`], for a request that may be a long list: what was cold is cached when the request is done, and
     /// only when there was little of it. A list of a million keys would push out everything else, and is not read again
     /// value by value.
-    pub(crate) fn of_list(view: &'a View, cache: &'a Cache) -> Self {
-        Self {
-            view,
-            cache,
-            pack: None,
-            ahead: vec::IntoIter::default(),
-            cold: Cold::Few(Vec::new()),
-            reads: None,
-        }
+    pub(crate) fn of_list(view: &'a View, cache: &'a Cache, keeping: Keeping) -> Self {
+        Self::of(view, cache, Cold::Few(Vec::new()), keeping)
     }
 
     /// Counts every read of the stable store.
     pub(crate) fn counting(view: &'a View, cache: &'a Cache, reads: &'a AtomicU64) -> Self {
-        Self {
-            view,
-            cache,
-            pack: None,
-            ahead: vec::IntoIter::default(),
-            cold: Cold::Cached,
-            reads: Some(reads),
-        }
+        let mut reader = Self::new(view, cache);
+        reader.reads = Some(reads);
+        reader
     }
 
     /// The put with this id, which must be visible and retained.
@@ -201,27 +213,28 @@ impl<'a> ValueReader<'a> {
     }
 
     /// Reads what will be asked for next, the cold values in the order in which they lie in the stable store: keys that are
-    /// neighbours were mostly written one after the other, but hardly ever in their order.
-    pub(crate) fn ahead<'k>(
-        &mut self,
-        next: impl ExactSizeIterator<Item = (&'k Bytes, RecordId)>,
-    ) -> Result<(), StoreError> {
+    /// neighbours were mostly written one after the other, but hardly ever in their order. Answers how many that is good for.
+    pub(crate) fn ahead(&mut self, next: &[IndexedKey]) -> Result<usize, StoreError> {
         self.ahead = vec::IntoIter::default();
         if next.len() < AHEAD_KEYS_MIN {
-            return Ok(());
+            return Ok(next.len());
         }
+        let next = near(next);
         let mut turns = Turns::of(next.len());
-        // What has left the ring is in the stable store, and in no memtable.
-        let left = self.view.ring.from();
-        let (mut ahead, mut cold) = (Vec::with_capacity(next.len()), Vec::new());
-        for (place, (key, id)) in next.enumerate() {
+        let mut ahead: Vec<(RecordId, Option<PutRecord>)> = next.iter().map(|key| (key.id, None)).collect();
+        let newest = self.view.ring.from();
+        self.newest(newest, &mut ahead, &mut turns);
+        let mut cold = Vec::new();
+        for (place, ((id, put), IndexedKey { key, .. })) in ahead.iter_mut().zip(next).enumerate() {
             turns.next();
-            let hot =
-                if id.revision < left { self.cache.get(id) } else { self.view.hot(self.cache, key, id) };
-            if hot.is_none() {
-                cold.push((id, place));
+            if put.is_none() {
+                // What has left the ring is in the stable store, and in no memtable.
+                let is_older = id.revision < newest;
+                *put = if is_older { self.cache.get(*id) } else { self.view.hot(self.cache, key, *id) };
             }
-            ahead.push((id, hot));
+            if put.is_none() {
+                cold.push((*id, place));
+            }
         }
         cold.sort_unstable();
         if cold.len() > CACHED_VALUES_MAX {
@@ -234,12 +247,32 @@ impl<'a> ValueReader<'a> {
             let put = packs.put(id)?.ok_or_else(|| missing(id))?;
             bytes += put.value.len();
             ahead[place].1 = Some(self.note_cold(id, put));
-            if bytes >= AHEAD_BYTES_MAX {
+            // Of what is lent, whole packs are in memory.
+            if bytes.max(packs.bytes) >= AHEAD_BYTES_MAX {
                 break;
             }
         }
         self.ahead = ahead.into_iter();
-        Ok(())
+        Ok(next.len())
+    }
+
+    /// Finds those that are in the ring, which holds everything from a revision on, unless it has left meanwhile.
+    fn newest(&self, from: Revision, ahead: &mut [(RecordId, Option<PutRecord>)], turns: &mut Turns) {
+        let mut here: Vec<(RecordId, usize)> = (0..)
+            .zip(ahead.iter())
+            .filter(|(_, (id, _))| id.revision >= from)
+            .map(|(place, (id, _))| (*id, place))
+            .collect();
+        here.sort_unstable();
+        for some in here.chunks(RING_KEYS_MAX) {
+            turns.next();
+            let mut places = some.iter();
+            self.view.ring.puts(some.iter().map(|(id, _)| *id), |found, put| {
+                if let Some((_, place)) = places.find(|(id, _)| *id == found) {
+                    ahead[*place].1 = Some(put);
+                }
+            });
+        }
     }
 
     /// From the stable store.
@@ -249,8 +282,11 @@ impl<'a> ValueReader<'a> {
         put.ok_or_else(|| missing(id))
     }
 
-    /// A put that was not in memory, detached from its pack.
+    /// A put that was not in memory, detached from its pack unless it is one of many that nobody keeps.
     fn note_cold(&mut self, id: RecordId, mut put: PutRecord) -> PutRecord {
+        if matches!((&self.cold, self.keeping), (Cold::Many, Keeping::Nothing)) {
+            return put;
+        }
         // Not a slice of the pack, which would keep all of it in memory.
         put.value = Bytes::copy_from_slice(&put.value);
         match &mut self.cold {
@@ -282,6 +318,8 @@ struct Packs<'a> {
     needed: usize,
     /// False when most that came were not needed.
     reads_on: bool,
+    /// Bytes of the packs that were looked into.
+    bytes: usize,
 }
 
 impl<'a> Packs<'a> {
@@ -291,7 +329,8 @@ impl<'a> Packs<'a> {
             _ => u64::MAX,
         };
         let reads_on = span / REVISIONS_PER_ID_MAX <= ids.len() as u64;
-        Self { stable, last: PackValues::none(), next: VecDeque::new(), came: 0, needed: 0, reads_on }
+        let (last, next) = (PackValues::none(), VecDeque::new());
+        Self { stable, last, next, came: 0, needed: 0, reads_on, bytes: 0 }
     }
 
     fn put(&mut self, id: RecordId) -> Result<Option<PutRecord>, StoreError> {
@@ -304,12 +343,15 @@ impl<'a> Packs<'a> {
         }
         if let Some(pack) = self.next.pop_front_if(|pack| pack.first <= id) {
             self.needed += 1;
-            self.last = PackValues::new(&self.stable.unpacked(&pack)?)?;
+            let pack = self.stable.unpacked(&pack)?;
+            self.bytes += pack.len();
+            self.last = PackValues::new(&pack)?;
             if let Some(entry) = self.last.seek(id)? {
                 return Ok(Some(entry.put));
             }
         }
         let Some((first, pack)) = self.stable.value_pack(id)? else { return Ok(None) };
+        self.bytes += pack.len();
         self.last = PackValues::new(&pack)?;
         self.reads_on &= self.came <= self.needed * PACKS_UNNEEDED_MAX;
         if self.reads_on {
@@ -318,6 +360,15 @@ impl<'a> Packs<'a> {
         }
         Ok(self.last.seek(id)?.map(|entry| entry.put))
     }
+}
+
+/// The first of the keys, when their values lie close to each other: then little is read twice, and what was read is still
+/// in the processor's cache when it is asked for. Else all of them.
+fn near(keys: &[IndexedKey]) -> &[IndexedKey] {
+    let Some(first) = keys.get(..AHEAD_KEYS_NEAR) else { return keys };
+    let revisions = || first.iter().map(|key| key.id.revision.get());
+    let span = revisions().max().unwrap_or(0) - revisions().min().unwrap_or(0);
+    if span <= AHEAD_KEYS_NEAR as u64 * NEAR_REVISIONS_PER_KEY { first } else { keys }
 }
 
 /// Gives way now and then in what is read ahead for a long list.

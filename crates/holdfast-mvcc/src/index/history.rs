@@ -12,6 +12,7 @@
 
 use std::num::NonZeroU64;
 
+use super::keymap::Changing;
 use super::packed::{Kind, Packed, REVISION_END, Slot, Sub};
 use crate::state::PutMeta;
 use crate::types::{RecordId, Revision};
@@ -106,11 +107,33 @@ impl History {
         }
     }
 
+    /// The newest record's revision, and whether it is a put.
+    fn last(&self) -> (Revision, bool) {
+        match self {
+            Self::One(one) => (Revision::new(one.revision.get()), true),
+            Self::Many(many) => {
+                let slot = many.0.slot(many.0.len() - 1);
+                (Revision::new(slot.revision), slot.sub.kind() != Kind::Tombstone)
+            }
+        }
+    }
+
     /// The length of the newest put's value, or `None` when the key is deleted.
     pub(crate) fn live_value_bytes(&self) -> Option<u32> {
         match self {
             Self::One(one) => Some(one.value_bytes),
             Self::Many(many) => many.newest().put.map(|_| many.0.value_bytes()),
+        }
+    }
+
+    /// The length of the value of one of the records, when it is the newest and a put.
+    pub(crate) fn value_bytes_of(&self, entry: Entry) -> Option<u32> {
+        match self {
+            Self::One(one) => Some(one.value_bytes),
+            Self::Many(many) => {
+                let is_newest = many.0.slot(many.0.len() - 1).id() == entry.id;
+                (is_newest && entry.put.is_some()).then(|| many.0.value_bytes())
+            }
         }
     }
 
@@ -222,6 +245,16 @@ impl One {
         packed.set_oldest(revision - u64::from(self.create_back), u64::from(self.version));
         packed.push(Slot { revision, sub: self.sub }, self.value_bytes);
         Many(packed)
+    }
+}
+
+impl Changing for History {
+    fn is_alive(&self) -> bool {
+        self.last().1
+    }
+
+    fn changed(&self) -> Revision {
+        self.last().0
     }
 }
 

@@ -3,6 +3,7 @@
 //! `HOLDFAST_SEED` and `HOLDFAST_COMMANDS` choose another run; a failure prints the line that reproduces it.
 #![allow(clippy::cast_possible_truncation, reason = "the model's numbers are small")]
 
+mod announced;
 mod checkpoints;
 mod generate;
 mod naive;
@@ -15,7 +16,7 @@ use holdfast_mvcc::command::{Command, Invalid, Op, Range, Response, SortOrder, S
 use holdfast_mvcc::types::{Change, EntryId, KeyRange, LogIndex, PutRecord, Record, RecordId, Revision};
 use holdfast_mvcc::{
     HistoryHasher, IndexChunk, IndexCount, PieceMax, PutMeta, RangeSource, RecordMeta, State, Values, count,
-    piece, range, read_txn, validate,
+    piece, read_txn, validate,
 };
 use proptest::prelude::*;
 
@@ -225,7 +226,7 @@ impl Run {
         let at = state.resolve(request.at);
         assert_eq!(at, self.model.resolve(request.at).map(Revision::new));
         if let Ok(at) = at {
-            let Ok(answer) = range(&mut reader, &request, at);
+            let Ok(answer) = announced::range(&mut reader, &request, at);
             let expected = self.model.range(&self.model.maps[&at.get()], &request);
             assert_eq!(answer, expected, "{request:?}");
             if request.order != SortOrder::Descend && request.target == SortTarget::Key {

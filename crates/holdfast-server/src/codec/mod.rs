@@ -9,6 +9,7 @@
 //! encoded by hand so that a change is encoded once for all its watchers.
 
 pub mod auth;
+pub mod list;
 pub mod request;
 pub mod response;
 #[cfg(test)]

@@ -2,25 +2,34 @@
 
 use std::sync::Arc;
 
-use holdfast_mvcc::command::{Command, Response as CommandResponse, TxnResponse};
+use holdfast_mvcc::command::{Command, Range, Response as CommandResponse, TxnResponse};
 use holdfast_mvcc::types::Revision;
 use holdfast_mvcc::validate::{validate, validate_range, validate_txn};
-use holdfast_proto::codec::{LONG_LIST_PAIRS, aside};
 use holdfast_proto::etcdserverpb as pb;
-use holdfast_storage::Answer;
+use holdfast_storage::{Answer, Storage};
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::range_stream::{self, Pieces};
 use crate::auth::Asking;
 use crate::auth::rules;
+use crate::codec::list::{EncodedList, ListWriter, broken_off};
 use crate::codec::{request, response};
-use crate::frontend::{Call, Consistency, Frontend, Service};
+use crate::frontend::{Call, Consistency, Frontend, Read, Service};
 use crate::metrics::RequestKind;
 use crate::status::Failure;
 
 /// Serves [`pb::kv_server::Kv`].
 pub struct KvService {
     frontend: Arc<Frontend>,
+}
+
+/// What a read has found, ready to be sent.
+pub enum Found {
+    /// Short, as a message.
+    Pairs(pb::RangeResponse),
+    /// In bytes.
+    Encoded(EncodedList),
 }
 
 /// An answer without its header.
@@ -35,7 +44,8 @@ impl KvService {
         Self { frontend }
     }
 
-    async fn do_range(&self, inner: pb::RangeRequest, call: Call) -> Result<pb::RangeResponse, Failure> {
+    /// What a read finds.
+    async fn find(&self, inner: pb::RangeRequest, call: Call) -> Result<Found, Failure> {
         // An empty key is reported before an unknown sort option.
         if inner.key.is_empty() {
             return Err(holdfast_mvcc::command::Invalid::EmptyKey.into());
@@ -44,11 +54,29 @@ impl KvService {
         validate_range(&decoded.range)?;
         let consistency =
             if decoded.serializable { Consistency::Serializable } else { Consistency::Linearizable };
-        let (result, revision) = self.frontend.read(decoded.range, consistency, call).await?;
-        let header = self.frontend.header(revision);
-        let is_long = result.kvs.len() >= LONG_LIST_PAIRS;
-        let answer = || response::range(result, header);
-        Ok(if is_long { aside(answer) } else { answer() })
+        let frontend = Arc::clone(&self.frontend);
+        let (early, sent) = oneshot::channel();
+        let list = move |storage: &Storage, range: &Range| {
+            let writer = |newest| ListWriter::new(frontend.header(newest), early);
+            Ok(ListWriter::finish(storage.range_into(range, writer)?))
+        };
+        let found = self.frontend.read_by(decoded.range, consistency, call, (list, sent)).await?;
+        Ok(match found {
+            Read::Hot(pairs, revision) => {
+                Found::Pairs(response::range(pairs, self.frontend.header(revision)))
+            }
+            Read::Cold(list) => Found::Encoded(list),
+        })
+    }
+
+    /// Answers a range, with the pairs in bytes already when there may be many: [`pb::kv_server::Kv::range`] for who sends them
+    /// as they are.
+    #[tracing::instrument(name = "range", level = "debug", skip_all)]
+    pub async fn list(&self, request: Request<pb::RangeRequest>) -> Result<Response<Found>, Status> {
+        let service = if request.get_ref().serializable { Service::Everyone } else { Service::Voters };
+        let call = self.frontend.admit_data(Asking::of(&request), rules::RANGE, service).await?;
+        let result = self.find(request.into_inner(), call).await;
+        self.frontend.answer(RequestKind::Range, call, result)
     }
 
     async fn write(&self, command: Command, call: Call) -> Result<Answered, Failure> {
@@ -123,12 +151,14 @@ impl KvService {
 impl pb::kv_server::Kv for KvService {
     type RangeStreamStream = Pieces;
 
-    #[tracing::instrument(name = "range", level = "debug", skip_all)]
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
-        let service = if request.get_ref().serializable { Service::Everyone } else { Service::Voters };
-        let call = self.frontend.admit_data(Asking::of(&request), rules::RANGE, service).await?;
-        let result = self.do_range(request.into_inner(), call).await;
-        self.frontend.answer(RequestKind::Range, call, result)
+        let (metadata, found, extensions) = self.list(request).await?.into_parts();
+        let response = match found {
+            Found::Pairs(response) => response,
+            // For who has it compressed, or as JSON: seldom, so that another form of reading is not worth it.
+            Found::Encoded(list) => list.decode().await.ok_or_else(broken_off)?,
+        };
+        Ok(Response::from_parts(metadata, response, extensions))
     }
 
     /// Not on learners, also when stale answers will do.

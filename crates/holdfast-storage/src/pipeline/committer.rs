@@ -280,7 +280,7 @@ impl Committer {
         self.shared.view.load().ring.stored(position.head.revision);
         self.committed = position;
         for slice in slices {
-            self.retire(&slice);
+            slice.memtable.remove(&slice.records);
         }
         self.shared.memtable_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.shared.space.notify_one();
@@ -346,16 +346,6 @@ impl Committer {
             runs.push(run);
         }
         runs
-    }
-
-    /// The slice is in the stable store: its values move from the memtable to the cache.
-    fn retire(&self, slice: &ReadySlice) {
-        for stored in &slice.records {
-            if let Change::Put(put) = &stored.record.change {
-                self.shared.cache.insert(stored.record.id, put.clone());
-            }
-        }
-        slice.memtable.remove(&slice.records);
     }
 
     /// Flushes when at least `limit` bytes were written since the last time, the latest ones counted.

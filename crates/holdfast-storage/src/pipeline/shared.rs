@@ -16,6 +16,7 @@ use crate::config::StorageConfig;
 use crate::error::StoreError;
 use crate::figures::Collector;
 use crate::generation::{Generation, Generations};
+use crate::lanes::Lanes;
 use crate::lease::LeaseFeed;
 use crate::limits::AWAITED;
 use crate::snapshot::store::SnapshotStore;
@@ -36,8 +37,10 @@ pub(crate) struct Shared {
     pub(crate) leases: LeaseFeed,
     /// Users and roles, and tokens.
     pub(crate) auth: AuthView,
-    /// Values from the stable store, and those that went there last.
+    /// Values that were read.
     pub(crate) cache: Cache,
+    /// Who reads a long list.
+    pub(crate) lanes: Lanes,
     /// How far readers see; sent by the sequencer, and by the dispatcher in an install.
     pub(crate) visible: watch::Sender<Visible>,
     /// Visible slices for the committer.
