@@ -16,7 +16,7 @@ use holdfast_mvcc::command::{Command, Invalid, Op, Range, Response, SortOrder, S
 use holdfast_mvcc::types::{Change, EntryId, KeyRange, LogIndex, PutRecord, Record, RecordId, Revision};
 use holdfast_mvcc::{
     HistoryHasher, IndexChunk, IndexCount, PieceMax, PutMeta, RangeSource, RecordMeta, State, Values, count,
-    piece, read_txn, validate,
+    piece, range, read_txn, validate,
 };
 use proptest::prelude::*;
 
