@@ -11,6 +11,7 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
@@ -38,8 +39,8 @@ pub trait RangeSource {
         at: Revision,
         keys_max: usize,
     ) -> Result<IndexChunk, Self::Error>;
-    /// How many of the next keys of `range` are alive at `at`, behind `after` (exclusive), and where to go on; visits at
-    /// most `keys_max`.
+    /// How many of the next keys of `range` are alive at `at`, behind `after` (exclusive), and where to go on; visits about
+    /// `keys_max`, or passes more of them unseen.
     fn count(
         &mut self,
         range: &KeyRange,
@@ -66,8 +67,8 @@ pub trait RangeSource {
 pub trait Pairs {
     /// Exactly these are going to come. Not called when values decide which they are.
     fn begin(&mut self, _announced: &Announced<'_>) {}
-    /// The next pair, in the order asked for.
-    fn push(&mut self, pair: KeyValue);
+    /// The next pair, in the order asked for. A break says that nobody needs the rest.
+    fn push(&mut self, pair: KeyValue) -> ControlFlow<()>;
 }
 
 /// All of an answer but its values.
@@ -87,8 +88,9 @@ impl Pairs for Vec<KeyValue> {
     fn begin(&mut self, announced: &Announced<'_>) {
         self.reserve_exact(announced.keys.len());
     }
-    fn push(&mut self, pair: KeyValue) {
+    fn push(&mut self, pair: KeyValue) -> ControlFlow<()> {
         self.push(pair);
+        ControlFlow::Continue(())
     }
 }
 
@@ -340,10 +342,13 @@ impl<'a> Best<'a> {
         self.cut();
         let keys_only = self.request.keys_only;
         for candidate in self.candidates {
-            pairs.push(match candidate.put {
+            let pushed = pairs.push(match candidate.put {
                 Some(put) => key_value(candidate.key, put, keys_only),
                 None => fetch_one(source, candidate.key, keys_only)?,
             });
+            if pushed.is_break() {
+                break;
+            }
         }
         Ok(())
     }
@@ -375,7 +380,9 @@ fn fetch<S: RangeSource, P: Pairs>(
         let next = &keys.as_slice()[..keys.len().min(AHEAD_KEYS)];
         let count = if keys_only { next.len() } else { source.ahead(next)? };
         for key in keys.by_ref().take(count) {
-            pairs.push(fetch_one(source, key, keys_only)?);
+            if pairs.push(fetch_one(source, key, keys_only)?).is_break() {
+                return Ok(answer);
+            }
         }
     }
     Ok(answer)

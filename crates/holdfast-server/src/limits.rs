@@ -164,8 +164,9 @@ pub const TASKS_PER_LOOK: u32 = 4;
 /// for the same disk. The next reads wait for a permit, within their time budget.
 pub const BLOCKING_READS_MAX: usize = 32;
 
-/// So many reads of one key may wait for a thread before another one helps.
-pub const COLD_READS_PER_THREAD: usize = 8;
+/// So many reads of one key, whose value is not in memory, may wait for a thread before another one helps. They have threads of their
+/// own, as many again, and need no permit.
+pub const COLD_READS_PER_THREAD: usize = 4;
 
 /// Members in an initial cluster: more voters make each write slower and help nobody (etcd recommends at most 7).
 pub const INITIAL_MEMBERS_MAX: usize = 15;

@@ -474,8 +474,6 @@ mod tests {
     use holdfast_mvcc::types::{KeyValue, Revision};
 
     use super::*;
-    use tokio::sync::oneshot;
-
     use crate::codec::list::ListWriter;
     use crate::codec::response;
 
@@ -544,8 +542,8 @@ mod tests {
             [(&[][..], true), (&[10], true), (&[100; 100], true), (&[100; 200], false), (&[20_000], false)]
         {
             let count = values.len() as u64;
-            let mut pairs = ListWriter::new(header, oneshot::channel().0);
-            values.iter().for_each(|bytes| pairs.push(pair(*bytes)));
+            let mut pairs = ListWriter::new(header, None);
+            assert!(values.iter().all(|bytes| pairs.push(pair(*bytes)).is_continue()));
             let list = ListWriter::finish(RangeResponse { kvs: pairs, more: false, count }).unwrap();
             let kvs = values.iter().map(|bytes| pair(*bytes)).collect();
             let message = response::range(RangeResponse { kvs, more: false, count }, header);

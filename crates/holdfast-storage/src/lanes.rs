@@ -3,48 +3,48 @@
 //! A thread that reads a long list works for a tenth of a second and longer. Ten of them at once are no faster than one for each
 //! processor, but whatever a write needs next waits for a processor behind all of them, and for those that were
 //! interrupted while they held the index. So few of them run at a time, in *lanes*, and those that wait for one get it
-//! in the order in which they came, for some milliseconds each.
+//! in the order in which they came, for some milliseconds each when their values are at hand.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use parking_lot::{FairMutex, FairMutexGuard};
-
-/// How many long lists are read at a time. The locks hold nothing: a thread that has one may run.
-pub(crate) struct Lanes {
-    lanes: Vec<FairMutex<()>>,
-    next: AtomicUsize,
-}
+/// How many long lists are read at a time.
+pub(crate) struct Lanes(Semaphore);
 
 /// A place in a lane.
-pub(crate) struct Lane<'a>(FairMutexGuard<'a, ()>);
+pub(crate) struct Lane<'a> {
+    lanes: &'a Lanes,
+    place: Option<SemaphorePermit<'a>>,
+}
 
 impl Lanes {
-    /// For a member that has so many threads for what can be done side by side: half of them.
+    /// For a member with so many write workers: half of them.
     pub(crate) fn beside(workers: usize) -> Self {
-        let lanes = (0..(workers / 2).max(1)).map(|_| FairMutex::new(())).collect();
-        Self { lanes, next: AtomicUsize::new(0) }
+        Self(Semaphore::new((workers / 2).max(1)))
     }
 
-    /// Waits for a place.
+    /// Waits for a place, on a thread that may wait. Not called with a lock.
     pub(crate) fn enter(&self) -> Lane<'_> {
-        let free = self.lanes.iter().find_map(FairMutex::try_lock);
-        Lane(free.unwrap_or_else(|| {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            self.lanes[number % self.lanes.len()].lock()
-        }))
+        Lane { lanes: self, place: self.place() }
+    }
+
+    fn place(&self) -> Option<SemaphorePermit<'_>> {
+        // It is fair, and never closed.
+        self.0.try_acquire().or_else(|_| futures::executor::block_on(self.0.acquire())).ok()
     }
 }
 
 impl Lane<'_> {
     /// Lets another list have its turn, if one waits, and waits for the next one.
     pub(crate) fn give_way(&mut self) {
-        FairMutexGuard::bump(&mut self.0);
+        self.place = None;
+        self.place = self.lanes.place();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
     use super::*;

@@ -119,13 +119,15 @@ pub(crate) struct Source<'a> {
     lane: Option<Lane<'a>>,
     /// Keys and values that were looked at.
     looked_at: usize,
+    /// Steps in which keys were counted.
+    counts: usize,
 }
 
 impl<'a> Source<'a> {
     /// What `view` shows.
     pub(crate) fn new(view: &'a View, shared: &'a Shared, keeping: Keeping) -> Self {
         let values = ValueReader::of_list(view, &shared.cache, keeping);
-        Self { view, values, lanes: &shared.lanes, lane: None, looked_at: 0 }
+        Self { view, values, lanes: &shared.lanes, lane: None, looked_at: 0, counts: 0 }
     }
 
     /// In a long list, gives way now and then. Called without a lock.
@@ -154,9 +156,9 @@ impl RangeSource for Source<'_> {
         at: Revision,
         keys_max: usize,
     ) -> Result<IndexChunk, StoreError> {
-        let keys = keys_max.min(LOCK_KEYS_MAX);
-        self.look_at(keys);
-        Ok(self.view.state.read().chunk(range, after, at, keys))
+        let chunk = self.view.state.read().chunk(range, after, at, keys_max.min(LOCK_KEYS_MAX));
+        self.look_at(chunk.keys.len());
+        Ok(chunk)
     }
 
     fn count(
@@ -166,9 +168,12 @@ impl RangeSource for Source<'_> {
         at: Revision,
         keys_max: usize,
     ) -> Result<IndexCount, StoreError> {
-        let keys = keys_max.min(LOCK_KEYS_MAX);
-        self.look_at(keys);
-        Ok(self.view.state.read().count_keys(range, after, at, keys))
+        // Not in a lane: mostly it is over at once, however many they are.
+        self.counts += 1;
+        if self.counts * LOCK_KEYS_MAX > LONG_LIST_KEYS {
+            give_way();
+        }
+        Ok(self.view.state.read().count_keys(range, after, at, keys_max.min(LOCK_KEYS_MAX)))
     }
 
     fn record(&mut self, key: &Bytes, id: RecordId) -> Result<PutRecord, StoreError> {

@@ -42,8 +42,7 @@ pub(crate) struct View {
     pub(crate) gate: Arc<Gate>,
 }
 
-/// Decoded puts by record id, bounded in bytes: those that were read. What was written last is in the ring, which holds more than
-/// this. Records never change, so nothing ever has to be invalidated.
+/// Decoded puts by record id, bounded in bytes: those that were read. What was written last is in the ring. Records never change, so nothing ever has to be invalidated.
 pub(crate) struct Cache {
     puts: quick_cache::sync::Cache<RecordId, PutRecord, Weight, BuildHasherDefault<FixedHasher>>,
     /// How often a value was looked for while a memtable was frozen, and found in one, or not.
@@ -124,9 +123,7 @@ impl View {
         counter.fetch_add(1, Ordering::Relaxed);
         found.or_else(elsewhere)
     }
-}
 
-impl View {
     /// From the ring; cached, as it is read and will leave the ring.
     fn in_ring(&self, cache: &Cache, id: RecordId) -> Option<PutRecord> {
         let put = self.ring.put(id)?;
@@ -142,6 +139,8 @@ pub(crate) struct ValueReader<'a> {
     pack: Option<(RecordId, Bytes)>,
     /// What will be asked for next, in that order; `None` for what was not read ahead.
     ahead: vec::IntoIter<(RecordId, Option<PutRecord>)>,
+    /// Where reading ahead goes on when the next ids lie behind the last ones.
+    packs: Option<Packs<'a>>,
     cold: Cold,
     keeping: Keeping,
     /// Counts reads of the stable store.
@@ -153,7 +152,7 @@ pub(crate) struct ValueReader<'a> {
 pub(crate) enum Keeping {
     /// They live on, so that a value must not be a part of a pack, which it would keep in memory.
     Pairs,
-    /// They are gone before the next values are read ahead.
+    /// Those whose values were read ahead are gone before the next ones are.
     Nothing,
 }
 
@@ -174,7 +173,8 @@ impl<'a> ValueReader<'a> {
     }
 
     fn of(view: &'a View, cache: &'a Cache, cold: Cold, keeping: Keeping) -> Self {
-        Self { view, cache, pack: None, ahead: vec::IntoIter::default(), cold, keeping, reads: None }
+        let ahead = vec::IntoIter::default();
+        Self { view, cache, pack: None, ahead, packs: None, cold, keeping, reads: None }
     }
 
     /// As [`ValueReader::new`], for a request that may be a long list: what was cold is cached when the request is done, and
@@ -240,18 +240,22 @@ impl<'a> ValueReader<'a> {
         if cold.len() > CACHED_VALUES_MAX {
             self.cold = Cold::Many;
         }
-        let mut packs = Packs::new(self.view.generation.stable(), &cold);
-        let mut bytes = 0;
+        let begun = self.packs.take().filter(|packs| cold.first().is_some_and(|(id, _)| packs.asked <= *id));
+        let mut packs = begun.unwrap_or_else(|| Packs::new(self.view.generation.stable(), &cold));
+        let (mut bytes, packs_before) = (0, packs.bytes);
         for (id, place) in cold {
             turns.next();
             let put = packs.put(id)?.ok_or_else(|| missing(id))?;
             bytes += put.value.len();
-            ahead[place].1 = Some(self.note_cold(id, put));
-            // Of what is lent, whole packs are in memory.
-            if bytes.max(packs.bytes) >= AHEAD_BYTES_MAX {
+            // What is lent keeps whole packs in memory.
+            let is_lent = self.keeping == Keeping::Nothing && packs.bytes - packs_before < AHEAD_BYTES_MAX;
+            ahead[place].1 =
+                Some(if is_lent && matches!(self.cold, Cold::Many) { put } else { self.note_cold(id, put) });
+            if bytes >= AHEAD_BYTES_MAX {
                 break;
             }
         }
+        self.packs = Some(packs);
         self.ahead = ahead.into_iter();
         Ok(next.len())
     }
@@ -282,11 +286,8 @@ impl<'a> ValueReader<'a> {
         put.ok_or_else(|| missing(id))
     }
 
-    /// A put that was not in memory, detached from its pack unless it is one of many that nobody keeps.
+    /// A put that was not in memory, detached from its pack.
     fn note_cold(&mut self, id: RecordId, mut put: PutRecord) -> PutRecord {
-        if matches!((&self.cold, self.keeping), (Cold::Many, Keeping::Nothing)) {
-            return put;
-        }
         // Not a slice of the pack, which would keep all of it in memory.
         put.value = Bytes::copy_from_slice(&put.value);
         match &mut self.cold {
@@ -309,6 +310,8 @@ impl<'a> ValueReader<'a> {
 /// The value packs of ids that are asked for in ascending order.
 struct Packs<'a> {
     stable: &'a Stable,
+    /// The last id that was asked for.
+    asked: RecordId,
     /// What is left of the one that was asked for last.
     last: PackValues,
     /// Those behind it that came with it.
@@ -330,10 +333,11 @@ impl<'a> Packs<'a> {
         };
         let reads_on = span / REVISIONS_PER_ID_MAX <= ids.len() as u64;
         let (last, next) = (PackValues::none(), VecDeque::new());
-        Self { stable, last, next, came: 0, needed: 0, reads_on, bytes: 0 }
+        Self { stable, asked: RecordId::default(), last, next, came: 0, needed: 0, reads_on, bytes: 0 }
     }
 
     fn put(&mut self, id: RecordId) -> Result<Option<PutRecord>, StoreError> {
+        self.asked = id;
         if let Some(entry) = self.last.seek(id)? {
             return Ok(Some(entry.put));
         }

@@ -15,7 +15,7 @@ use super::heads::Heads;
 use crate::types::Revision;
 
 /// Where a leaf is split. Inserting moves half a leaf on average: 5 KiB at 44 bytes an entry, about 100 ns; a split moves
-/// the array of leaves, 72 bytes for each 256 keys, and happens once in 128 insertions.
+/// the array of leaves, 88 bytes for each 256 keys, and happens once in 128 insertions.
 const LEAF_ENTRIES_MAX: usize = 256;
 /// By how many entries a full leaf grows: few sizes, so that the allocator can use again what a leaf outgrew.
 const LEAF_GROWTH: usize = LEAF_ENTRIES_MAX / 8;

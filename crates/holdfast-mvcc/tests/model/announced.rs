@@ -1,5 +1,7 @@
 //! What is announced of an answer, against the answer.
 
+use std::ops::ControlFlow;
+
 use holdfast_mvcc::command::{Range, RangeResponse};
 use holdfast_mvcc::types::{KeyValue, Revision};
 use holdfast_mvcc::{Announced, IndexedKey, IndexedLease, Pairs, RangeSource, range_into};
@@ -17,8 +19,9 @@ impl Pairs for Announcing {
         assert!(self.announced.is_none() && self.pairs.is_empty(), "once, before the first pair");
         self.announced = Some((keys.to_vec(), keys_only, more, count));
     }
-    fn push(&mut self, pair: KeyValue) {
+    fn push(&mut self, pair: KeyValue) -> ControlFlow<()> {
         self.pairs.push(pair);
+        ControlFlow::Continue(())
     }
 }
 

@@ -3,18 +3,22 @@
 //! The pairs of a long list, put together first and encoded later, are fetched from main memory twice more, once to measure
 //! them and once to copy them: that takes longer than to read them from the store. Here each is encoded as soon as it is
 //! found, by the thread that has found it.
-
 //!
 //! The length of a message stands in front of it. It follows from what the index knows, mostly: then the list is sent while
-//! it is read, and little of it is ever in memory.
+//! it is read, and what its client has taken is gone from memory. Reading never waits for the client: what it does not take is
+//! kept, up to the whole list.
+
+use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_mvcc::command::RangeResponse;
 use holdfast_mvcc::types::{KeyValue, LeaseId};
 use holdfast_mvcc::{Announced, IndexedKey, IndexedLease, Pairs};
+use holdfast_proto::codec::aside;
 use holdfast_proto::{etcdserverpb as pb, mvccpb};
 use prost::Message;
 use prost::encoding::{encoded_len_varint, key_len, message};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
@@ -56,20 +60,22 @@ pub struct ListWriter {
     header: pb::ResponseHeader,
     open: BytesMut,
     full: Full,
+    /// Nobody takes what is sent any more, or nothing is missing in it.
+    is_over: bool,
 }
 
 /// What becomes of a piece.
 enum Full {
     /// It is kept; the list is handed over when it has turned out that it can be sent while it is read.
     Kept(Vec<Bytes>, Option<oneshot::Sender<EncodedList>>),
-    /// It is sent. Nobody may be there any more to take it.
+    /// It is sent.
     Sent(mpsc::Sender<Bytes>),
 }
 
 impl ListWriter {
-    /// For an answer with this header. The list goes to `early` if it is sent while it is read.
-    pub fn new(header: pb::ResponseHeader, early: oneshot::Sender<EncodedList>) -> Self {
-        Self { header, open: BytesMut::new(), full: Full::Kept(Vec::new(), Some(early)) }
+    /// For an answer with this header. The list goes to `early` if it is sent while it is read; without that it is kept.
+    pub fn new(header: pb::ResponseHeader, early: Option<oneshot::Sender<EncodedList>>) -> Self {
+        Self { header, open: BytesMut::new(), full: Full::Kept(Vec::new(), early), is_over: false }
     }
 
     /// What is left of the answer; `None` when it was sent.
@@ -81,7 +87,9 @@ impl ListWriter {
             writer.open.extend_from_slice(&tail);
         }
         writer.close();
-        let Full::Kept(mut pieces, _) = writer.full else { return None };
+        writer.is_over = true;
+        let Full::Kept(pieces, _) = &mut writer.full else { return None };
+        let mut pieces = std::mem::take(pieces);
         let head = head(writer.header).encode_to_vec();
         if !head.is_empty() {
             pieces.insert(0, head.into());
@@ -98,7 +106,11 @@ impl ListWriter {
         let piece = std::mem::take(&mut self.open).freeze();
         match &mut self.full {
             Full::Kept(pieces, _) => pieces.push(piece),
-            Full::Sent(pieces) => drop(pieces.try_send(piece)),
+            Full::Sent(pieces) => match pieces.try_send(piece) {
+                Ok(()) => {}
+                Err(TrySendError::Closed(_)) => self.is_over = true,
+                Err(TrySendError::Full(_)) => unreachable!("the channel has room for the whole list"),
+            },
         }
     }
 }
@@ -121,7 +133,7 @@ impl Pairs for ListWriter {
         drop(early.send(EncodedList { bytes, pieces: Pieces::Coming(pieces) }));
     }
 
-    fn push(&mut self, pair: KeyValue) {
+    fn push(&mut self, pair: KeyValue) -> ControlFlow<()> {
         let pair = key_value(pair);
         let bytes = message::encoded_len(KVS, &pair);
         if !self.open.is_empty() && self.open.len() + bytes > PIECE_BYTES {
@@ -129,6 +141,15 @@ impl Pairs for ListWriter {
             self.open.reserve(bytes.max(PIECE_BYTES));
         }
         message::encode(KVS, &pair, &mut self.open);
+        if self.is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Drop for ListWriter {
+    fn drop(&mut self) {
+        if matches!(self.full, Full::Sent(_)) && !self.is_over {
+            tracing::error!("a list breaks off while it is sent, because a read of the stable store failed");
+        }
     }
 }
 
@@ -170,27 +191,27 @@ fn bytes_len(number: u32, bytes: usize) -> usize {
 impl EncodedList {
     /// All of it as a message; `None` when it does not come to its end. Its keys and values are parts of the pieces.
     pub async fn decode(self) -> Option<pb::RangeResponse> {
-        let mut pieces = match self.pieces {
-            Pieces::Here(pieces) => pieces,
-            Pieces::Coming(mut coming) => {
-                let mut pieces = Vec::new();
-                while let Some(piece) = coming.recv().await {
-                    pieces.push(piece);
-                }
-                pieces
-            }
-        };
-        if pieces.iter().map(Bytes::len).sum::<usize>() != self.bytes {
-            return None;
-        }
         let mut response = pb::RangeResponse::default();
+        let mut left = self.bytes;
         // A pair is never cut in two.
-        pieces.drain(..).try_for_each(|piece| response.merge(piece)).expect("what was encoded here");
-        Some(response)
+        let mut merge = |piece: Bytes| {
+            left = left.checked_sub(piece.len())?;
+            response.merge(piece).ok()
+        };
+        match self.pieces {
+            Pieces::Here(pieces) => aside(|| pieces.into_iter().try_for_each(merge))?,
+            Pieces::Coming(mut coming) => {
+                while let Some(piece) = coming.recv().await {
+                    merge(piece)?;
+                }
+            }
+        }
+        (left == 0).then_some(response)
     }
 }
 
-/// What a client is told when a list ends in its middle. Why it did is in our log.
+/// What is counted when a list ends in its middle, and what is told to who has not had the begin of it. The others see their
+/// stream reset.
 pub fn broken_off() -> Status {
     Status::unavailable("the stable store of this member failed while the list was read: ask another member")
 }
@@ -237,11 +258,12 @@ mod tests {
         (more, count): (bool, u64),
     ) -> (bool, EncodedList) {
         let (early, mut came) = oneshot::channel();
-        let mut writer = ListWriter::new(HEADER, early);
+        let mut writer = ListWriter::new(HEADER, Some(early));
         if let Some(announced) = announced {
             writer.begin(announced);
         }
-        kvs.iter().cloned().for_each(|pair| writer.push(pair));
+        let pushed = kvs.iter().cloned().all(|pair| writer.push(pair).is_continue());
+        assert!(pushed);
         let left = ListWriter::finish(RangeResponse { kvs: writer, more, count });
         match (left, came.try_recv()) {
             (Some(list), Err(_)) => (false, list),
@@ -294,10 +316,22 @@ mod tests {
         let kvs = pairs(&[300; 10_000]);
         let keys = indexed(&kvs);
         let (early, came) = oneshot::channel();
-        let mut writer = ListWriter::new(HEADER, early);
+        let mut writer = ListWriter::new(HEADER, Some(early));
         writer.begin(&Announced { keys: &keys, keys_only: false, more: false, count: 1 });
-        kvs.into_iter().take(9_999).for_each(|pair| writer.push(pair));
+        assert!(kvs.into_iter().take(9_999).all(|pair| writer.push(pair).is_continue()));
         drop(writer);
         assert!(came.await.unwrap().decode().await.is_none());
+    }
+
+    #[test]
+    fn nothing_is_read_for_who_is_gone() {
+        let kvs = pairs(&[300; 10_000]);
+        let keys = indexed(&kvs);
+        let (early, came) = oneshot::channel();
+        let mut writer = ListWriter::new(HEADER, Some(early));
+        writer.begin(&Announced { keys: &keys, keys_only: false, more: false, count: 1 });
+        drop(came);
+        let taken = kvs.into_iter().take_while(|pair| writer.push(pair.clone()).is_continue()).count();
+        assert!(taken < 200, "{taken}");
     }
 }

@@ -27,14 +27,18 @@ struct Inner {
 }
 
 impl ColdReads {
-    /// Begins a read; what it finds is received. It happens also when nobody waits any more.
+    /// Begins a read; what it finds is received. It does not happen when nobody waits any more before its turn has come.
     pub(super) fn begin<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
         let (found, receiver) = oneshot::channel();
-        // Who asked may have given up.
-        let read: Read = Box::new(move || drop(found.send(read())));
+        let read: Read = Box::new(move || {
+            if !found.is_closed() {
+                // Who asked may have given up meanwhile.
+                drop(found.send(read()));
+            }
+        });
         let is_one_more = {
             let mut inner = self.inner.lock();
             inner.waiting.push_back(read);
@@ -88,6 +92,18 @@ mod tests {
         }
         until_idle(&reads).await;
         assert!(reads.inner.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_read() {
+        let reads = ColdReads::default();
+        let begin = Arc::new(Barrier::new(2));
+        let held = Arc::clone(&begin);
+        let first = reads.begin(move || drop(held.wait()));
+        drop(reads.begin(|| panic!("nobody waits for it")));
+        begin.wait();
+        first.await.unwrap();
+        until_idle(&reads).await;
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_mvcc::command::{Command, Range, Response as CommandResponse, TxnResponse};
-use holdfast_mvcc::types::Revision;
+use holdfast_mvcc::types::{RangeEnd, Revision};
 use holdfast_mvcc::validate::{validate, validate_range, validate_txn};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_storage::{Answer, Storage};
@@ -56,6 +56,8 @@ impl KvService {
             if decoded.serializable { Consistency::Serializable } else { Consistency::Linearizable };
         let frontend = Arc::clone(&self.frontend);
         let (early, sent) = oneshot::channel();
+        // One key is short, and nobody would look for what comes early.
+        let early = (decoded.range.range.end != RangeEnd::Single).then_some(early);
         let list = move |storage: &Storage, range: &Range| {
             let writer = |newest| ListWriter::new(frontend.header(newest), early);
             Ok(ListWriter::finish(storage.range_into(range, writer)?))
@@ -70,7 +72,7 @@ impl KvService {
     }
 
     /// Answers a range, with the pairs in bytes already when there may be many: [`pb::kv_server::Kv::range`] for who sends them
-    /// as they are.
+    /// as they are. The time of a list that is sent while it is read is observed when it begins.
     #[tracing::instrument(name = "range", level = "debug", skip_all)]
     pub async fn list(&self, request: Request<pb::RangeRequest>) -> Result<Response<Found>, Status> {
         let service = if request.get_ref().serializable { Service::Everyone } else { Service::Voters };

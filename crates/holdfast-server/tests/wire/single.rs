@@ -40,6 +40,49 @@ async fn a_fresh_store_counts_from_one() {
     cluster.stop().await;
 }
 
+/// Long answers are sent while they are read, when the index knows how long they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_answers_are_whole_however_they_are_read() {
+    let (cluster, mut kv) = single().await;
+    let value = |number: usize| format!("{:04}", number * 37 % 300).repeat(250 + number);
+    let key = |number: usize| format!("key/{number:04}");
+    for number in 0..300 {
+        put(&mut kv, &key(number), &value(number)).await;
+    }
+    let big = "b".repeat(200_000);
+    let then = put(&mut kv, "big", &big).await;
+    put(&mut kv, &key(7), "new").await;
+    let read = async |request: pb::RangeRequest, kv: &mut Kv| kv.range(request).await.unwrap().into_inner();
+    let one = read(pb::RangeRequest { revision: then, ..range_request("big", "") }, &mut kv).await;
+    assert!(one.kvs.len() == 1 && one.kvs[0].value == big, "one key in the past");
+    let all = || range_request("key/", "key0");
+    let expected = |number: usize| if number == 7 { "new".to_owned() } else { value(number) };
+    let check = |found: &pb::RangeResponse, numbers: &[usize]| {
+        assert_eq!(found.count, 300);
+        assert_eq!(found.kvs.len(), numbers.len());
+        for (pair, number) in found.kvs.iter().zip(numbers) {
+            assert!(pair.key == key(*number) && pair.value == expected(*number), "{number}");
+        }
+    };
+    let numbers: Vec<usize> = (0..300).collect();
+    check(&read(all(), &mut kv).await, &numbers);
+    let page = read(pb::RangeRequest { limit: 200, ..all() }, &mut kv).await;
+    assert!(page.more);
+    check(&page, &numbers[..200]);
+    let mut backwards = numbers.clone();
+    backwards.reverse();
+    check(&read(pb::RangeRequest { sort_order: 2, ..all() }, &mut kv).await, &backwards);
+    let mut by_value = numbers.clone();
+    by_value.sort_by_key(|number| expected(*number));
+    check(&read(pb::RangeRequest { sort_target: 4, sort_order: 1, ..all() }, &mut kv).await, &by_value);
+    let names = read(pb::RangeRequest { keys_only: true, ..all() }, &mut kv).await;
+    assert!(names.kvs.len() == 300 && names.kvs.iter().all(|pair| pair.value.is_empty()));
+    // Not all of it is the newest there.
+    let past = read(pb::RangeRequest { revision: then, ..all() }, &mut kv).await;
+    assert!(past.kvs[7].value == value(7) && past.kvs[299].value == value(299));
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_are_cut_sorted_counted_and_read_in_the_past() {
     let (cluster, mut kv) = single().await;
