@@ -157,8 +157,9 @@ pub const WRITE_WORKERS_MAX: usize = 64;
 pub const WRITE_WORKERS_DEFAULT_MAX: usize = 8;
 
 /// So many tasks run on a serving thread, while more are ready, before it looks for what has come from sockets. A connection's
-/// task may take half a millisecond; with tokio's 61 of them a put waits for tens of milliseconds beside lists.
-pub const TASKS_PER_LOOK: u32 = 4;
+/// task may take half a millisecond; with tokio's 61 of them a put waits for tens of milliseconds beside lists. With 4, looking
+/// would cost a single client's put some hundredths more.
+pub const TASKS_PER_LOOK: u32 = 8;
 
 /// Reads that may block on the stable store at once. Each occupies a thread; more of them than this would only wait
 /// for the same disk. The next reads wait for a permit, within their time budget.

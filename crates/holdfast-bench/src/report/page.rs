@@ -89,7 +89,8 @@ where what grows is multiplied by ten. CPU is that of all members.
 pub(crate) fn render(origin: Origin<'_>, rounds: &[Round], beside: Beside<'_>) -> String {
     let summaries = &super::summaries(rounds)[..];
     let mut text = format!(
-        "# Performance\n\nWritten by `scripts/bench`; change that, not this page.\n\n{}\n\n    {}\n",
+        "# Performance\n\nWritten by `scripts/bench`; change that, not this page. Where the time goes, with flame graphs, and why costs grow \
+         as they do: [profiles.md](profiles.md).\n\n{}\n\n    {}\n",
         origin.machine, origin.command
     );
     if let Some(cpus) = foreign_cpus(rounds) {

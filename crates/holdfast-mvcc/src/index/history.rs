@@ -107,17 +107,6 @@ impl History {
         }
     }
 
-    /// The newest record's revision, and whether it is a put.
-    fn last(&self) -> (Revision, bool) {
-        match self {
-            Self::One(one) => (Revision::new(one.revision.get()), true),
-            Self::Many(many) => {
-                let slot = many.0.slot(many.0.len() - 1);
-                (Revision::new(slot.revision), slot.sub.kind() != Kind::Tombstone)
-            }
-        }
-    }
-
     /// The length of the newest put's value, or `None` when the key is deleted.
     pub(crate) fn live_value_bytes(&self) -> Option<u32> {
         match self {
@@ -249,12 +238,14 @@ impl One {
 }
 
 impl Changing for History {
-    fn is_alive(&self) -> bool {
-        self.last().1
-    }
-
-    fn changed(&self) -> Revision {
-        self.last().0
+    fn last_change(&self) -> (Revision, bool) {
+        match self {
+            Self::One(one) => (Revision::new(one.revision.get()), true),
+            Self::Many(many) => {
+                let slot = many.0.slot(many.0.len() - 1);
+                (Revision::new(slot.revision), slot.sub.kind() != Kind::Tombstone)
+            }
+        }
     }
 }
 

@@ -27,10 +27,8 @@ type Entry<V> = (Box<[u8]>, V);
 
 /// A value that is alive or not, and has been so since its last change.
 pub(crate) trait Changing {
-    /// Whether it is alive now.
-    fn is_alive(&self) -> bool;
-    /// Its last change. It never steps back.
-    fn changed(&self) -> Revision;
+    /// Its last change, which never steps back, and whether it is alive since.
+    fn last_change(&self) -> (Revision, bool);
 }
 
 /// Keys in unsigned bytewise order.
@@ -80,12 +78,12 @@ impl<V: Changing> KeyMap<V> {
         let leaf = &mut self.leaves[number];
         let place = leaf.search(key).ok()?;
         let value = &mut leaf.entries[place].1;
-        let was_alive = value.is_alive();
-        let changed = change(value);
-        leaf.alive += u32::from(value.is_alive());
-        leaf.alive -= u32::from(was_alive);
-        leaf.changed = leaf.changed.max(value.changed());
-        Some(changed)
+        let (_, was_alive) = value.last_change();
+        let result = change(value);
+        let (changed, is_alive) = value.last_change();
+        leaf.alive = leaf.alive + u32::from(is_alive) - u32::from(was_alive);
+        leaf.changed = leaf.changed.max(changed);
+        Some(result)
     }
 
     /// Adds a key that is not there yet.
@@ -140,7 +138,7 @@ impl<V: Changing> KeyMap<V> {
         let place = leaf.search(key).ok()?;
         let (_, value) = leaf.entries.remove(place);
         leaf.heads.remove(place);
-        leaf.alive -= u32::from(value.is_alive());
+        leaf.alive -= u32::from(value.last_change().1);
         if leaf.entries.capacity() >= leaf.entries.len() + 2 * LEAF_GROWTH {
             let capacity = leaf.entries.len().next_multiple_of(LEAF_GROWTH);
             leaf.entries.shrink_to(capacity);
@@ -276,9 +274,13 @@ impl<V: Changing> KeyMap<V> {
 impl<V: Changing> Leaf<V> {
     fn of(entries: Vec<Entry<V>>) -> Self {
         let heads = Heads::of(entries.len(), |place| &*entries[place].0);
-        let alive = entries.iter().map(|(_, value)| u32::from(value.is_alive())).sum();
-        let changed = entries.iter().map(|(_, value)| value.changed()).max().unwrap_or_default();
-        Self { entries, heads, alive, changed }
+        let mut leaf = Self { entries, heads, alive: 0, changed: Revision::default() };
+        for (_, value) in &leaf.entries {
+            let (changed, is_alive) = value.last_change();
+            leaf.alive += u32::from(is_alive);
+            leaf.changed = leaf.changed.max(changed);
+        }
+        leaf
     }
 
     fn search(&self, key: &[u8]) -> Result<usize, usize> {
@@ -290,8 +292,9 @@ impl<V: Changing> Leaf<V> {
             self.entries.reserve_exact(LEAF_GROWTH);
             self.heads.reserve_exact(LEAF_GROWTH);
         }
-        self.alive += u32::from(entry.1.is_alive());
-        self.changed = self.changed.max(entry.1.changed());
+        let (changed, is_alive) = entry.1.last_change();
+        self.alive += u32::from(is_alive);
+        self.changed = self.changed.max(changed);
         self.entries.insert(place, entry);
         self.heads.insert(place, |place| self.entries.get(place).map(|(key, _)| &**key));
     }
@@ -309,11 +312,8 @@ mod tests {
 
     /// Even numbers are alive; the number is when they became so.
     impl Changing for u16 {
-        fn is_alive(&self) -> bool {
-            self % 2 == 0
-        }
-        fn changed(&self) -> Revision {
-            Revision::new(u64::from(*self))
+        fn last_change(&self) -> (Revision, bool) {
+            (Revision::new(u64::from(*self)), self.is_multiple_of(2))
         }
     }
 
@@ -338,7 +338,8 @@ mod tests {
 
     /// What has changed since was not there before.
     fn is_alive_at(value: u16, at: Revision) -> bool {
-        value.is_alive() && value.changed() <= at
+        let (changed, is_alive) = value.last_change();
+        is_alive && changed <= at
     }
 
     fn key(number: u16) -> Box<[u8]> {

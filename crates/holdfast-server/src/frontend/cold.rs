@@ -99,7 +99,7 @@ mod tests {
         let reads = ColdReads::default();
         let begin = Arc::new(Barrier::new(2));
         let held = Arc::clone(&begin);
-        let first = reads.begin(move || drop(held.wait()));
+        let first = reads.begin(move || held.wait().is_leader());
         drop(reads.begin(|| panic!("nobody waits for it")));
         begin.wait();
         first.await.unwrap();
