@@ -58,6 +58,9 @@ pub(crate) fn comparison(flags: &CompareFlags, results: &Results) -> Result<(), 
     }
     let Some(page) = &flags.page else { return Ok(()) };
     let growth: Option<Growth> = flags.growth.as_deref().map(read).transpose()?;
+    if let (Some(growth), Some(directory)) = (&growth, &flags.svg) {
+        chart::write(directory, &growth.curves)?;
+    }
     write_page(page, results, growth.as_ref(), flags.svg.as_deref())
 }
 
@@ -81,6 +84,9 @@ pub(crate) fn curves(flags: &GrowthFlags, growth: &Growth) -> Result<(), Error> 
 pub(crate) fn page(flags: &PageFlags) -> Result<(), Error> {
     let results: Results = read(&flags.results)?;
     let growth: Option<Growth> = flags.growth.as_deref().map(read).transpose()?;
+    if let (Some(growth), Some(directory)) = (&growth, &flags.svg) {
+        chart::write(directory, &growth.curves)?;
+    }
     write_page(&flags.page, &results, growth.as_ref(), flags.svg.as_deref())
 }
 
