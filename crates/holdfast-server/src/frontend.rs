@@ -407,24 +407,25 @@ impl Frontend {
         call: Call,
     ) -> Result<(RangeResponse, Revision), Failure> {
         let reading = |storage: &Storage, range: &Range| storage.range(range).map(Some);
-        let never = oneshot::channel().1;
-        Ok(match self.read_by(range, consistency, call, (reading, never)).await? {
+        let never = || oneshot::channel().1;
+        Ok(match self.read_by(range, consistency, call, |_| (reading, never())).await? {
             Read::Hot(pairs, revision) | Read::Cold((pairs, revision)) => (pairs, revision),
         })
     }
 
-    /// As [`Frontend::read`], by `reading` when it is not one key whose value is in memory. That may give what it finds to
-    /// `early` instead, when it knows which revision it reads.
-    pub async fn read_by<T: Send + 'static>(
+    /// As [`Frontend::read`], by the way that `begin` gives for what is not one key whose value is in memory: that may send
+    /// what it finds to the receiver beside it, when it knows which revision it reads.
+    pub async fn read_by<T, R>(
         &self,
         range: Range,
         consistency: Consistency,
         call: Call,
-        (reading, early): (
-            impl FnOnce(&Storage, &Range) -> Result<Option<T>, ReadError> + Send + 'static,
-            oneshot::Receiver<T>,
-        ),
-    ) -> Result<Read<T>, Failure> {
+        begin: impl FnOnce(&Range) -> (R, oneshot::Receiver<T>),
+    ) -> Result<Read<T>, Failure>
+    where
+        T: Send + 'static,
+        R: FnOnce(&Storage, &Range) -> Result<Option<T>, ReadError> + Send + 'static,
+    {
         self.make_consistent(consistency, call).await?;
         self.metrics.ranges.inc();
         let read = async {
@@ -432,6 +433,7 @@ impl Frontend {
                 let (found, revision) = answer?;
                 return Ok(Read::Hot(found, revision));
             }
+            let (reading, early) = begin(&range);
             let is_single = matches!(range.range.end, RangeEnd::Single);
             let range = range.clone();
             let reading = move |storage: &Storage| reading(storage, &range);

@@ -74,15 +74,16 @@ impl Ring {
         }
     }
 
-    /// The puts with these ids, ascending, as far as they are here: for many of them less than one by one.
-    pub(crate) fn puts(
+    /// The puts with these ids, ascending, as far as they are here, each with what came with its id: for many of them less than
+    /// one by one.
+    pub(crate) fn puts<T>(
         &self,
-        ids: impl Iterator<Item = RecordId>,
-        mut found: impl FnMut(RecordId, PutRecord),
+        ids: impl Iterator<Item = (RecordId, T)>,
+        mut found: impl FnMut(T, PutRecord),
     ) {
         let inner = self.inner.lock();
         let mut from = 0;
-        for id in ids {
+        for (id, of_whom) in ids {
             // Neighbours in the list are mostly neighbours here: the steps from the last one grow.
             let is_before = |place: usize| inner.records[place].record.id < id;
             let (mut step, mut end) = (1, from);
@@ -94,13 +95,17 @@ impl Ring {
             end = end.min(inner.records.len());
             while from < end {
                 let middle = from + (end - from) / 2;
-                if is_before(middle) { from = middle + 1 } else { end = middle }
+                if is_before(middle) {
+                    from = middle + 1;
+                } else {
+                    end = middle;
+                }
             }
             if let Some(stored) = inner.records.get(from)
                 && stored.record.id == id
                 && let Change::Put(put) = &stored.record.change
             {
-                found(id, put.clone());
+                found(of_whom, put.clone());
             }
         }
     }

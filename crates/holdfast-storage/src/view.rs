@@ -42,7 +42,8 @@ pub(crate) struct View {
     pub(crate) gate: Arc<Gate>,
 }
 
-/// Decoded puts by record id, bounded in bytes: those that were read. What was written last is in the ring. Records never change, so nothing ever has to be invalidated.
+/// Decoded puts by record id, bounded in bytes: those that were read. What was written last is in the ring. Records never
+/// change, so nothing ever has to be invalidated.
 pub(crate) struct Cache {
     puts: quick_cache::sync::Cache<RecordId, PutRecord, Weight, BuildHasherDefault<FixedHasher>>,
     /// How often a value was looked for while a memtable was frozen, and found in one, or not.
@@ -270,12 +271,7 @@ impl<'a> ValueReader<'a> {
         here.sort_unstable();
         for some in here.chunks(RING_KEYS_MAX) {
             turns.next();
-            let mut places = some.iter();
-            self.view.ring.puts(some.iter().map(|(id, _)| *id), |found, put| {
-                if let Some((_, place)) = places.find(|(id, _)| *id == found) {
-                    ahead[*place].1 = Some(put);
-                }
-            });
+            self.view.ring.puts(some.iter().copied(), |place, put| ahead[place].1 = Some(put));
         }
     }
 

@@ -74,6 +74,7 @@ impl ColdReads {
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -100,10 +101,13 @@ mod tests {
         let begin = Arc::new(Barrier::new(2));
         let held = Arc::clone(&begin);
         let first = reads.begin(move || held.wait().is_leader());
-        drop(reads.begin(|| panic!("nobody waits for it")));
+        let was_read = Arc::new(AtomicBool::new(false));
+        let read = Arc::clone(&was_read);
+        drop(reads.begin(move || read.store(true, Ordering::SeqCst)));
         begin.wait();
         first.await.unwrap();
         until_idle(&reads).await;
+        assert!(!was_read.load(Ordering::SeqCst));
     }
 
     #[tokio::test]
@@ -118,10 +122,10 @@ mod tests {
         let first = wait();
         let few: Vec<_> = (1..COLD_READS_PER_THREAD).map(|number| reads.begin(move || number)).collect();
         assert_eq!(reads.inner.lock().threads, 1);
-        let mut rest: Vec<_> = (0..COLD_READS_PER_THREAD).map(|number| reads.begin(move || number)).collect();
+        let rest: Vec<_> = (0..COLD_READS_PER_THREAD).map(|number| reads.begin(move || number)).collect();
         let second = wait();
         assert!(first.await.unwrap() ^ second.await.unwrap());
-        for found in few.into_iter().chain(rest.drain(..)) {
+        for found in few.into_iter().chain(rest) {
             found.await.unwrap();
         }
         until_idle(&reads).await;

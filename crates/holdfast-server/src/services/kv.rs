@@ -54,15 +54,19 @@ impl KvService {
         validate_range(&decoded.range)?;
         let consistency =
             if decoded.serializable { Consistency::Serializable } else { Consistency::Linearizable };
-        let frontend = Arc::clone(&self.frontend);
-        let (early, sent) = oneshot::channel();
-        // One key is short, and nobody would look for what comes early.
-        let early = (decoded.range.range.end != RangeEnd::Single).then_some(early);
-        let list = move |storage: &Storage, range: &Range| {
-            let writer = |newest| ListWriter::new(frontend.header(newest), early);
-            Ok(ListWriter::finish(storage.range_into(range, writer)?))
+        // Not before it is known that the value is not in memory: most gets end there.
+        let begin = |range: &Range| {
+            let frontend = Arc::clone(&self.frontend);
+            let (early, sent) = oneshot::channel();
+            // One key is short, and nobody would look for what comes early.
+            let early = (range.range.end != RangeEnd::Single).then_some(early);
+            let list = move |storage: &Storage, range: &Range| {
+                let writer = |newest| ListWriter::new(frontend.header(newest), early);
+                Ok(ListWriter::finish(storage.range_into(range, writer)?))
+            };
+            (list, sent)
         };
-        let found = self.frontend.read_by(decoded.range, consistency, call, (list, sent)).await?;
+        let found = self.frontend.read_by(decoded.range, consistency, call, begin).await?;
         Ok(match found {
             Read::Hot(pairs, revision) => {
                 Found::Pairs(response::range(pairs, self.frontend.header(revision)))
