@@ -33,6 +33,9 @@ fn understood(body: Body) -> Option<Body> {
         Body::TransferLeaderRequest(request) => {
             rpc::transfer_request(&rpc::transfer_request_from(request).ok()?)
         }
+        Body::ReadIndexRequest(request) => {
+            rpc::read_index_request(rpc::read_index_request_from(request).as_ref())
+        }
         Body::ReadIndexResponse(response) => {
             rpc::read_index_response(rpc::read_index_response_from(response))
         }

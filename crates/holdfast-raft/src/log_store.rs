@@ -132,7 +132,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
-        self.log().state().vote.map(codec::decode_vote).transpose().map_err(io::Error::other)
+        let vote = self.log().state().vote.map(codec::decode_vote).transpose().map_err(io::Error::other)?;
+        // Asked for once, at the start.
+        let mut given = self.shared.vote_given.lock();
+        *given = given.or(vote);
+        Ok(vote)
     }
 }
 
@@ -161,6 +165,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        *self.shared.vote_given.lock() = Some(*vote);
         let (done, durable) = oneshot::channel();
         let notify = Box::new(move || {
             // A dropped receiver means that openraft has stopped; nobody waits any more.

@@ -86,6 +86,7 @@ impl Node {
             stop: CancellationToken::new(),
             counters: Counters::default(),
             leadership: Mutex::default(),
+            vote_given: Mutex::default(),
             log,
             storage,
             config,

@@ -4,13 +4,15 @@
 //! elsewhere) for its read index: the last committed entry, or the first of the leader's own term if that is later,
 //! confirmed by a quorum that answered messages sent in this very round. Then the read waits until that entry is
 //! visible on this member. A round that fails is forgotten: its reads join the next one.
+//!
+//! A follower's question carries its newest vote. Where leader and asker are a majority, as in a cluster of three, that is
+//! all the confirmation there has to be ([`confirmed_by_asker`]), and the leader answers without a round of its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_env::{BoxFuture, Fault, LogIndex};
-use holdfast_proto::internal as pb;
 use holdfast_storage::Visible;
 use openraft::LinearizerOption;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -22,7 +24,7 @@ use crate::limits::RETRY_PAUSE;
 use crate::peer::network::Peers;
 use crate::proposer::ServerMetrics;
 use crate::shared::Shared;
-use crate::types::{Raft, RaftLogId, to_raft};
+use crate::types::{Membership, Raft, RaftLogId, RaftVote, to_raft};
 
 /// Reads that wait for a round.
 #[derive(Debug, Default)]
@@ -178,7 +180,11 @@ impl ReadLoop {
                 Box::pin(std::future::ready(visible.map(to_raft)))
             }
             Some(leader) if leader == here => Box::pin(confirm_here(self.raft.clone(), limit)),
-            Some(leader) => Box::pin(confirm_there(Arc::clone(&self.peers), leader, limit)),
+            Some(leader) => {
+                // As of now, behind the arrival of all who wait.
+                let vote = *self.shared.vote_given.lock();
+                Box::pin(confirm_there(Arc::clone(&self.peers), leader, vote, limit))
+            }
             None => Box::pin(std::future::ready(Err("no leader is known".to_owned()))),
         };
         Some(Round { leader, confirmation, waiters })
@@ -276,12 +282,117 @@ async fn confirm_here(raft: Raft, limit: Duration) -> Confirmation {
     Ok(*read_log_id.log_id())
 }
 
-/// A round on a follower: the leader's.
-async fn confirm_there(peers: Arc<Peers>, leader: u64, limit: Duration) -> Confirmation {
+/// A round on a follower: a question to the leader. `vote` is the newest that this member has given.
+async fn confirm_there(
+    peers: Arc<Peers>,
+    leader: u64,
+    vote: Option<RaftVote>,
+    limit: Duration,
+) -> Confirmation {
     let link = peers.get(leader).ok_or_else(|| "not connected to the leader".to_owned())?;
-    let request = Body::ReadIndexRequest(pb::ReadIndexRequest {});
+    let request = rpc::read_index_request(vote.as_ref());
     match link.request(request, limit).await.map_err(|error| error.to_string())? {
         Body::ReadIndexResponse(response) => rpc::read_index_response_from(response),
         other => Err(format!("an answer of another kind: {other:?}")),
+    }
+}
+
+/// The read index for the reads of `peer`, when its question confirms our leadership by itself. `vote` is the newest that it
+/// had given when it asked.
+///
+/// Whoever else led when the reads arrived would have been elected in a later term, by a majority. None of that is `peer`,
+/// whose newest vote is for us, nor we, who lead in that term still. If we two are a majority, there was nobody else.
+pub(crate) async fn confirmed_by_asker(
+    shared: &Shared,
+    raft: &Raft,
+    peer: u64,
+    vote: RaftVote,
+) -> Option<RaftLogId> {
+    let here = shared.config.id.0;
+    if shared.env.faults.is_planted(Fault::ReadIndexOff) {
+        return None;
+    }
+    // openraft answers at once, and only while a majority has answered within its lease. The lease is not what this rests on.
+    let option = LinearizerOption::new(None, false).with_wait_timeout(Duration::ZERO);
+    let (read_log_id, _) = raft.get_read_log_id(option).await.ok()?;
+    let index = *read_log_id.log_id();
+    let metrics = raft.server_metrics();
+    // At most one step of a change of members behind what openraft counts with, and the majorities of two such steps overlap.
+    let membership = Arc::clone(&metrics.borrow_watched().membership_config);
+    confirms(membership.membership(), [here, peer], vote, index).then_some(index)
+}
+
+/// True when the question of an asker with this vote confirms the leader, who has answered it with this read index.
+fn confirms(membership: &Membership, [leader, asker]: [u64; 2], vote: RaftVote, index: RaftLogId) -> bool {
+    // A leader's read index is of its own term: it led in the asker's when it answered.
+    vote.leader_id.voted_for == leader
+        && vote.leader_id.term == index.leader_id.term
+        && is_majority(membership, [leader, asker])
+}
+
+/// True when these two members decide alone, in each of the configurations that count.
+fn is_majority(membership: &Membership, members: [u64; 2]) -> bool {
+    membership.get_joint_config().iter().all(|voters| {
+        let present = members.iter().filter(|member| voters.contains(member)).count();
+        present > voters.len() / 2
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use holdfast_env::{LogId, Term};
+
+    use super::*;
+    use crate::types::{PeerNode, vote};
+
+    /// A membership with these configurations of voters, and 9 as a learner.
+    fn membership(configs: &[&[u64]]) -> Membership {
+        let voters = configs.iter().map(|voters| voters.iter().copied().collect::<BTreeSet<_>>()).collect();
+        let nodes = configs.iter().copied().flatten().chain(&[9]).map(|id| (*id, PeerNode::default()));
+        Membership::new(voters, nodes.collect::<BTreeMap<_, _>>()).unwrap()
+    }
+
+    fn index(term: u64) -> RaftLogId {
+        to_raft(LogId::new(Term::new(term), LogIndex::new(7)))
+    }
+
+    #[test]
+    fn a_question_confirms_the_leader_its_asker_follows_when_the_two_are_a_majority() {
+        let three = membership(&[&[1, 2, 3]]);
+        assert!(confirms(&three, [1, 2], vote(4, 1, true), index(4)));
+        assert!(confirms(&three, [1, 3], vote(4, 1, false), index(4)), "it has voted for nobody behind us");
+        assert!(confirms(&membership(&[&[1, 2]]), [1, 2], vote(4, 1, true), index(4)));
+        assert!(confirms(&membership(&[&[1]]), [1, 9], vote(4, 1, true), index(4)), "alone already");
+    }
+
+    #[test]
+    fn whoever_may_have_helped_another_leader_confirms_nothing() {
+        let three = membership(&[&[1, 2, 3]]);
+        for (other, why) in [
+            (vote(5, 3, false), "it has voted for another one"),
+            (vote(5, 3, true), "it follows another one"),
+            (vote(5, 1, false), "it has voted for us in a term in which we do not lead"),
+            (vote(3, 1, true), "it speaks of a term in which we led, and another may have led since"),
+            (vote(4, 3, true), "there is one leader in a term, and it takes another for it"),
+        ] {
+            assert!(!confirms(&three, [1, 2], other, index(4)), "{why}");
+        }
+    }
+
+    #[test]
+    fn leader_and_asker_have_to_decide_alone_in_each_configuration() {
+        let vote = vote(4, 1, true);
+        for (configs, why) in [
+            (&[&[1, 2, 3, 4, 5][..]][..], "two of five"),
+            (&[&[1, 2, 3, 4]], "two of four"),
+            (&[&[1, 2, 3], &[2, 3, 4]], "the leader is none of the second"),
+            (&[&[1, 2, 3], &[1, 2, 3, 4, 5]], "two of five in the second"),
+        ] {
+            assert!(!confirms(&membership(configs), [1, 2], vote, index(4)), "{why}");
+        }
+        assert!(!confirms(&membership(&[&[1, 2, 3]]), [1, 9], vote, index(4)), "a learner");
+        assert!(confirms(&membership(&[&[1, 2, 3], &[1, 2, 4]]), [1, 2], vote, index(4)));
     }
 }

@@ -16,6 +16,7 @@ use crate::log_size::LogSize;
 use crate::pace::Pace;
 use crate::peer::roster::Roster;
 use crate::proposals::Proposals;
+use crate::types::RaftVote;
 
 /// What the tasks of one node share. The fields say who writes them.
 pub(crate) struct Shared {
@@ -38,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     pub(crate) counters: Counters,
     pub(crate) leadership: Mutex<Leadership>,
+    /// The newest vote that this member has given: in front of the moment in which anybody can learn of it. Written by the
+    /// log store.
+    pub(crate) vote_given: Mutex<Option<RaftVote>>,
     /// Who must not take part any more; shared with the connections.
     pub(crate) roster: Arc<Roster>,
 }

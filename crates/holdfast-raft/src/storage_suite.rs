@@ -96,6 +96,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Guard> for Builder {
             pace: Pace::default(),
             stop: CancellationToken::new(),
             leadership: parking_lot::Mutex::default(),
+            vote_given: parking_lot::Mutex::default(),
             counters: Counters::default(),
         });
         let store = LogStore::new(Arc::clone(&shared));

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast_proto::etcdserverpb::RangeRequest;
+use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{Programs, System, ports};
@@ -40,10 +41,31 @@ struct Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        // Asked first, so that a program that writes a profile at its end gets to write it.
+        self.ask_to_end();
         // Fails only for a process that has ended.
         drop(self.child.kill().and_then(|()| self.child.wait()));
     }
 }
+
+impl Member {
+    /// Asks the process to end, and waits until it has, or until [`END_LIMIT`] is over.
+    fn ask_to_end(&mut self) {
+        let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) else {
+            return;
+        };
+        if kill_process(pid, Signal::TERM).is_err() {
+            return;
+        }
+        let asked = Instant::now();
+        while asked.elapsed() < END_LIMIT && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// How long a process may take to end when it is asked to.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Where and how large.
 #[derive(Debug, Clone)]

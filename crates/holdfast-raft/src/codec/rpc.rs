@@ -190,6 +190,14 @@ pub(crate) fn snapshot_response_from(proto: pb::SnapshotResponse) -> Result<Raft
     }
 }
 
+pub(crate) fn read_index_request(vote: Option<&RaftVote>) -> Body {
+    Body::ReadIndexRequest(pb::ReadIndexRequest { vote: vote.map(vote_to_proto) })
+}
+
+pub(crate) fn read_index_request_from(proto: pb::ReadIndexRequest) -> Option<RaftVote> {
+    proto.vote.map(vote_from_proto)
+}
+
 pub(crate) fn read_index_response(result: Result<RaftLogId, String>) -> Body {
     use pb::read_index_response::Result as To;
     let result = match result {

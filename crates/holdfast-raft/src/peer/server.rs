@@ -22,9 +22,9 @@ use crate::lease::{self, Leases};
 use crate::limits::{CONNECTIONS_MAX, FORWARDS_IN_FLIGHT, LEASES_IN_FLIGHT, REQUESTS_IN_FLIGHT};
 use crate::membership::Changes;
 use crate::proposer::{self, Refusal};
-use crate::reads::Reads;
+use crate::reads::{self, Reads};
 use crate::shared::Shared;
-use crate::types::{Raft, TypeConfig};
+use crate::types::{Raft, RaftLogId, TypeConfig};
 
 /// How many requests of a connection that may last are being handled.
 #[derive(Debug, Default)]
@@ -171,7 +171,7 @@ impl PeerServer {
             Body::ForwardRequest(forward) => {
                 Body::ForwardResponse(self.forward(forward, &now.forwards).await)
             }
-            Body::ReadIndexRequest(_) => rpc::read_index_response(self.reads.index_for_peer().await),
+            Body::ReadIndexRequest(request) => rpc::read_index_response(self.read_index(peer, request).await),
             Body::ChangeMembersRequest(change) => {
                 Body::ChangeMembersResponse(self.changes.serve(change).await)
             }
@@ -184,6 +184,16 @@ impl PeerServer {
             }
             other => Body::Refused(pb::Refused { reason: format!("not a request: {other:?}"), cause: 0 }),
         }
+    }
+
+    /// What the question confirms by itself, or else what a round does.
+    async fn read_index(&self, peer: u64, request: pb::ReadIndexRequest) -> Result<RaftLogId, String> {
+        if let Some(vote) = rpc::read_index_request_from(request)
+            && let Some(index) = reads::confirmed_by_asker(&self.shared, &self.raft, peer, vote).await
+        {
+            return Ok(index);
+        }
+        self.reads.index_for_peer().await
     }
 
     async fn append(&self, append: pb::AppendRequest) -> Result<AppendResult, String> {
@@ -252,6 +262,6 @@ impl PeerServer {
     }
 }
 
-fn last_log_id(request: &AppendEntriesRequest<TypeConfig>) -> Option<crate::types::RaftLogId> {
+fn last_log_id(request: &AppendEntriesRequest<TypeConfig>) -> Option<RaftLogId> {
     request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id)
 }

@@ -84,7 +84,7 @@ impl Fixture {
 }
 
 fn question() -> Body {
-    Body::ReadIndexRequest(pb::ReadIndexRequest {})
+    Body::ReadIndexRequest(pb::ReadIndexRequest::default())
 }
 
 fn answer(reason: &str) -> Body {
