@@ -7,7 +7,7 @@
 //! - a batch holds a process-wide lock that blocks readers: batches are bounded;
 //! - only its background flush collects segments: it stays on;
 //! - its cache keeps to its limit only when pages are asked for again and again, as small pages are: here whoever asks
-//!   for a page asks [`ACCESSES`] times;
+//!   for a page asks up to [`ACCESSES`] times;
 //! - damage shows at open or on a read: the caller throws the store away and rebuilds it.
 
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use crate::limits::SLED_PACK_BYTES;
 /// A quarter of it is above the largest leaf that values of 32 KiB make.
 const SEGMENT_BYTES: usize = 4 << 20;
 
-/// How often a page is asked for when it is read or written once. sled notes accesses for each of the 256 parts of its
+/// How often a page of full packs is asked for when it is read or written once, and one of smaller packs as much less often. sled notes accesses for each of the 256 parts of its
 /// cache in blocks of 64, and evicts from a part only when a block is full. Our pages are large (up to 16 packs, or values
 /// of up to 32 KiB) and asked for a few times: all of a store of some GiB would be in memory before the first one goes. With
 /// this the cache is what sled cannot go below, the newest page of each part, and up to three more of them, since a block is
@@ -83,7 +83,17 @@ impl Sled {
 
     /// Has sled note that the page of this key was asked for: see [`ACCESSES`].
     fn note_access(&self, key: &[u8]) -> Result<(), StoreError> {
-        (1..self.accesses).try_for_each(|_| self.db.contains_key(key).map(drop).map_err(running))
+        self.note_accesses(self.accesses, key)
+    }
+
+    /// As [`Sled::note_access`], for a page of which this value is one: its neighbours are mostly of its size.
+    fn note_access_of(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let part = (value.len() * self.accesses).div_ceil(SLED_PACK_BYTES);
+        self.note_accesses(part.min(self.accesses), key)
+    }
+
+    fn note_accesses(&self, number: usize, key: &[u8]) -> Result<(), StoreError> {
+        (1..number).try_for_each(|_| self.db.contains_key(key).map(drop).map_err(running))
     }
 }
 
@@ -107,16 +117,16 @@ impl Pages {
 
 impl Engine for Sled {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let found = self.db.get(key).map_err(running)?.map(|v| bytes(&v));
-        self.note_access(key)?;
-        Ok(found)
+        let Some(found) = self.db.get(key).map_err(running)? else { return Ok(None) };
+        self.note_access_of(key, &found)?;
+        Ok(Some(bytes(&found)))
     }
 
     fn get_le(&self, key: &[u8]) -> Result<Option<Pair>, StoreError> {
         let Some(found) = self.db.range(&key[..1]..=key).next_back() else { return Ok(None) };
-        let found = found.map(pair).map_err(running)?;
-        self.note_access(&found.0)?;
-        Ok(Some(found))
+        let (found, value) = found.map_err(running)?;
+        self.note_access_of(&found, &value)?;
+        Ok(Some(pair((found, value))))
     }
 
     fn scan(&self, from: &[u8], pairs_max: usize, bytes_max: usize) -> Result<Vec<Pair>, StoreError> {
