@@ -72,8 +72,8 @@ with fresh data on the same disk. Each system runs with its defaults, etcd 3.5.1
 - *log fsyncs* are the servers' own counts (`etcd_disk_wal_fsync_duration_seconds_count`), of the Raft log alone.
 - *dumps* are members that took a snapshot in a round, all rounds together. *grown* is resident memory added in a round;
   *queued* is what waits for watchers at its end, as holdfast says it.
-- holdfast is what `scripts/release` builds, compiled with a profile of what it does under load. The ceiling and the load
-  generator are compiled without one.
+- Unless HOLDFAST_BIN names another, holdfast is what `scripts/release` builds, compiled with a profile of what it does
+  under load. The ceiling and the load generator are compiled without one.
 - *ceiling* is a gRPC server on the same stack that stores nothing.
 - *x base* is the ratio to etcd; where a case has several sides of each system, to the first of the same system's.
 - Goals against other systems are judged by the ratio of the medians, goals against our own other side by the median of

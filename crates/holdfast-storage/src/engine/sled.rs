@@ -25,8 +25,8 @@ use crate::limits::SLED_PACK_BYTES;
 /// A quarter of it is above the largest leaf that values of 32 KiB make.
 const SEGMENT_BYTES: usize = 4 << 20;
 
-/// How often a page of full packs is asked for when it is read or written once, and one of smaller packs as much less often. sled notes accesses for each of the 256 parts of its
-/// cache in blocks of 64, and evicts from a part only when a block is full. Our pages are large (up to 16 packs, or values
+/// How often a page of full packs is asked for when it is read or written once; one of smaller packs is asked for as much
+/// less often. sled notes accesses for each of the 256 parts of its cache in blocks of 64, and evicts from a part only when a block is full. Our pages are large (up to 16 packs, or values
 /// of up to 32 KiB) and asked for a few times: all of a store of some GiB would be in memory before the first one goes. With
 /// this the cache is what sled cannot go below, the newest page of each part, and up to three more of them, since a block is
 /// full after four pages. A further access takes a third of a microsecond, the first one of a page that is not in memory some
@@ -117,9 +117,13 @@ impl Pages {
 
 impl Engine for Sled {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let Some(found) = self.db.get(key).map_err(running)? else { return Ok(None) };
-        self.note_access_of(key, &found)?;
-        Ok(Some(bytes(&found)))
+        let found = self.db.get(key).map_err(running)?;
+        match &found {
+            Some(value) => self.note_access_of(key, value)?,
+            // The page was read all the same, and nothing tells its size.
+            None => self.note_access(key)?,
+        }
+        Ok(found.as_ref().map(bytes))
     }
 
     fn get_le(&self, key: &[u8]) -> Result<Option<Pair>, StoreError> {
