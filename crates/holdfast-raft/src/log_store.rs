@@ -133,7 +133,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
         let vote = self.log().state().vote.map(codec::decode_vote).transpose().map_err(io::Error::other)?;
-        // Asked for once, at the start.
+        // openraft asks for it at its start: from then on, the newest one is what it gives us to save.
         let mut given = self.shared.vote_given.lock();
         *given = given.or(vote);
         Ok(vote)

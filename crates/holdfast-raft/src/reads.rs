@@ -8,7 +8,7 @@
 //! A follower's question carries its newest vote. Where leader and asker are a majority, as in a cluster of three, that is
 //! all the confirmation there has to be ([`confirmed_by_asker`]), and the leader answers without a round of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -308,42 +308,53 @@ pub(crate) async fn confirmed_by_asker(
     peer: u64,
     vote: RaftVote,
 ) -> Option<RaftLogId> {
-    let here = shared.config.id.0;
     if shared.env.faults.is_planted(Fault::ReadIndexOff) {
+        return None;
+    }
+    let metrics = raft.server_metrics();
+    let is_confirmed = || {
+        let metrics = metrics.borrow_watched();
+        // At most one step of a change of members behind what openraft counts with, and the majorities of two such steps
+        // overlap; not ahead either, with members that a later leader has chosen, as long as the vote is still ours.
+        confirms(metrics.membership_config.membership(), metrics.vote, [shared.config.id.0, peer], vote)
+    };
+    // Before openraft's core is asked, which has other things to do; what counts is that it is so afterwards.
+    if !is_confirmed() {
         return None;
     }
     // openraft answers at once, and only while a majority has answered within its lease. The lease is not what this rests on.
     let option = LinearizerOption::new(None, false).with_wait_timeout(Duration::ZERO);
     let (read_log_id, _) = raft.get_read_log_id(option).await.ok()?;
     let index = *read_log_id.log_id();
-    let metrics = raft.server_metrics();
-    // At most one step of a change of members behind what openraft counts with, and the majorities of two such steps overlap.
-    let membership = Arc::clone(&metrics.borrow_watched().membership_config);
-    confirms(membership.membership(), [here, peer], vote, index).then_some(index)
+    // The read index of a leader is of its own term.
+    (index.leader_id.term == vote.leader_id.term && is_confirmed()).then_some(index)
 }
 
-/// True when the question of an asker with this vote confirms the leader, who has answered it with this read index.
-fn confirms(membership: &Membership, [leader, asker]: [u64; 2], vote: RaftVote, index: RaftLogId) -> bool {
-    // A leader's read index is of its own term: it led in the asker's when it answered.
-    vote.leader_id.voted_for == leader
-        && vote.leader_id.term == index.leader_id.term
+/// True when the question of an asker with this vote confirms the leader, whose own vote is `ours`.
+fn confirms(
+    membership: &Membership,
+    ours: RaftVote,
+    [leader, asker]: [u64; 2],
+    asked_with: RaftVote,
+) -> bool {
+    ours.committed
+        && ours.leader_id.voted_for == leader
+        && ours.leader_id == asked_with.leader_id
         && is_majority(membership, [leader, asker])
 }
 
 /// True when these two members decide alone, in each of the configurations that count.
 fn is_majority(membership: &Membership, members: [u64; 2]) -> bool {
-    membership.get_joint_config().iter().all(|voters| {
+    let configs = membership.get_joint_config();
+    let decide = |voters: &BTreeSet<u64>| {
         let present = members.iter().filter(|member| voters.contains(member)).count();
         present > voters.len() / 2
-    })
+    };
+    !configs.is_empty() && configs.iter().all(decide)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use holdfast_env::{LogId, Term};
-
     use super::*;
     use crate::types::{PeerNode, vote};
 
@@ -354,17 +365,18 @@ mod tests {
         Membership::new(voters, nodes.collect::<BTreeMap<_, _>>()).unwrap()
     }
 
-    fn index(term: u64) -> RaftLogId {
-        to_raft(LogId::new(Term::new(term), LogIndex::new(7)))
+    /// What member 1, the leader of term 4, makes of a question.
+    fn confirms(membership: &Membership, asker: u64, asked_with: RaftVote) -> bool {
+        super::confirms(membership, vote(4, 1, true), [1, asker], asked_with)
     }
 
     #[test]
     fn a_question_confirms_the_leader_its_asker_follows_when_the_two_are_a_majority() {
         let three = membership(&[&[1, 2, 3]]);
-        assert!(confirms(&three, [1, 2], vote(4, 1, true), index(4)));
-        assert!(confirms(&three, [1, 3], vote(4, 1, false), index(4)), "it has voted for nobody behind us");
-        assert!(confirms(&membership(&[&[1, 2]]), [1, 2], vote(4, 1, true), index(4)));
-        assert!(confirms(&membership(&[&[1]]), [1, 9], vote(4, 1, true), index(4)), "alone already");
+        assert!(confirms(&three, 2, vote(4, 1, true)));
+        assert!(confirms(&three, 3, vote(4, 1, false)), "it has voted for nobody behind us");
+        assert!(confirms(&membership(&[&[1, 2]]), 2, vote(4, 1, true)));
+        assert!(confirms(&membership(&[&[1]]), 9, vote(4, 1, true)), "alone already");
     }
 
     #[test]
@@ -377,7 +389,7 @@ mod tests {
             (vote(3, 1, true), "it speaks of a term in which we led, and another may have led since"),
             (vote(4, 3, true), "there is one leader in a term, and it takes another for it"),
         ] {
-            assert!(!confirms(&three, [1, 2], other, index(4)), "{why}");
+            assert!(!confirms(&three, 2, other), "{why}");
         }
     }
 
@@ -390,9 +402,19 @@ mod tests {
             (&[&[1, 2, 3], &[2, 3, 4]], "the leader is none of the second"),
             (&[&[1, 2, 3], &[1, 2, 3, 4, 5]], "two of five in the second"),
         ] {
-            assert!(!confirms(&membership(configs), [1, 2], vote, index(4)), "{why}");
+            assert!(!confirms(&membership(configs), 2, vote), "{why}");
         }
-        assert!(!confirms(&membership(&[&[1, 2, 3]]), [1, 9], vote, index(4)), "a learner");
-        assert!(confirms(&membership(&[&[1, 2, 3], &[1, 2, 4]]), [1, 2], vote, index(4)));
+        assert!(!confirms(&membership(&[&[1, 2, 3]]), 9, vote), "a learner");
+        assert!(confirms(&membership(&[&[1, 2, 3], &[1, 2, 4]]), 2, vote));
+    }
+
+    #[test]
+    fn who_leads_no_more_or_not_yet_is_confirmed_by_nobody() {
+        let three = membership(&[&[1, 2, 3]]);
+        for ours in [vote(4, 1, false), vote(5, 3, true), vote(5, 3, false), vote(4, 2, true)] {
+            for asked_with in [vote(4, 1, true), ours] {
+                assert!(!super::confirms(&three, ours, [1, 2], asked_with), "{ours:?} {asked_with:?}");
+            }
+        }
     }
 }
