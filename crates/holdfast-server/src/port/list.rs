@@ -13,7 +13,7 @@ use crate::codec::list::{EncodedList, Pieces, broken_off};
 
 /// So many pieces are sent in one turn: some hundred microseconds. Then the other tasks of this thread have theirs, and what has
 /// come from elsewhere; a socket that takes everything would keep them waiting until the list is sent.
-const TURN_PIECES: usize = 1;
+const TURN_PIECES: usize = 4;
 
 /// What is left of a list.
 pub struct List {
