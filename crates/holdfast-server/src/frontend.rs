@@ -72,7 +72,9 @@ pub struct Frontend {
     pub stop: CancellationToken,
     clock: Arc<dyn Clock>,
     budget: Duration,
-    blocking_reads: Arc<Semaphore>,
+    /// Reads that may block, and such as also wait for their turn with others.
+    short_reads: Arc<Semaphore>,
+    long_reads: Arc<Semaphore>,
     cold_reads: cold::ColdReads,
     /// The tokens that are good here.
     tokens: Tokens,
@@ -151,6 +153,15 @@ pub enum Consistency {
     Serializable,
 }
 
+/// What kind of work occupies a thread that may block. Neither waits for the other one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocking {
+    /// Mostly over at once.
+    Short,
+    /// Takes turns, and rests.
+    Long,
+}
+
 /// What a read has found.
 pub enum Read<T> {
     /// One key or none, from memory, and the store's current revision.
@@ -188,7 +199,8 @@ impl Frontend {
             budget: parts.budget,
             lease_seconds_min: parts.lease_seconds_min,
             stop: parts.stop,
-            blocking_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
+            short_reads: Arc::new(Semaphore::new(limits::BLOCKING_READS_MAX)),
+            long_reads: Arc::new(Semaphore::new(limits::LONG_READS_MAX)),
             cold_reads: cold::ColdReads::default(),
             tokens: Tokens::new(parts.auth.token_ttl),
             signer: parts.signer,
@@ -435,13 +447,14 @@ impl Frontend {
             }
             let (reading, early) = begin(&range);
             let is_single = matches!(range.range.end, RangeEnd::Single);
+            let kind = if self.storage.is_long(&range) { Blocking::Long } else { Blocking::Short };
             let range = range.clone();
             let reading = move |storage: &Storage| reading(storage, &range);
             // Boxed, so that the future of a read that needs no disk stays small.
             let found = if is_single {
                 Box::pin(self.read_one(call, reading)).await?
             } else {
-                Box::pin(self.read_long(call, reading, early)).await?
+                Box::pin(self.read_many(call, kind, reading, early)).await?
             };
             Ok(Read::Cold(found.ok_or(Failure::Stopped)?))
         };
@@ -468,9 +481,10 @@ impl Frontend {
 
     /// Runs a read that may wait for the disk, on a thread that may block, until it is done or has given something to `early`;
     /// then it goes on by itself.
-    async fn read_long<T: Send + 'static>(
+    async fn read_many<T: Send + 'static>(
         &self,
         call: Call,
+        kind: Blocking,
         read: impl FnOnce(&Storage) -> Result<Option<T>, ReadError> + Send + 'static,
         mut early: oneshot::Receiver<T>,
     ) -> Result<Option<T>, Failure> {
@@ -478,7 +492,7 @@ impl Frontend {
             biased;
             // What is sent is lost only with the call.
             Ok(found) = &mut early => return Ok(Some(found)),
-            done = Box::pin(self.read_blocking(call, read)) => done?,
+            done = Box::pin(self.read_blocking(call, kind, read)) => done?,
         };
         // It may have come between the two.
         Ok(done.or_else(|| early.try_recv().ok()))
@@ -488,18 +502,24 @@ impl Frontend {
     pub async fn read_blocking<T: Send + 'static>(
         &self,
         call: Call,
+        kind: Blocking,
         read: impl FnOnce(&Storage) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Failure> {
-        Ok(self.blocking(call, read).await??)
+        Ok(self.blocking(call, kind, read).await??)
     }
 
     /// Runs something that may wait for the disk, on a thread that may block. Once it runs it is not cancelled.
     pub async fn blocking<T: Send + 'static>(
         &self,
         call: Call,
+        kind: Blocking,
         work: impl FnOnce(&Storage) -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let permit = Arc::clone(&self.blocking_reads).acquire_owned();
+        let permits = match kind {
+            Blocking::Short => &self.short_reads,
+            Blocking::Long => &self.long_reads,
+        };
+        let permit = Arc::clone(permits).acquire_owned();
         let permit = tokio::select! {
             // Both arms are cancel-safe: a permit is taken only on completion, a timer holds nothing.
             permit = permit => permit.map_err(|_| Failure::Stopped)?,

@@ -1,6 +1,7 @@
 //! Reads: ranges at a pinned revision, in small steps under the index lock, and the history hash.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_env::give_way;
@@ -11,7 +12,7 @@ use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, IndexedKey, Pairs, Ra
 use crate::error::{ReadError, StoreError};
 use crate::gate::{Gate, Pin};
 use crate::lanes::{Lane, Lanes};
-use crate::limits::{LANE_TURN_KEYS, LIST_TURN_KEYS, LOCK_KEYS_MAX, LONG_LIST_KEYS};
+use crate::limits::{LANE_TURN_KEYS, LIST_STRETCH_KEYS, LIST_TURN_KEYS, LOCK_KEYS_MAX, LONG_LIST_KEYS};
 use crate::pipeline::shared::Shared;
 use crate::retention::Retention;
 use crate::stable::following;
@@ -110,11 +111,24 @@ impl RangeSource for HotSource<'_> {
     }
 }
 
+/// True for a list of many pairs, which takes a lane; also when nobody can tell now.
+pub(crate) fn is_long(shared: &Shared, request: &Range) -> bool {
+    let pairs = LONG_LIST_KEYS / 2;
+    if request.count_only || request.limit.is_some_and(|limit| limit <= pairs as u64) {
+        return false;
+    }
+    let view = shared.view.load();
+    let Some(state) = view.state.try_read() else { return true };
+    state.count_keys(&request.range, None, state.head().revision, pairs).next.is_some()
+}
+
 /// The live index and the values behind it.
 pub(crate) struct Source<'a> {
     view: &'a View,
     values: ValueReader<'a>,
     lanes: &'a Lanes,
+    /// How long the thread had worked when the read began.
+    worked: Option<Duration>,
     /// Once the list has turned out to be long.
     lane: Option<Lane<'a>>,
     /// Keys and values that were looked at.
@@ -127,7 +141,15 @@ impl<'a> Source<'a> {
     /// What `view` shows.
     pub(crate) fn new(view: &'a View, shared: &'a Shared, keeping: Keeping) -> Self {
         let values = ValueReader::of_list(view, &shared.cache, keeping);
-        Self { view, values, lanes: &shared.lanes, lane: None, looked_at: 0, counts: 0 }
+        Self {
+            view,
+            values,
+            lanes: &shared.lanes,
+            worked: shared.lanes.worked(),
+            lane: None,
+            looked_at: 0,
+            counts: 0,
+        }
     }
 
     /// In a long list, gives way now and then. Called without a lock.
@@ -138,10 +160,16 @@ impl<'a> Source<'a> {
         if self.looked_at <= LONG_LIST_KEYS || !passes(LIST_TURN_KEYS) {
             return;
         }
-        match &mut self.lane {
-            None => self.lane = Some(self.lanes.enter()),
-            Some(lane) if passes(LANE_TURN_KEYS) => lane.give_way(),
-            Some(_) => give_way(),
+        let Some(lane) = &mut self.lane else {
+            self.lane = Some(self.lanes.enter(self.worked, self.view.gate.revision()));
+            return;
+        };
+        give_way();
+        if passes(LIST_STRETCH_KEYS) {
+            lane.pause(self.view.gate.revision());
+        }
+        if passes(LANE_TURN_KEYS) {
+            lane.give_way();
         }
     }
 }

@@ -215,6 +215,12 @@ impl Storage {
         read::range_if_hot(self.shared(), request)
     }
 
+    /// True for a list of many pairs, which is read in turns with others, and rests where processors are scarce and writes go
+    /// on; also when that cannot be told without waiting.
+    pub fn is_long(&self, request: &Range) -> bool {
+        read::is_long(self.shared(), request)
+    }
+
     /// The next pairs of a list in key order, so that a list of any length is read without being held. Nothing stays
     /// behind between two pieces, and nothing holds the scrub back: blocks as [`Storage::range`] does.
     ///

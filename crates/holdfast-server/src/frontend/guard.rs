@@ -9,7 +9,7 @@ use holdfast_mvcc::types::Revision;
 use holdfast_storage::{Answer, Visible};
 use tokio::sync::Semaphore;
 
-use super::{Call, Frontend, Service};
+use super::{Blocking, Call, Frontend, Service};
 use crate::auth::rules::{Rpc, Rule};
 use crate::auth::tokens::{Held, Stands, Token};
 use crate::auth::{self, Asking, Who, password};
@@ -302,7 +302,7 @@ impl Frontend {
     pub async fn read_txn(&self, txn: Txn, call: Call) -> Result<(TxnResponse, Revision), Failure> {
         let txn = Arc::new(txn);
         let reading = Arc::clone(&txn);
-        let read = self.read_blocking(call, move |storage| storage.read_txn(&reading));
+        let read = self.read_blocking(call, Blocking::Short, move |storage| storage.read_txn(&reading));
         self.read_permitted(call, |granted| granted.txn(&txn), read).await
     }
 }

@@ -13,7 +13,7 @@ use super::snapshot::{self, Blobs};
 use crate::auth::Asking;
 use crate::auth::rules;
 use crate::codec::response::{compact_revision, signed};
-use crate::frontend::{Call, Frontend, STORE_FAILED, Service};
+use crate::frontend::{Blocking, Call, Frontend, STORE_FAILED, Service};
 use crate::status::{Failure, NoDowngrade};
 use crate::version;
 
@@ -89,8 +89,10 @@ impl MaintenanceService {
     async fn hash_at(&self, revision: i64, call: Call) -> Result<HistoryHash, Failure> {
         let revision = u64::try_from(revision).ok().filter(|revision| *revision > 0).map(Revision::new);
         let _timer = self.frontend.metrics.hash_seconds.start_timer();
-        let mut hashed =
-            self.frontend.read_blocking(call, move |storage| storage.history_hash(revision)).await?;
+        let mut hashed = self
+            .frontend
+            .read_blocking(call, Blocking::Short, move |storage| storage.history_hash(revision))
+            .await?;
         // Clients take 0 for "no hash". Equal histories still give equal hashes.
         hashed.hash = hashed.hash.max(1);
         Ok(hashed)

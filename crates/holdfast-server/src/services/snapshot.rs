@@ -21,7 +21,7 @@ use tonic::Status;
 use crate::backup::build::{Build, Built, Cluster};
 use crate::backup::room::NoSnapshot;
 use crate::backup::schema;
-use crate::frontend::{Call, Frontend};
+use crate::frontend::{Blocking, Call, Frontend};
 use crate::limits;
 use crate::status::Failure;
 
@@ -132,7 +132,7 @@ impl Sending {
         if self.frontend.stop.is_cancelled() {
             return Err(Failure::Stopped);
         }
-        self.frontend.blocking(self.frontend.internal_call(), move |_| work()).await?
+        self.frontend.blocking(self.frontend.internal_call(), Blocking::Short, move |_| work()).await?
     }
 }
 
