@@ -220,7 +220,7 @@ fn run(input: &Bytes) {
             record::take_meta(&mut stored.meta.clone()).map(|meta| meta.key).ok(),
             Some(record.key.clone())
         );
-        again.extend(builder.add(&stored));
+        again.extend(builder.add(stored.entry()));
     }
     again.extend(builder.finish());
     let again: Vec<_> = again.iter().flat_map(|run| run.records().expect("it was just built")).collect();

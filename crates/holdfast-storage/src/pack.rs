@@ -14,7 +14,7 @@ use holdfast_mvcc::RecordMeta;
 use holdfast_mvcc::types::{Change, Record, RecordId};
 
 use crate::error::StoreError;
-use crate::record::{Stored, ValueEntry, seek_value, take_meta, take_value};
+use crate::record::{Stored, ValueEntry, pass_meta, pass_value, seek_value, take_meta, take_value};
 
 const VERSION: u8 = 1;
 const HEADER: usize = 14;
@@ -49,15 +49,64 @@ pub(crate) struct Run {
     pub(crate) value: Bytes,
 }
 
+/// A record as it is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    /// Which one.
+    pub(crate) id: RecordId,
+    /// Its meta entry.
+    pub(crate) meta: &'a [u8],
+    /// Its value entry; empty for a delete.
+    pub(crate) value: &'a [u8],
+}
+
+impl Stored {
+    /// As it is written.
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        Entry { id: self.record.id, meta: &self.meta, value: &self.value }
+    }
+}
+
 impl Run {
     /// Bytes of both packs.
     pub(crate) fn bytes(&self) -> usize {
         self.meta.len() + self.value.len()
     }
 
-    /// Decodes all of it, for the sake of the checks.
+    /// Reads all of it, for the sake of the checks.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        self.records().map(drop)
+        self.each_entry(|_| Ok(()))
+    }
+
+    /// Hands out the records as they are written, ascending, with the checks of [`Run::records`]: for who writes them
+    /// elsewhere, or only wants them to be in order. Makes no copies.
+    pub(crate) fn each_entry<E: From<StoreError>>(
+        &self,
+        mut take: impl FnMut(Entry<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (count, metas) = unseal(PackKind::Meta, &self.meta)?;
+        let Values { left: mut puts, body: values } = Values::new(&self.value)?;
+        let (mut metas, mut values) = (&metas[..], &values[..]);
+        let mut last = None;
+        for _ in 0..count {
+            let from = metas;
+            let (id, is_put) = pass_meta(&mut metas)?;
+            if last >= Some(id) {
+                return Err(StoreError::damaged("a meta pack is out of order").into());
+            }
+            last = Some(id);
+            let meta = &from[..from.len() - metas.len()];
+            let from = values;
+            if is_put {
+                if puts == 0 || pass_value(&mut values)? != id {
+                    return Err(StoreError::damaged(format!("the value of {id:?} is missing")).into());
+                }
+                puts -= 1;
+            }
+            let value = &from[..from.len() - values.len()];
+            take(Entry { id, meta, value })?;
+        }
+        if metas.is_empty() { Ok(()) } else { Err(StoreError::damaged("a meta pack has a tail").into()) }
     }
 
     /// Decodes the records, ascending.
@@ -98,18 +147,18 @@ impl RunBuilder {
     }
 
     /// Adds a record; returns the run that it did not fit into.
-    pub(crate) fn add(&mut self, stored: &Stored) -> Option<Run> {
-        let meta_bytes = HEADER + self.meta.len() + stored.meta.len();
-        let value_bytes = HEADER + self.value.len() + stored.value.len();
+    pub(crate) fn add(&mut self, entry: Entry<'_>) -> Option<Run> {
+        let meta_bytes = HEADER + self.meta.len() + entry.meta.len();
+        let value_bytes = HEADER + self.value.len() + entry.value.len();
         let full =
             if meta_bytes > self.pack_bytes || value_bytes > self.pack_bytes { self.finish() } else { None };
         if self.metas == 0 {
-            self.first = stored.record.id;
+            self.first = entry.id;
         }
-        self.meta.extend_from_slice(&stored.meta);
+        self.meta.extend_from_slice(entry.meta);
         self.metas += 1;
-        if !stored.value.is_empty() {
-            self.value.extend_from_slice(&stored.value);
+        if !entry.value.is_empty() {
+            self.value.extend_from_slice(entry.value);
             self.values += 1;
         }
         full
@@ -188,6 +237,13 @@ pub(crate) fn metas(pack: &Bytes) -> Result<Vec<RecordMeta>, StoreError> {
     if body.is_empty() { Ok(metas) } else { Err(StoreError::damaged("a meta pack has a tail")) }
 }
 
+/// The id of the first record of a meta pack, all of which is covered by the checksum that is looked at; `None` when there
+/// is none.
+pub(crate) fn first_id(pack: &Bytes) -> Result<Option<RecordId>, StoreError> {
+    let (count, body) = unseal(PackKind::Meta, pack)?;
+    if count == 0 { Ok(None) } else { Ok(Some(pass_meta(&mut &body[..])?.0)) }
+}
+
 /// The entries of a value pack, one after the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Values {
@@ -256,7 +312,7 @@ mod tests {
     fn runs(records: &[Record]) -> Vec<Run> {
         let mut builder = RunBuilder::new(PACK_BYTES);
         let mut runs: Vec<Run> =
-            records.iter().filter_map(|r| builder.add(&Stored::new(r.clone()))).collect();
+            records.iter().filter_map(|r| builder.add(Stored::new(r.clone()).entry())).collect();
         runs.extend(builder.finish());
         runs
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_env::give_way;
 use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal, Txn, TxnResponse};
-use holdfast_mvcc::types::{KeyRange, PutRecord, Record, RecordId, Revision};
+use holdfast_mvcc::types::{KeyRange, PutRecord, RangeEnd, Record, RecordId, Revision};
 use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, IndexedKey, Pairs, RangeSource};
 
 use crate::error::{ReadError, StoreError};
@@ -141,15 +141,7 @@ impl<'a> Source<'a> {
     /// What `view` shows.
     pub(crate) fn new(view: &'a View, shared: &'a Shared, keeping: Keeping) -> Self {
         let values = ValueReader::of_list(view, &shared.cache, keeping);
-        Self {
-            view,
-            values,
-            lanes: &shared.lanes,
-            worked: shared.lanes.worked(),
-            lane: None,
-            looked_at: 0,
-            counts: 0,
-        }
+        Self { view, values, lanes: &shared.lanes, worked: None, lane: None, looked_at: 0, counts: 0 }
     }
 
     /// In a long list, gives way now and then. Called without a lock.
@@ -184,6 +176,9 @@ impl RangeSource for Source<'_> {
         at: Revision,
         keys_max: usize,
     ) -> Result<IndexChunk, StoreError> {
+        if self.looked_at == 0 && range.end != RangeEnd::Single {
+            self.worked = self.lanes.worked();
+        }
         let chunk = self.view.state.read().chunk(range, after, at, keys_max.min(LOCK_KEYS_MAX));
         self.look_at(chunk.keys.len());
         Ok(chunk)

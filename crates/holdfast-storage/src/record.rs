@@ -113,6 +113,27 @@ pub(crate) fn take_meta(input: &mut Bytes) -> Result<RecordMeta, StoreError> {
     Ok(RecordMeta { id, key, put })
 }
 
+/// Passes one meta entry, with the checks of [`take_meta`]; gives its record, and true for a put.
+pub(crate) fn pass_meta(input: &mut &[u8]) -> Result<(RecordId, bool), StoreError> {
+    let id = take_id(input)?;
+    let flags = take_u8(input)?;
+    let key_bytes = take_len(input)?;
+    input.advance(key_bytes);
+    let is_put = flags & FLAG_PUT != 0;
+    if is_put {
+        take_put_numbers(input, flags)?;
+        u32::try_from(take_number(input)?).map_err(|_| short())?;
+    }
+    Ok((id, is_put))
+}
+
+/// Passes one value entry, with the checks of [`take_value`]; gives its record.
+pub(crate) fn pass_value(input: &mut &[u8]) -> Result<RecordId, StoreError> {
+    let head = take_value_head(input)?;
+    input.advance(head.value_bytes);
+    Ok(head.id)
+}
+
 /// Takes one value entry off the front.
 pub(crate) fn take_value(input: &mut Bytes) -> Result<ValueEntry, StoreError> {
     let mut rest = &input[..];
@@ -258,6 +279,10 @@ mod tests {
         for lease in [None, Some(LeaseId(i64::MAX))] {
             let stored = Stored::new(put(lease));
             assert_eq!(stored.record, put(lease), "encoding changes nothing");
+            let (mut passed, mut values) = (&stored.meta[..], &stored.value[..]);
+            assert_eq!(pass_meta(&mut passed).unwrap(), (stored.record.id, true));
+            assert_eq!(pass_value(&mut values).unwrap(), stored.record.id);
+            assert!(passed.is_empty() && values.is_empty());
             let mut meta = stored.meta;
             let decoded = take_meta(&mut meta).unwrap();
             assert!(meta.is_empty());
@@ -274,9 +299,11 @@ mod tests {
         let stored = Stored::new(put(Some(LeaseId(1))));
         for end in 0..stored.meta.len() {
             assert!(take_meta(&mut Bytes::copy_from_slice(&stored.meta[..end])).is_err(), "{end}");
+            assert!(pass_meta(&mut &stored.meta[..end]).is_err(), "{end}");
         }
         for end in 0..stored.value.len() {
             assert!(take_value(&mut stored.value.slice(..end)).is_err(), "{end}");
+            assert!(pass_value(&mut &stored.value[..end]).is_err(), "{end}");
         }
     }
 }

@@ -10,7 +10,9 @@ use holdfast_mvcc::types::{Change, KeyRange, RangeEnd, Record, RecordId, Revisio
 use holdfast_mvcc::{RecordMeta, State};
 use parking_lot::RwLock;
 
+use crate::error::StoreError;
 use crate::limits::LOCK_KEYS_MAX;
+use crate::pack::{Run, metas};
 use crate::view::View;
 
 /// The rule at one compact revision. Valid while the index still knows that revision: that is, while nobody scrubs
@@ -37,6 +39,23 @@ impl Retention {
             count += retained.count();
         }
         count
+    }
+
+    /// The records of a run that are not retained, ascending.
+    pub(crate) fn gone(&self, run: &Run) -> Result<Vec<RecordId>, StoreError> {
+        let Some(compact_revision) = self.compact_revision.filter(|at| run.first.revision <= *at) else {
+            return Ok(Vec::new());
+        };
+        let mut gone = Vec::new();
+        for some in metas(&run.meta)?.chunks(LOCK_KEYS_MAX) {
+            let state = self.state.read();
+            gone.extend(
+                some.iter()
+                    .filter(|m| !is_retained(&state, compact_revision, m.id, &m.key, m.put.is_some()))
+                    .map(|m| m.id),
+            );
+        }
+        Ok(gone)
     }
 
     /// Those of the records that are retained.

@@ -461,7 +461,7 @@ impl Stable {
     /// Cuts ascending records into runs.
     pub(crate) fn build_runs(&self, records: impl Iterator<Item = Stored>) -> Vec<Run> {
         let mut builder = RunBuilder::new(self.pack_bytes());
-        let mut runs: Vec<Run> = records.filter_map(|stored| builder.add(&stored)).collect();
+        let mut runs: Vec<Run> = records.filter_map(|stored| builder.add(stored.entry())).collect();
         runs.extend(builder.finish());
         runs
     }

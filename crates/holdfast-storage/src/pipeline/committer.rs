@@ -331,11 +331,11 @@ impl Committer {
         let mut runs = Vec::new();
         let mut open = std::mem::take(&mut self.tail);
         for stored in &open {
-            let cut = builder.add(stored);
+            let cut = builder.add(stored.entry());
             debug_assert!(cut.is_none(), "a tail is far smaller than a pack");
         }
         for stored in slices.iter().flat_map(|s| &s.records) {
-            if let Some(run) = builder.add(stored) {
+            if let Some(run) = builder.add(stored.entry()) {
                 runs.push(run);
                 open.clear();
             }

@@ -13,7 +13,6 @@ use crate::limits::PACK_BYTES;
 use crate::pack::RunBuilder;
 use crate::pipeline::control::CommitPosition;
 use crate::pipeline::shared::Shared;
-use crate::record::Stored;
 use crate::retention::Retention;
 use crate::stable::following;
 
@@ -84,13 +83,18 @@ impl Pages {
         let Some(last) = page.last() else { return Ok(true) };
         self.from = following(last.run.first);
         for placed in &page {
-            let retained = self.retention.filter(placed.run.records()?);
-            self.records += retained.len() as u64;
-            for record in retained {
-                if let Some(run) = self.builder.add(&Stored::new(record)) {
-                    writer.run(&run)?;
+            let gone = self.retention.gone(&placed.run)?;
+            placed.run.each_entry(|entry| {
+                if gone.binary_search(&entry.id).is_ok() {
+                    return Ok::<_, DumpError>(());
                 }
-            }
+                self.records += 1;
+                // As it is: an entry does not depend on where it stands.
+                match self.builder.add(entry) {
+                    Some(run) => Ok(writer.run(&run)?),
+                    None => Ok(()),
+                }
+            })?;
         }
         Ok(false)
     }

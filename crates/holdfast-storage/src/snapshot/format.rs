@@ -314,7 +314,7 @@ impl Reader {
             b'R' => {
                 let (meta, value) = (self.take_length()?, self.take_length()?);
                 let (meta, value) = (self.take(meta)?, self.take(value)?);
-                let first = crate::pack::metas(&meta).map_err(|e| self.unreadable(e))?.first().map(|m| m.id);
+                let first = crate::pack::first_id(&meta).map_err(|e| self.unreadable(e))?;
                 let first = first.ok_or_else(|| self.bad("an empty run"))?;
                 Ok(Frame::Run(Run { first, meta, value }))
             }
@@ -437,12 +437,16 @@ impl Verification {
         for _ in 0..frames {
             match reader.frame()? {
                 Frame::Run(run) => {
-                    let some = run.records().map_err(|e| reader.unreadable(e))?;
                     if self.last >= Some(run.first) {
                         return Err(reader.bad("the runs are out of order"));
                     }
-                    self.last = some.last().map(|record| record.id);
-                    self.records += some.len() as u64;
+                    let (last, records) = (&mut self.last, &mut self.records);
+                    run.each_entry(|entry| {
+                        *last = Some(entry.id);
+                        *records += 1;
+                        Ok(())
+                    })
+                    .map_err(|e: StoreError| reader.unreadable(e))?;
                 }
                 Frame::Leases(leases) => {
                     let ids: Vec<_> =

@@ -71,7 +71,7 @@ impl Founding {
         }
         self.last = Some(record.id);
         self.records += 1;
-        match self.builder.add(&Stored::new(record)) {
+        match self.builder.add(Stored::new(record).entry()) {
             Some(run) => self.writer.run(&run),
             None => Ok(()),
         }
