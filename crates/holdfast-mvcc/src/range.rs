@@ -188,6 +188,17 @@ impl Plan {
     }
 }
 
+impl Range {
+    /// How many keys are looked at for an answer, beside those that are only counted, where its limit says so.
+    pub fn looked_at_max(&self) -> Option<u64> {
+        match Plan::of(self) {
+            _ if self.count_only => Some(0),
+            Plan::First { limit, .. } if limit < usize::MAX && !has_filter(self) => Some(limit as u64),
+            Plan::First { .. } | Plan::Last { .. } | Plan::Best { .. } => None,
+        }
+    }
+}
+
 fn has_filter(request: &Range) -> bool {
     let bounds = [
         request.min_mod_revision,

@@ -172,8 +172,8 @@ pub const LONG_READS_MAX: usize = 32;
 /// own, as many again, and need no permit.
 pub const COLD_READS_PER_THREAD: usize = 4;
 
-/// As long as one after the other is taken up within this time, none of them can have waited for the disk, and one thread is enough.
-pub const COLD_READ_QUICK: Duration = Duration::from_micros(100);
+/// A read that took longer may have waited for the disk: then, and while one takes that long, other threads help.
+pub const COLD_READ_QUICK: Duration = Duration::from_micros(50);
 
 /// Members in an initial cluster: more voters make each write slower and help nobody (etcd recommends at most 7).
 pub const INITIAL_MEMBERS_MAX: usize = 15;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_env::give_way;
-use holdfast_mvcc::command::{Range, RangeResponse, ReadAt, Refusal, Txn, TxnResponse};
+use holdfast_mvcc::command::{Op, Range, RangeResponse, ReadAt, Refusal, Txn, TxnResponse};
 use holdfast_mvcc::types::{KeyRange, PutRecord, RangeEnd, Record, RecordId, Revision};
 use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, IndexedKey, Pairs, RangeSource};
 
@@ -111,15 +111,29 @@ impl RangeSource for HotSource<'_> {
     }
 }
 
-/// True for a list of many pairs, which takes a lane; also when nobody can tell now.
+/// True for a read of so many keys that it takes a lane, as far as the index can say that now.
 pub(crate) fn is_long(shared: &Shared, request: &Range) -> bool {
-    let pairs = LONG_LIST_KEYS / 2;
-    if request.count_only || request.limit.is_some_and(|limit| limit <= pairs as u64) {
+    // Each is looked at in the index, and as a pair.
+    let keys_max = LONG_LIST_KEYS / 2;
+    if request.range.end == RangeEnd::Single
+        || request.looked_at_max().is_some_and(|keys| keys <= keys_max as u64)
+    {
         return false;
     }
     let view = shared.view.load();
-    let Some(state) = view.state.try_read() else { return true };
-    state.count_keys(&request.range, None, state.head().revision, pairs).next.is_some()
+    // Others may well be short: they are not to wait behind long ones.
+    let Some(state) = view.state.try_read() else { return false };
+    let found = state.count_keys(&request.range, None, state.head().revision, keys_max);
+    found.next.is_some() || found.keys > keys_max as u64
+}
+
+/// As [`is_long`], for a transaction.
+pub(crate) fn is_long_txn(shared: &Shared, txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::Range(range) => is_long(shared, range),
+        Op::Txn(txn) => is_long_txn(shared, txn),
+        Op::Put(_) | Op::DeleteRange(_) | Op::Unset => false,
+    })
 }
 
 /// The live index and the values behind it.
@@ -157,10 +171,8 @@ impl<'a> Source<'a> {
             return;
         };
         give_way();
-        if passes(LIST_STRETCH_KEYS) {
-            lane.pause(self.view.gate.revision());
-        }
-        if passes(LANE_TURN_KEYS) {
+        let has_given_way = passes(LIST_STRETCH_KEYS) && lane.end_stretch(self.view.gate.revision());
+        if !has_given_way && passes(LANE_TURN_KEYS) {
             lane.give_way();
         }
     }

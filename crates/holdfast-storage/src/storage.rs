@@ -215,10 +215,15 @@ impl Storage {
         read::range_if_hot(self.shared(), request)
     }
 
-    /// True for a list of many pairs, which is read in turns with others, and rests where processors are scarce and writes go
-    /// on; also when that cannot be told without waiting.
+    /// True for a read of many keys, which takes turns with others, and rests where processors are scarce and writes go on; false
+    /// also when that cannot be told without waiting. Blocks on nothing.
     pub fn is_long(&self, request: &Range) -> bool {
         read::is_long(self.shared(), request)
+    }
+
+    /// As [`Storage::is_long`], for a transaction that only reads.
+    pub fn is_long_txn(&self, txn: &Txn) -> bool {
+        read::is_long_txn(self.shared(), txn)
     }
 
     /// The next pairs of a list in key order, so that a list of any length is read without being held. Nothing stays

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 
 use common::*;
 use holdfast_mvcc::auth::Caller;
-use holdfast_mvcc::types::Revision;
+use holdfast_mvcc::command::{Range, SortOrder, SortTarget};
+use holdfast_mvcc::types::{KeyRange, RangeEnd, Revision};
 use parking_lot::Mutex;
 
 use crate::engine::tests::Watched;
@@ -89,6 +90,32 @@ async fn hot_reads_and_status_do_not_wait_for_an_evaluation() {
     assert_eq!((during.keys, during.logical_bytes), (before.keys, before.logical_bytes));
     drop(evaluating);
     assert!(member.storage.range_if_hot(&request).is_some());
+    member.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_is_long_by_the_keys_that_it_looks_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut member, _) = open(&env(), config(dir.path(), EngineKind::Memory)).await;
+    let mut written = 0;
+    for (keys, is_long) in [(100, false), (250, false), (300, true), (2_000, true), (9_000, true)] {
+        member.run((written..keys).map(|n| put(&format!("k{n:05}"), "v")).collect()).await;
+        written = keys;
+        let all = Range {
+            range: KeyRange { start: "k".into(), end: RangeEnd::Before("l".into()) },
+            ..range(key_range("k"))
+        };
+        let of = |request: &Range| member.storage.is_long(request);
+        assert_eq!(of(&all), is_long, "{keys} keys");
+        assert!(!of(&Range { limit: Some(10), ..all.clone() }));
+        assert_eq!(of(&Range { limit: Some(500), ..all.clone() }), is_long);
+        assert!(!of(&Range { count_only: true, ..all.clone() }));
+        // The first by another order: all of them are looked at.
+        let newest =
+            Range { limit: Some(1), order: SortOrder::Ascend, target: SortTarget::Create, ..all.clone() };
+        assert_eq!(of(&newest), is_long);
+        assert!(!of(&Range { range: key_range("k00007"), ..all }));
+    }
     member.close().await;
 }
 

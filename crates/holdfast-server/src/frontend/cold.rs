@@ -52,7 +52,9 @@ impl ColdReads {
         let is_one_more = {
             let mut inner = self.inner.lock();
             inner.waiting.push_back(read);
-            inner.calls_another(now)
+            // One thread is enough for those that are quick. One that takes long may wait for the disk.
+            let is_enough = inner.threads > 0 && now.since(inner.taken) < COLD_READ_QUICK;
+            !is_enough && inner.calls_another()
         };
         if is_one_more {
             self.help();
@@ -68,11 +70,12 @@ impl ColdReads {
 
     /// Reads until nothing waits.
     fn work(&self) {
+        let mut now = self.clock.now();
+        let mut was_slow = false;
         loop {
-            let now = self.clock.now();
             let (read, is_one_more) = {
                 let mut inner = self.inner.lock();
-                let is_one_more = inner.calls_another(now);
+                let is_one_more = was_slow && inner.calls_another();
                 let Some(read) = inner.waiting.pop_front() else {
                     inner.threads -= 1;
                     return;
@@ -84,19 +87,17 @@ impl ColdReads {
                 self.help();
             }
             read();
+            let done = self.clock.now();
+            was_slow = done.since(now) >= COLD_READ_QUICK;
+            now = done;
         }
     }
 }
 
 impl Inner {
-    /// True when one more thread is to help, which is counted then: there is none, or many wait and those that are there wait
-    /// for the disk.
-    fn calls_another(&mut self, now: Monotonic) -> bool {
-        let wanted = match self.threads {
-            0 => self.waiting.len().min(1),
-            _ if now.since(self.taken) < COLD_READ_QUICK => 0,
-            _ => self.waiting.len().div_ceil(COLD_READS_PER_THREAD).min(BLOCKING_READS_MAX),
-        };
+    /// True when one more thread is to help as many as wait, which is counted then.
+    fn calls_another(&mut self) -> bool {
+        let wanted = self.waiting.len().div_ceil(COLD_READS_PER_THREAD).min(BLOCKING_READS_MAX);
         let is_one_more = self.threads < wanted;
         self.threads += usize::from(is_one_more);
         is_one_more

@@ -302,7 +302,8 @@ impl Frontend {
     pub async fn read_txn(&self, txn: Txn, call: Call) -> Result<(TxnResponse, Revision), Failure> {
         let txn = Arc::new(txn);
         let reading = Arc::clone(&txn);
-        let read = self.read_blocking(call, Blocking::Short, move |storage| storage.read_txn(&reading));
+        let kind = if self.storage.is_long_txn(&txn) { Blocking::Long } else { Blocking::Short };
+        let read = self.read_blocking(call, kind, move |storage| storage.read_txn(&reading));
         self.read_permitted(call, |granted| granted.txn(&txn), read).await
     }
 }
