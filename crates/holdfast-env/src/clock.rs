@@ -41,14 +41,6 @@ pub trait Clock: Send + Sync + 'static {
     fn wall(&self) -> UnixMillis;
     /// Completes once `duration` has passed. May be polled on any thread, also outside a runtime.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
-    /// How long the calling thread has worked since it began; `None` where nobody knows.
-    fn thread_worked(&self) -> Option<Duration> {
-        None
-    }
-    /// How long it could have worked since then, and others had the CPU; `None` where nobody knows. Takes some microseconds.
-    fn thread_waited(&self) -> Option<Duration> {
-        None
-    }
 }
 
 /// The machine's clocks; timers run on a tokio runtime.
@@ -80,16 +72,5 @@ impl Clock for RealClock {
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let _runtime = self.runtime.enter();
         Box::pin(tokio::time::sleep(duration))
-    }
-
-    fn thread_worked(&self) -> Option<Duration> {
-        use rustix::time::{ClockId, clock_gettime};
-        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).ok()
-    }
-
-    fn thread_waited(&self) -> Option<Duration> {
-        // proc_pid_schedstat(5): nanoseconds on a CPU, nanoseconds on a run queue, time slices.
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-        text.split_ascii_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
     }
 }

@@ -28,7 +28,7 @@ pub use position::{LogId, LogIndex, Term};
 pub use rng::{OsRng, Rng};
 pub use sabotage::{Failpoint, Fault, Faults, Sabotage};
 pub use shared_loop::Helper;
-pub use spawn::{RealSpawn, Spawn, TaskHandle, give_way, rest};
+pub use spawn::{RealSpawn, Spawn, TaskHandle, give_way};
 
 /// A boxed future that can be moved between threads.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -110,11 +110,6 @@ pub fn give_way() {
     std::thread::yield_now();
 }
 
-/// As [`give_way`], for longer: the thread does nothing for this long. Only where it may block.
-pub fn rest(time: std::time::Duration) {
-    std::thread::sleep(time);
-}
-
 /// How much of a scarce CPU a thread gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Weight {

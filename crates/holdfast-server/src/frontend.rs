@@ -158,7 +158,7 @@ pub enum Consistency {
 pub enum Blocking {
     /// Mostly over at once.
     Short,
-    /// Takes turns, and rests.
+    /// Takes turns.
     Long,
 }
 

@@ -131,37 +131,14 @@ pub(crate) const CONTROL_MAX: usize = 32;
 /// Keys visited under one hold of the index lock by readers and by the scrub.
 pub(crate) const LOCK_KEYS_MAX: usize = 512;
 
-/// Keys and values behind which a list is long: half of what the pages of a Kubernetes API server hold.
-pub(crate) const LONG_LIST_KEYS: usize = 512;
+/// Keys and values behind which a list is long: twice what the pages of a Kubernetes API server hold.
+pub(crate) const LONG_LIST_KEYS: usize = 2_048;
 
 /// Keys or values after which a long list gives way: some ten microseconds of work.
 pub(crate) const LIST_TURN_KEYS: usize = 64;
 
-/// Keys and values that a long list looks at in one stretch, behind which it may rest: some hundred microseconds of work.
-pub(crate) const LIST_STRETCH_KEYS: usize = 512;
-
-/// So many times as long as a stretch took lists rest, where processors are scarce and writes go on ...
-pub(crate) const LIST_REST_FACTOR: u32 = 16;
-
-/// ... and at most this long, so that it is soon seen that they need not any more.
-pub(crate) const LIST_REST_MAX: Duration = Duration::from_millis(10);
-
-/// A list that has taken so long, with all its waits and rests, goes on without: clients have deadlines, etcdctl's is 5 s. A list as
-/// a stream, which has none, is one for each of its pieces.
-pub(crate) const LIST_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A stretch is held up by others when they have its processor for longer than that meanwhile.
-pub(crate) const LIST_HELD_UP: Duration = Duration::from_micros(100);
-
-/// Writes, and others on the same processor, count for so long: many times what lies between two writes that are worth it.
-pub(crate) const LIST_PACED_FOR: Duration = Duration::from_millis(100);
-
-/// What has been written since a look that is longer ago may have been written long ago.
-pub(crate) const LIST_SEEN_FOR: Duration = Duration::from_secs(1);
-
-/// Keys and values after which a long list lets another one have its turn: about a millisecond of work. A page waits that long for
-/// each longer list.
-pub(crate) const LANE_TURN_KEYS: usize = 2_048;
+/// Keys and values after which a long list lets another one have its turn: some milliseconds of work.
+pub(crate) const LANE_TURN_KEYS: usize = 8_192;
 
 /// Leases that one commit changes: they go into the engine batch that carries the position, all of them, and some room is
 /// left there for head and position.

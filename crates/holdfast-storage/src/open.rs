@@ -322,7 +322,7 @@ pub(crate) fn start(
     let shared = Arc::new(Shared {
         env: env.clone(),
         cache: Cache::new(config.cache_bytes()),
-        lanes: Lanes::beside(workers, Arc::clone(&env.clock)),
+        lanes: Lanes::beside(workers),
         leases: LeaseFeed::default(),
         auth: AuthView::default(),
         config,

@@ -1,7 +1,6 @@
 //! Reads: ranges at a pinned revision, in small steps under the index lock, and the history hash.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_env::give_way;
@@ -12,7 +11,7 @@ use holdfast_mvcc::{HistoryHasher, IndexChunk, IndexCount, IndexedKey, Pairs, Ra
 use crate::error::{ReadError, StoreError};
 use crate::gate::{Gate, Pin};
 use crate::lanes::{Lane, Lanes};
-use crate::limits::{LANE_TURN_KEYS, LIST_STRETCH_KEYS, LIST_TURN_KEYS, LOCK_KEYS_MAX, LONG_LIST_KEYS};
+use crate::limits::{LANE_TURN_KEYS, LIST_TURN_KEYS, LOCK_KEYS_MAX, LONG_LIST_KEYS};
 use crate::pipeline::shared::Shared;
 use crate::retention::Retention;
 use crate::stable::following;
@@ -141,8 +140,6 @@ pub(crate) struct Source<'a> {
     view: &'a View,
     values: ValueReader<'a>,
     lanes: &'a Lanes,
-    /// How long the thread had worked when the read began.
-    worked: Option<Duration>,
     /// Once the list has turned out to be long.
     lane: Option<Lane<'a>>,
     /// Keys and values that were looked at.
@@ -155,7 +152,7 @@ impl<'a> Source<'a> {
     /// What `view` shows.
     pub(crate) fn new(view: &'a View, shared: &'a Shared, keeping: Keeping) -> Self {
         let values = ValueReader::of_list(view, &shared.cache, keeping);
-        Self { view, values, lanes: &shared.lanes, worked: None, lane: None, looked_at: 0, counts: 0 }
+        Self { view, values, lanes: &shared.lanes, lane: None, looked_at: 0, counts: 0 }
     }
 
     /// In a long list, gives way now and then. Called without a lock.
@@ -166,14 +163,10 @@ impl<'a> Source<'a> {
         if self.looked_at <= LONG_LIST_KEYS || !passes(LIST_TURN_KEYS) {
             return;
         }
-        let Some(lane) = &mut self.lane else {
-            self.lane = Some(self.lanes.enter(self.worked, self.view.gate.revision()));
-            return;
-        };
-        give_way();
-        let has_given_way = passes(LIST_STRETCH_KEYS) && lane.end_stretch(self.view.gate.revision());
-        if !has_given_way && passes(LANE_TURN_KEYS) {
-            lane.give_way();
+        match &mut self.lane {
+            None => self.lane = Some(self.lanes.enter()),
+            Some(lane) if passes(LANE_TURN_KEYS) => lane.give_way(),
+            Some(_) => give_way(),
         }
     }
 }
@@ -188,9 +181,6 @@ impl RangeSource for Source<'_> {
         at: Revision,
         keys_max: usize,
     ) -> Result<IndexChunk, StoreError> {
-        if self.looked_at == 0 && range.end != RangeEnd::Single {
-            self.worked = self.lanes.worked();
-        }
         let chunk = self.view.state.read().chunk(range, after, at, keys_max.min(LOCK_KEYS_MAX));
         self.look_at(chunk.keys.len());
         Ok(chunk)

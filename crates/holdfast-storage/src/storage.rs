@@ -215,8 +215,8 @@ impl Storage {
         read::range_if_hot(self.shared(), request)
     }
 
-    /// True for a read of many keys, which takes turns with others, and rests where processors are scarce and writes go on; false
-    /// also when that cannot be told without waiting. Blocks on nothing.
+    /// True for a read of many keys, which takes turns with others; false also when that cannot be told without waiting. Blocks
+    /// on nothing.
     pub fn is_long(&self, request: &Range) -> bool {
         read::is_long(self.shared(), request)
     }
