@@ -198,8 +198,9 @@ mod tests {
         let first = wait();
         let few: Vec<_> = (1..COLD_READS_PER_THREAD).map(|number| reads.begin(move || number)).collect();
         assert_eq!(reads.inner.lock().threads, 1);
-        let rest: Vec<_> = (0..COLD_READS_PER_THREAD).map(|number| reads.begin(move || number)).collect();
+        // In front of those that call the second thread, which may be gone when they are done.
         let second = wait();
+        let rest: Vec<_> = (0..COLD_READS_PER_THREAD).map(|number| reads.begin(move || number)).collect();
         assert!(first.await.unwrap() ^ second.await.unwrap());
         for found in few.into_iter().chain(rest) {
             found.await.unwrap();
