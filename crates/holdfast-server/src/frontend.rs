@@ -72,8 +72,9 @@ pub struct Frontend {
     pub stop: CancellationToken,
     clock: Arc<dyn Clock>,
     budget: Duration,
-    /// Reads that may block, and such as also wait for their turn with others.
+    /// Permits for what blocks a thread for a short time ...
     short_reads: Arc<Semaphore>,
+    /// ... and for what waits there for its turn with others.
     long_reads: Arc<Semaphore>,
     cold_reads: cold::ColdReads,
     /// The tokens that are good here.
@@ -447,7 +448,7 @@ impl Frontend {
             }
             let (reading, early) = begin(&range);
             let is_single = matches!(range.range.end, RangeEnd::Single);
-            let kind = if self.storage.is_long(&range) { Blocking::Long } else { Blocking::Short };
+            let kind = self.blocking_of(&range);
             let range = range.clone();
             let reading = move |storage: &Storage| reading(storage, &range);
             // Boxed, so that the future of a read that needs no disk stays small.
@@ -496,6 +497,11 @@ impl Frontend {
         };
         // It may have come between the two.
         Ok(done.or_else(|| early.try_recv().ok()))
+    }
+
+    /// What kind of work a read is.
+    pub fn blocking_of(&self, range: &Range) -> Blocking {
+        if self.storage.is_long(range) { Blocking::Long } else { Blocking::Short }
     }
 
     /// Runs a read that may wait for the disk, on a thread that may block.

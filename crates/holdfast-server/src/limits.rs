@@ -165,7 +165,8 @@ pub const TASKS_PER_LOOK: u32 = 8;
 /// for the same disk. The next reads wait for a permit, within their time budget.
 pub const BLOCKING_READS_MAX: usize = 32;
 
-/// As [`BLOCKING_READS_MAX`], for lists of many pairs alone: most of them wait for their turn, and others must not wait behind them.
+/// As [`BLOCKING_READS_MAX`], for reads of more than a thousand keys: most of them wait for their turn, and others must not wait behind
+/// them.
 pub const LONG_READS_MAX: usize = 32;
 
 /// So many reads of one key, whose value is not in memory, may wait for a thread before another one helps. They have threads of their

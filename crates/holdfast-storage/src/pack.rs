@@ -350,6 +350,29 @@ mod tests {
     }
 
     #[test]
+    fn copied_entries_make_the_same_runs_and_are_checked_as_records_are() {
+        let mut records: Vec<Record> = (2..200).map(|n| record(n, 1000)).collect();
+        records.iter_mut().step_by(3).for_each(|record| record.change = Change::Delete);
+        let runs = runs(&records);
+        let mut builder = RunBuilder::new(PACK_BYTES);
+        let mut copies = Vec::new();
+        for run in &runs {
+            let copy = |entry: Entry<'_>| Ok::<_, StoreError>(copies.extend(builder.add(entry)));
+            run.each_entry(copy).unwrap();
+        }
+        copies.extend(builder.finish());
+        assert_eq!(copies, runs);
+        // Puts without values, with those of others, and behind a tail.
+        let none = Run { value: Bytes::new(), ..runs[0].clone() };
+        let others = Run { value: runs[1].value.clone(), ..runs[0].clone() };
+        let tail = Run { meta: seal(PackKind::Meta, 0, &runs[0].meta[HEADER..]), ..runs[0].clone() };
+        for bad in [none, others, tail] {
+            assert!(matches!(bad.records(), Err(StoreError::Damaged(_))));
+            assert!(matches!(bad.check(), Err(StoreError::Damaged(_))));
+        }
+    }
+
+    #[test]
     fn find_takes_one_value_out() {
         let run = runs(&[record(2, 1), record(4, 2)]).remove(0);
         let find = |revision| {

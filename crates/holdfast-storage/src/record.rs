@@ -100,9 +100,32 @@ pub(crate) struct ValueEntry {
 
 /// Takes one meta entry off the front.
 pub(crate) fn take_meta(input: &mut Bytes) -> Result<RecordMeta, StoreError> {
+    let mut rest = &input[..];
+    let MetaHead { id, key, put } = take_meta_head(&mut rest)?;
+    let (key, passed) = (input.slice_ref(key), input.len() - rest.len());
+    input.advance(passed);
+    Ok(RecordMeta { id, key, put })
+}
+
+/// Passes one meta entry, with the checks of [`take_meta`]; gives its record, and true for a put.
+pub(crate) fn pass_meta(input: &mut &[u8]) -> Result<(RecordId, bool), StoreError> {
+    let head = take_meta_head(input)?;
+    Ok((head.id, head.put.is_some()))
+}
+
+/// A meta entry where it stands.
+struct MetaHead<'a> {
+    id: RecordId,
+    key: &'a [u8],
+    put: Option<PutMeta>,
+}
+
+fn take_meta_head<'a>(input: &mut &'a [u8]) -> Result<MetaHead<'a>, StoreError> {
     let id = take_id(input)?;
     let flags = take_u8(input)?;
-    let key = take_bytes(input)?;
+    let key_bytes = take_len(input)?;
+    let (key, rest) = input.split_at(key_bytes);
+    *input = rest;
     let put = if flags & FLAG_PUT == 0 {
         None
     } else {
@@ -110,21 +133,7 @@ pub(crate) fn take_meta(input: &mut Bytes) -> Result<RecordMeta, StoreError> {
         let value_bytes = u32::try_from(take_number(input)?).map_err(|_| short())?;
         Some(PutMeta { create_revision, version, lease, value_bytes })
     };
-    Ok(RecordMeta { id, key, put })
-}
-
-/// Passes one meta entry, with the checks of [`take_meta`]; gives its record, and true for a put.
-pub(crate) fn pass_meta(input: &mut &[u8]) -> Result<(RecordId, bool), StoreError> {
-    let id = take_id(input)?;
-    let flags = take_u8(input)?;
-    let key_bytes = take_len(input)?;
-    input.advance(key_bytes);
-    let is_put = flags & FLAG_PUT != 0;
-    if is_put {
-        take_put_numbers(input, flags)?;
-        u32::try_from(take_number(input)?).map_err(|_| short())?;
-    }
-    Ok((id, is_put))
+    Ok(MetaHead { id, key, put })
 }
 
 /// Passes one value entry, with the checks of [`take_value`]; gives its record.
@@ -223,11 +232,6 @@ fn take_u8(input: &mut impl Buf) -> Result<u8, StoreError> {
 
 fn take_i64(input: &mut impl Buf) -> Result<i64, StoreError> {
     input.try_get_i64_le().map_err(|_| short())
-}
-
-fn take_bytes(input: &mut Bytes) -> Result<Bytes, StoreError> {
-    let len = take_len(input)?;
-    Ok(input.split_to(len))
 }
 
 /// The length of what follows, all of which is there.

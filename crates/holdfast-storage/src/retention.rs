@@ -30,32 +30,27 @@ impl Retention {
 
     /// How many of these records are retained.
     pub(crate) fn count(&self, metas: &[RecordMeta]) -> usize {
-        let Some(compact_revision) = self.compact_revision else { return metas.len() };
-        let mut count = 0;
-        for some in metas.chunks(LOCK_KEYS_MAX) {
-            let state = self.state.read();
-            let retained =
-                some.iter().filter(|m| is_retained(&state, compact_revision, m.id, &m.key, m.put.is_some()));
-            count += retained.count();
-        }
-        count
+        metas.len() - self.gone_of(metas).len()
     }
 
-    /// The records of a run that are not retained, ascending.
+    /// The records of a run that are not retained, ascending. Decodes nothing of a run that is retained whole.
     pub(crate) fn gone(&self, run: &Run) -> Result<Vec<RecordId>, StoreError> {
-        let Some(compact_revision) = self.compact_revision.filter(|at| run.first.revision <= *at) else {
+        if self.compact_revision.is_none_or(|at| run.first.revision > at) {
             return Ok(Vec::new());
-        };
-        let mut gone = Vec::new();
-        for some in metas(&run.meta)?.chunks(LOCK_KEYS_MAX) {
-            let state = self.state.read();
-            gone.extend(
-                some.iter()
-                    .filter(|m| !is_retained(&state, compact_revision, m.id, &m.key, m.put.is_some()))
-                    .map(|m| m.id),
-            );
         }
-        Ok(gone)
+        Ok(self.gone_of(&metas(&run.meta)?))
+    }
+
+    fn gone_of(&self, metas: &[RecordMeta]) -> Vec<RecordId> {
+        let Some(compact_revision) = self.compact_revision else { return Vec::new() };
+        let mut gone = Vec::new();
+        for some in metas.chunks(LOCK_KEYS_MAX) {
+            let state = self.state.read();
+            let is_gone =
+                |m: &&RecordMeta| !is_retained(&state, compact_revision, m.id, &m.key, m.put.is_some());
+            gone.extend(some.iter().filter(is_gone).map(|m| m.id));
+        }
+        gone
     }
 
     /// Those of the records that are retained.

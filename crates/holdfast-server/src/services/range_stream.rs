@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::codec::{request, response};
-use crate::frontend::{Blocking, Call, Consistency, Frontend};
+use crate::frontend::{Call, Consistency, Frontend};
 use crate::limits;
 use crate::status::Failure;
 use crate::watch::LeaderWanted;
@@ -158,7 +158,8 @@ impl List {
         read: impl FnOnce(&Storage, &PieceRequest) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Failure> {
         let request = self.request.clone();
-        let read = self.frontend.read_blocking(call, Blocking::Long, move |storage| read(storage, &request));
+        let kind = self.frontend.blocking_of(&Range { limit: self.left, ..Range::of(request.range.clone()) });
+        let read = self.frontend.read_blocking(call, kind, move |storage| read(storage, &request));
         let needs = |granted: &Granted<'_>| granted.read(&self.request.range);
         self.frontend.read_permitted(call, needs, read).await
     }
