@@ -357,8 +357,11 @@ mod tests {
         let mut builder = RunBuilder::new(PACK_BYTES);
         let mut copies = Vec::new();
         for run in &runs {
-            let copy = |entry: Entry<'_>| Ok::<_, StoreError>(copies.extend(builder.add(entry)));
-            run.each_entry(copy).unwrap();
+            run.each_entry(|entry| {
+                copies.extend(builder.add(entry));
+                Ok::<_, StoreError>(())
+            })
+            .unwrap();
         }
         copies.extend(builder.finish());
         assert_eq!(copies, runs);
