@@ -257,9 +257,12 @@ pub(crate) struct CompareFlags {
     /// What is started
     #[command(flatten)]
     pub(crate) servers: ServerFlags,
-    /// Write all rounds and summaries to this file
+    /// Write all rounds and summaries to this file, behind each case
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+    /// Keep what the file of --json says of cases that are not measured now
+    #[arg(long, requires = "json")]
+    pub(crate) keep: bool,
     /// Write the whole report to this file, as Markdown
     #[arg(long)]
     pub(crate) page: Option<PathBuf>,

@@ -11,24 +11,56 @@ use crate::growth::curve::Growth;
 use crate::growth::flags::GrowthFlags;
 use crate::growth::report as curve_report;
 use crate::measure::procfs;
-use crate::report::page::{self, Beside, Origin};
+use crate::report::page::{self, Beside, Run};
 use crate::report::{self, Round, chart};
 
-/// What a comparison has found, as it is written.
+/// What comparisons have found, as it is written.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Results {
-    /// CPU, memory, kernel.
-    machine: String,
-    /// What was run.
-    command: String,
-    /// Every measurement.
-    pub(crate) rounds: Vec<Round>,
+    /// Where the rounds come from, oldest first.
+    runs: Vec<Run>,
+    /// Every measurement; all of a case are of one run.
+    rounds: Vec<Round>,
 }
 
 impl Results {
-    /// Of this run, on this machine.
-    pub(crate) fn of(rounds: Vec<Round>) -> Self {
-        Self { machine: procfs::machine(), command: command(), rounds }
+    /// These and those of this run, on this machine. A case that was measured again is where it was, with nothing left of
+    /// what it was: sides are compared within a run.
+    pub(crate) fn and(&self, rounds: &[Round]) -> Self {
+        let measured = names(rounds.iter().map(|round| round.case.as_str()));
+        let older = self.rounds.iter().map(|round| round.case.as_str());
+        let all = names(older.chain(measured.iter().copied()));
+        let of = |case: &&str| {
+            let source = if measured.contains(case) { rounds } else { &self.rounds[..] };
+            source.iter().filter(|round| round.case == **case).cloned().collect::<Vec<_>>()
+        };
+        let mut runs = self.runs.clone();
+        for run in &mut runs {
+            run.cases.retain(|case| !measured.contains(&case.as_str()));
+        }
+        runs.retain(|run| !run.cases.is_empty());
+        let cases = measured.iter().map(|case| (*case).to_owned()).collect();
+        runs.push(Run { machine: procfs::machine(), command: command(), cases });
+        Self { runs, rounds: all.iter().flat_map(of).collect() }
+    }
+}
+
+/// Each once, in the order in which they come first.
+fn names<'a>(all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for name in all {
+        if !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+/// What an earlier comparison has left, as far as this one is to keep it.
+pub(crate) fn kept(flags: &CompareFlags) -> Result<Results, Error> {
+    match &flags.json {
+        Some(path) if flags.keep && path.exists() => read(path),
+        _ => Ok(Results::default()),
     }
 }
 
@@ -48,8 +80,7 @@ pub(crate) fn comparison(flags: &CompareFlags, results: &Results) -> Result<(), 
     let summaries = report::summaries(&results.rounds);
     if let Some(path) = &flags.json {
         let report = serde_json::json!({
-            "machine": results.machine, "command": results.command,
-            "summaries": summaries, "rounds": results.rounds,
+            "runs": results.runs, "summaries": summaries, "rounds": results.rounds,
         });
         write(path, &format!("{report:#}\n"))?;
     }
@@ -97,8 +128,8 @@ fn write_page(
     svg: Option<&Path>,
 ) -> Result<(), Error> {
     let pictures = svg.and_then(|svg| beside(svg, path));
-    let origin = Origin { machine: &results.machine, command: &results.command };
-    let text = page::render(origin, &results.rounds, Beside { growth, pictures: pictures.as_deref() });
+    let beside = Beside { growth, pictures: pictures.as_deref() };
+    let text = page::render(&results.runs, &results.rounds, beside);
     write(path, &text)
 }
 
@@ -128,7 +159,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let rounds = vec![round("holdfast", 1, 3000), round("etcd", 1, 1000)];
-        let results = Results { rounds, ..Results::default() };
+        let results = Results::default().and(&rounds);
         let mut json = serde_json::json!(results);
         // What an older program has not written.
         json["rounds"][0].as_object_mut().unwrap().remove("lists");
@@ -146,6 +177,19 @@ mod tests {
         assert!(text.contains("## Growth"), "{text}");
         let error = page(&PageFlags { results: path("page.md"), ..flags }).unwrap_err();
         assert!(error.to_string().contains("page.md is not what it should be"), "{error}");
+    }
+
+    #[test]
+    fn a_case_that_is_measured_again_replaces_what_it_was_and_nothing_else() {
+        let of = |case: &str, units| Round { case: case.to_owned(), ..round("holdfast", 1, units) };
+        let older = Results::default().and(&[of("put", 1), of("cas", 2)]).and(&[of("mixed", 3)]);
+        let newer = older.and(&[of("put", 4), of("list", 5)]);
+        let found: Vec<_> = newer.rounds.iter().map(|round| (round.case.as_str(), round.units)).collect();
+        assert_eq!(found, [("put", 4), ("cas", 2), ("mixed", 3), ("list", 5)]);
+        let cases: Vec<_> = newer.runs.iter().map(|run| run.cases.join(",")).collect();
+        assert_eq!(cases, ["cas", "mixed", "put,list"]);
+        let last = newer.and(&[of("cas", 6)]);
+        assert_eq!(last.runs.len(), 3, "a run of which nothing is left is not named");
     }
 
     #[test]

@@ -40,10 +40,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use cli::{CeilingFlags, Cli, Command, CompareFlags, FootprintFlags, ListingFlags, LoadFlags};
 use compare::work::{connections, works};
-use documents::Results;
 use error::Error;
 use growth::flags::GrowthFlags;
 use load::{Connections, Outcome};
+use report::Round;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -97,9 +97,10 @@ async fn until_interrupted(command: Command) -> Result<(), Error> {
 }
 
 async fn compare(flags: &CompareFlags) -> Result<(), Error> {
-    let results = Results::of(compare::run(flags).await?);
-    documents::comparison(flags, &results)?;
-    print(&report::table::render(&report::summaries(&results.rounds)))
+    let kept = documents::kept(flags)?;
+    let save = |rounds: &[Round]| documents::comparison(flags, &kept.and(rounds));
+    let rounds = compare::run(flags, save).await?;
+    print(&report::table::render(&report::summaries(&rounds), None))
 }
 
 async fn growth(flags: &GrowthFlags) -> Result<(), Error> {

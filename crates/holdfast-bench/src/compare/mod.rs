@@ -23,8 +23,12 @@ use work::{Work, connections, works};
 /// Of the busy case, in the maximum.
 const BUSY_SHARE: f64 = 0.3;
 
-/// Runs all cases. Says on standard error how far it is.
-pub(crate) async fn run(flags: &CompareFlags) -> Result<Vec<Round>, Error> {
+/// Runs all cases. Says on standard error how far it is, and to `save` all that was measured behind each case: an hour of
+/// measuring is not lost with what comes after it.
+pub(crate) async fn run(
+    flags: &CompareFlags,
+    save: impl Fn(&[Round]) -> Result<(), Error>,
+) -> Result<Vec<Round>, Error> {
     let programs = flags.servers.programs(flags.work.size.value_bytes);
     for system in &flags.systems {
         programs.of(*system)?;
@@ -33,6 +37,7 @@ pub(crate) async fn run(flags: &CompareFlags) -> Result<Vec<Round>, Error> {
     for case in &flags.cases {
         let busy = busy_rate(&report::summaries(&rounds));
         rounds.extend(run_case(*case, flags, &programs, busy).await?);
+        save(&rounds)?;
     }
     Ok(rounds)
 }

@@ -111,7 +111,9 @@ pub(crate) fn own_cpu() -> Result<Duration, Error> {
 fn snapshots(system: System, page: &Page) -> u64 {
     let name = match system {
         System::Etcd => "etcd_debugging_snap_save_total_duration_seconds_count",
-        System::Holdfast | System::HoldfastRedb | System::Ceiling => "holdfast_snapshot_index",
+        System::Holdfast | System::HoldfastRedb | System::HoldfastCold | System::Ceiling => {
+            "holdfast_snapshot_index"
+        }
     };
     page.counter(name).unwrap_or(0)
 }

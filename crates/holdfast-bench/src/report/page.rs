@@ -4,6 +4,8 @@
 
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
 use super::goals::{self, ETCD, OURS, side};
 use super::{Round, Summary, foreign_cpus, table};
 use crate::growth::curve::Growth;
@@ -12,13 +14,15 @@ use crate::growth::report as curves;
 /// What differs by less is noise on a shared machine.
 const NOISE: f64 = 0.05;
 
-/// Where a page comes from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin<'a> {
+/// Where some of the figures of a page come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
     /// CPU, memory, kernel.
-    pub(crate) machine: &'a str,
+    pub(crate) machine: String,
     /// What was run.
-    pub(crate) command: &'a str,
+    pub(crate) command: String,
+    /// The cases that are of this run and of no later one.
+    pub(crate) cases: Vec<String>,
 }
 
 /// What a page shows beside the rounds of a comparison.
@@ -74,6 +78,8 @@ with fresh data on the same disk. Each system runs with its defaults, etcd 3.5.1
   *queued* is what waits for watchers at its end, as holdfast says it.
 - Unless HOLDFAST_BIN names another, holdfast is what `scripts/release` builds, compiled with a profile of what it does
   under load. The ceiling and the load generator are compiled without one.
+- *holdfast-cold* has the least memory for values that it accepts, `--memory-bytes=16MiB`: lists read all of them from the
+  stable store.
 - *ceiling* is a gRPC server on the same stack that stores nothing.
 - *x base* is the ratio to etcd; where a case has several sides of each system, to the first of the same system's.
 - Goals against other systems are judged by the ratio of the medians, goals against our own other side by the median of
@@ -88,13 +94,17 @@ where what grows is multiplied by ten. CPU is that of all members.
 ";
 
 /// The page. Empty sections are left out.
-pub(crate) fn render(origin: Origin<'_>, rounds: &[Round], beside: Beside<'_>) -> String {
+pub(crate) fn render(runs: &[Run], rounds: &[Round], beside: Beside<'_>) -> String {
     let summaries = &super::summaries(rounds)[..];
-    let mut text = format!(
+    let mut text = String::from(
         "# Performance\n\nWritten by `scripts/bench`; change that, not this page. Where the time goes, with flame graphs, and why costs grow \
-         as they do: [profiles.md](profiles.md).\n\n{}\n\n    {}\n",
-        origin.machine, origin.command
+         as they do: [profiles.md](profiles.md).\n",
     );
+    for run in runs {
+        let cases = if runs.len() > 1 { format!(": {}", run.cases.join(", ")) } else { String::new() };
+        write!(text, "\n{}{cases}\n\n    {}\n", run.machine, run.command)
+            .expect("writing to a string succeeds");
+    }
     if let Some(cpus) = foreign_cpus(rounds) {
         let trust = if cpus > QUIET_CPUS { ": read ratios, not absolute figures" } else { "" };
         writeln!(text, "\nMeanwhile other programs used {cpus:.2} of these CPUs{trust}.")
@@ -105,7 +115,7 @@ pub(crate) fn render(origin: Origin<'_>, rounds: &[Round], beside: Beside<'_>) -
     rows.extend(curves::judge(beside.growth));
     section(&mut text, "Goals", &goals::table(&rows));
     section(&mut text, "Where holdfast is worse than etcd", &losses(summaries));
-    section(&mut text, "Figures", table::render(summaries).trim_end());
+    section(&mut text, "Figures", table::render(summaries, beside.pictures).trim_end());
     if let Some(growth) = beside.growth {
         let head = format!("{}\n\n    {}\n\n{GROWTH_METHOD}", growth.machine, growth.command);
         let body = format!("{head}\n{}", curves::render(growth, beside.pictures));
@@ -151,8 +161,13 @@ mod tests {
     use super::*;
     use crate::report::tests::round;
 
+    fn run(cases: &[&str]) -> Run {
+        let cases = cases.iter().map(|case| (*case).to_owned()).collect();
+        Run { machine: "2 cores".to_owned(), command: "bench compare".to_owned(), cases }
+    }
+
     fn page(rounds: &[Round]) -> String {
-        render(Origin { machine: "2 cores", command: "bench compare" }, rounds, Beside::default())
+        render(&[run(&["put"])], rounds, Beside::default())
     }
 
     #[test]
@@ -161,8 +176,10 @@ mod tests {
         let mut growth = Growth { machine: "2 cores".to_owned(), ..Growth::default() };
         growth.curves.push(crate::growth::curve::Curve::new("keys", "keys", "Puts."));
         let beside = Beside { growth: Some(&growth), pictures: Some("performance/") };
-        let text = render(Origin { machine: "2 cores", command: "bench" }, &rounds, beside);
+        let text = render(&[run(&["put"]), run(&["cas"])], &rounds, beside);
         assert!(text.contains("## Growth\n") && text.contains("(performance/growth-keys.svg)"), "{text}");
+        assert!(text.contains("\n![put](performance/put.svg)\n\n| put, per operation |"), "{text}");
+        assert!(text.contains("\n2 cores: cas\n\n    bench compare\n"), "{text}");
         for text in [text, page(&rounds)] {
             assert!(text.contains("| `growth keys` | server CPU us a put |"), "{text}");
         }

@@ -63,13 +63,16 @@ const DISK_AND_MEMORY: [Column; 10] = [
     figure("queued MiB", |s| s.watch_queued_mib, 2),
 ];
 
-/// Two tables for each case.
-pub(crate) fn render(summaries: &[Summary]) -> String {
+/// Two tables for each case. `pictures` is where pictures are, as a page beside it would say; none are shown without.
+pub(crate) fn render(summaries: &[Summary], pictures: Option<&str>) -> String {
     let mut text = String::new();
     let mut cases: Vec<&str> = summaries.iter().map(|summary| summary.case.as_str()).collect();
     cases.dedup();
     for case in cases {
         let of_case: Vec<&Summary> = summaries.iter().filter(|summary| summary.case == case).collect();
+        if let Some(pictures) = pictures {
+            write!(text, "![{case}]({pictures}{case}.svg)\n\n").expect("writing to a string succeeds");
+        }
         let unit = unit_name(of_case[0].unit);
         text.push_str(&table(&format!("{case}, per {unit}"), &SPEED_AND_COST, &of_case));
         text.push('\n');
@@ -186,7 +189,7 @@ mod tests {
                 ..round(side, number, 10)
             });
         }
-        let text = render(&summaries(&rounds));
+        let text = render(&summaries(&rounds), None);
         assert_eq!(text, include_str!("golden/table.md"), "{text}");
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum System {
     Holdfast,
     /// This project on redb
     HoldfastRedb,
+    /// This project with the least memory for values: what is read comes from the store
+    HoldfastCold,
     /// etcd 3.5.1
     Etcd,
     /// A gRPC server that stores nothing: what the wire alone costs
@@ -32,6 +34,7 @@ impl System {
         match self {
             Self::Holdfast => "holdfast",
             Self::HoldfastRedb => "holdfast-redb",
+            Self::HoldfastCold => "holdfast-cold",
             Self::Etcd => "etcd",
             Self::Ceiling => "ceiling",
         }
@@ -39,7 +42,7 @@ impl System {
 
     /// Whether it is this project's server.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::Holdfast | Self::HoldfastRedb)
+        matches!(self, Self::Holdfast | Self::HoldfastRedb | Self::HoldfastCold)
     }
 }
 
@@ -64,7 +67,7 @@ impl Programs {
         let (path, remedy) = match system {
             System::Ceiling => return std::env::current_exe().map_err(Error::io("find this program")),
             System::Etcd => (&self.etcd, "scripts/fetch-peers fetches it, --etcd names another"),
-            System::Holdfast | System::HoldfastRedb => (
+            System::Holdfast | System::HoldfastRedb | System::HoldfastCold => (
                 &self.holdfast,
                 "cargo build --release --package holdfast-server builds it, HOLDFAST_BIN or --holdfast names another",
             ),
@@ -81,6 +84,7 @@ impl Programs {
         let fixed: &[&str] = match system {
             System::Holdfast => &["--exit-with-stdin"],
             System::HoldfastRedb => &["--exit-with-stdin", "--engine=redb"],
+            System::HoldfastCold => &["--exit-with-stdin", "--memory-bytes=16MiB"],
             System::Etcd => &["--snapshot-count=10000"],
             System::Ceiling => &[],
         };
