@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use holdfast_proto::etcdserverpb::kv_client::KvClient;
 use holdfast_tls::{ClientFiles, ClientTls, Connector, Reloading};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
-use crate::error::{Attempt, Error, Verdict, cause_of, judge};
+use crate::error::{Attempt, Error, Verdict, cause_of, judge, refusal};
+use crate::namespace::Namespace;
 
 /// Answers may be larger than gRPC's default limit of 4 MiB: a page of large values, the changes of a busy folder.
 pub(crate) const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -50,6 +52,7 @@ impl Default for Config {
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    namespace: Namespace,
 }
 
 #[derive(Debug)]
@@ -104,12 +107,21 @@ impl Client {
         }
         // Clients that start together do not all ask the same member.
         let first = AtomicUsize::new(rand::random_range(0..members.len()));
-        Ok(Self { inner: Arc::new(Inner { members, first, config }) })
+        Ok(Self { inner: Arc::new(Inner { members, first, config }), namespace: Namespace::default() })
     }
 
     /// The URLs that the client was given.
     pub fn endpoints(&self) -> impl Iterator<Item = &str> {
         self.inner.members.iter().map(|member| member.endpoint.as_str())
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The same connections, with another namespace.
+    pub(crate) fn with_namespace(&self, namespace: Namespace) -> Self {
+        Self { inner: Arc::clone(&self.inner), namespace }
     }
 
     /// The channel to the member that is asked first now, and its number for [`Client::failed`].
@@ -132,12 +144,14 @@ impl Client {
     }
 
     /// Makes a call, on one member after the other as long as it may be made again, within the client's time for calls.
-    pub(crate) async fn call<Q: Clone, A>(
+    /// An answer that makes no sense, as `decode` says, is an attempt that failed.
+    pub(crate) async fn call<Q: Clone, A, T>(
         &self,
         repeat: Repeat,
         request: Q,
         send: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
-    ) -> Result<A, Error> {
+        decode: impl Fn(A) -> Result<T, Status>,
+    ) -> Result<T, Error> {
         let deadline = Instant::now() + self.inner.config.call_timeout;
         let mut attempts = Vec::new();
         let mut is_unknown = false;
@@ -147,15 +161,15 @@ impl Client {
             let until = self.attempt_ends(repeat, deadline);
             let mut attempt = Request::new(request.clone());
             attempt.set_timeout(until.saturating_duration_since(Instant::now()));
-            let status = match timeout_at(until, send(channel, attempt)).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            let answer = timeout_at(until, send(channel, attempt)).await;
+            let status = match answer.map(|answer| answer.and_then(|answer| decode(answer.into_inner()))) {
+                Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
             let verdict = judge(&status);
             if verdict == Verdict::Refused {
-                let message = status.message().to_owned();
-                return Err(Error::Refused { code: status.code(), message });
+                return Err(refusal(&status));
             }
             self.failed(at);
             attempts.push(Attempt { endpoint: self.member(at).endpoint.clone(), cause: cause_of(&status) });
@@ -185,6 +199,11 @@ impl Client {
             Repeat::Harmless | Repeat::Harmful => deadline,
         }
     }
+}
+
+/// The service of keys at a member.
+pub(crate) fn kv(channel: Channel) -> KvClient<Channel> {
+    KvClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 
 fn is_tls(url: &str) -> bool {

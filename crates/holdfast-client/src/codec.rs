@@ -1,9 +1,14 @@
-//! Between the wire and what callers see. The one module beside the calls themselves that names generated types.
+//! Between the wire and what callers see. These modules and the calls themselves are the only ones that name generated
+//! types.
+
+pub(crate) mod kv;
+pub(crate) mod watch;
 
 use bytes::Bytes;
 use holdfast_proto::{etcdserverpb as pb, mvccpb};
-use pb::compare::{CompareResult, CompareTarget, TargetUnion};
-use pb::request_op::Request;
+use tonic::Status;
+
+use crate::namespace::Namespace;
 
 /// The id of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,17 +31,30 @@ pub struct KeyValue {
     pub lease: Option<LeaseId>,
 }
 
-impl From<mvccpb::KeyValue> for KeyValue {
-    fn from(kv: mvccpb::KeyValue) -> Self {
-        Self {
+impl KeyValue {
+    /// As the caller sees it.
+    ///
+    /// Errors: it is not in the namespace.
+    pub(crate) fn decode(kv: mvccpb::KeyValue, namespace: &Namespace) -> Result<Self, Status> {
+        let key = if namespace.is_none() {
+            kv.key
+        } else {
+            namespace.strip(&kv.key).ok_or_else(|| malformed("a key that nobody asked for"))?
+        };
+        Ok(Self {
+            key,
+            value: kv.value,
             create_revision: unsigned(kv.create_revision),
             mod_revision: unsigned(kv.mod_revision),
             version: unsigned(kv.version),
             lease: (kv.lease != 0).then_some(LeaseId(kv.lease)),
-            key: kv.key,
-            value: kv.value,
-        }
+        })
     }
+}
+
+/// A server's answer makes no sense. Whatever was asked may have happened.
+pub(crate) fn malformed(what: &str) -> Status {
+    Status::internal(format!("the answer has {what}"))
 }
 
 /// A number that the wire carries as signed, though it is never below zero.
@@ -54,46 +72,16 @@ pub(crate) fn revision(header: Option<&pb::ResponseHeader>) -> u64 {
     header.map_or(0, |header| unsigned(header.revision))
 }
 
-/// The end of the range of all keys that begin so; a zero byte for "all there are".
-pub(crate) fn prefix_end(prefix: &[u8]) -> Bytes {
+/// The first key behind all that begin so; `None` when there is none.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < 0xff {
             end.push(last + 1);
-            return end.into();
+            return Some(end.into());
         }
     }
-    Bytes::from_static(b"\0")
-}
-
-/// Puts the key if it does not exist; reads it otherwise.
-pub(crate) fn create(key: &Bytes, value: Bytes, lease: Option<LeaseId>) -> pb::TxnRequest {
-    let compare = pb::Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Create.into(),
-        key: key.clone(),
-        target_union: Some(TargetUnion::CreateRevision(0)),
-        ..Default::default()
-    };
-    let put = pb::PutRequest {
-        key: key.clone(),
-        value,
-        lease: lease.map_or(0, |lease| lease.0),
-        ..Default::default()
-    };
-    let range = pb::RangeRequest { key: key.clone(), ..Default::default() };
-    pb::TxnRequest {
-        compare: vec![compare],
-        success: vec![pb::RequestOp { request: Some(Request::RequestPut(put)) }],
-        failure: vec![pb::RequestOp { request: Some(Request::RequestRange(range)) }],
-    }
-}
-
-/// The key that a transaction read first.
-pub(crate) fn first_read(response: pb::TxnResponse) -> Option<KeyValue> {
-    let first = response.responses.into_iter().next()?.response?;
-    let pb::response_op::Response::ResponseRange(range) = first else { return None };
-    range.kvs.into_iter().next().map(Into::into)
+    None
 }
 
 #[cfg(test)]
@@ -102,10 +90,10 @@ mod tests {
 
     #[test]
     fn the_end_of_a_prefix_is_the_first_key_behind_it() {
-        let cases: [(&[u8], &[u8]); 4] =
-            [(b"aa", b"ab"), (b"a\xff", b"b"), (b"\xff\xff", b"\0"), (b"", b"\0")];
+        let cases: [(&[u8], Option<&[u8]>); 4] =
+            [(b"aa", Some(b"ab")), (b"a\xff", Some(b"b")), (b"\xff\xff", None), (b"", None)];
         for (prefix, end) in cases {
-            assert_eq!(prefix_end(prefix).as_ref(), end, "{prefix:?}");
+            assert_eq!(prefix_end(prefix).as_deref(), end, "{prefix:?}");
         }
     }
 }

@@ -10,6 +10,13 @@ const OUTCOME: &str = "holdfast-outcome";
 /// The one refusal that passes: the server has too much to do just now.
 const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 
+/// What servers say of a revision that they do not have any more, and of one that they do not have yet.
+const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+const FUTURE_REVISION: &str = "etcdserver: mvcc: required revision is a future revision";
+/// Where holdfast says beside it which revision is the lowest, and which the newest. etcd does not say.
+const COMPACT_REVISION: &str = "holdfast-compact-revision";
+const CURRENT_REVISION: &str = "holdfast-current-revision";
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -35,6 +42,18 @@ pub enum Error {
         code: Code,
         /// In the server's words.
         message: String,
+    },
+    /// The revision that should be read is not kept any more.
+    #[error("the revision is compacted, {}", or_unknown("the lowest that is kept is", *compact_revision))]
+    Compacted {
+        /// The lowest that can be read, inclusive, if the server says.
+        compact_revision: Option<u64>,
+    },
+    /// The revision that should be read has not come yet.
+    #[error("the revision has not come yet, {}", or_unknown("the newest is", *current))]
+    FutureRevision {
+        /// The newest, if the server says.
+        current: Option<u64>,
     },
     /// No endpoint answered in time. Nothing happened: the request may be made again.
     #[error("nothing happened, tried {}", list(attempts))]
@@ -74,10 +93,12 @@ impl Error {
     /// What to do about it.
     pub fn class(&self) -> Class {
         match self {
-            Self::NoEndpoint | Self::BadEndpoint { .. } | Self::Tls(_) | Self::Refused { .. } => {
-                Class::Rejected
-            }
-            Self::Unavailable { .. } => Class::Retry,
+            Self::NoEndpoint
+            | Self::BadEndpoint { .. }
+            | Self::Tls(_)
+            | Self::Refused { .. }
+            | Self::Compacted { .. } => Class::Rejected,
+            Self::FutureRevision { .. } | Self::Unavailable { .. } => Class::Retry,
             Self::Unknown { .. } => Class::Unknown,
         }
     }
@@ -85,6 +106,13 @@ impl Error {
     pub(crate) fn is_refused_with(&self, wanted: Code) -> bool {
         matches!(self, Self::Refused { code, .. } if *code == wanted)
     }
+}
+
+fn or_unknown(what: &str, revision: Option<u64>) -> String {
+    revision.map_or_else(
+        || "the server does not say by how much".to_owned(),
+        |revision| format!("{what} {revision}"),
+    )
 }
 
 /// Each endpoint with what it came to, once, however often that was tried.
@@ -147,6 +175,16 @@ pub(crate) fn judge(status: &Status) -> Verdict {
     }
 }
 
+/// The error that a refusal is.
+pub(crate) fn refusal(status: &Status) -> Error {
+    let bound = |name| status.metadata().get(name)?.to_str().ok()?.parse().ok();
+    match (status.code(), status.message()) {
+        (Code::OutOfRange, COMPACTED) => Error::Compacted { compact_revision: bound(COMPACT_REVISION) },
+        (Code::OutOfRange, FUTURE_REVISION) => Error::FutureRevision { current: bound(CURRENT_REVISION) },
+        (code, message) => Error::Refused { code, message: message.to_owned() },
+    }
+}
+
 /// Nobody listened at the endpoint, or TLS could not be agreed on with who did.
 fn was_never_sent(status: &Status) -> bool {
     let mut cause = status.source();
@@ -181,6 +219,19 @@ mod tests {
     fn with_outcome(mut status: Status, outcome: &'static str) -> Status {
         status.metadata_mut().insert(OUTCOME, outcome.parse().unwrap());
         status
+    }
+
+    #[test]
+    fn a_revision_that_is_not_there_is_told_from_other_refusals() {
+        let mut status = Status::out_of_range(COMPACTED);
+        let told = refusal(&status).to_string();
+        assert_eq!(told, "the revision is compacted, the server does not say by how much");
+        status.metadata_mut().insert(COMPACT_REVISION, "7".parse().unwrap());
+        assert!(matches!(refusal(&status), Error::Compacted { compact_revision: Some(7) }));
+        let mut status = Status::out_of_range(FUTURE_REVISION);
+        status.metadata_mut().insert(CURRENT_REVISION, "9".parse().unwrap());
+        assert!(matches!(refusal(&status), Error::FutureRevision { current: Some(9) }));
+        assert!(matches!(refusal(&Status::out_of_range("other")), Error::Refused { .. }));
     }
 
     #[test]

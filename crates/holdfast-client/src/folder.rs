@@ -3,17 +3,15 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use holdfast_proto::etcdserverpb as pb;
-use holdfast_proto::mvccpb::{Event, event::EventType};
-use tonic::Code;
 
 use crate::client::Client;
-use crate::codec::{KeyValue, prefix_end, revision, signed, unsigned};
+use crate::codec::KeyValue;
+use crate::codec::watch::Event;
 use crate::error::Error;
+use crate::pages::Pages;
+use crate::range::KeyRange;
+use crate::read::ReadLevel;
 use crate::watch::{Change, Changes};
-
-/// Keys that are read at once.
-const PAGE_KEYS: i64 = 1_000;
 
 /// What there is in a folder, and what happens in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +46,7 @@ pub enum FolderEvent {
 #[derive(Debug)]
 pub struct Folder {
     client: Client,
-    prefix: Bytes,
+    range: KeyRange,
     ready: VecDeque<FolderEvent>,
     at: At,
 }
@@ -56,18 +54,9 @@ pub struct Folder {
 #[derive(Debug)]
 enum At {
     /// Reading what is there.
-    Listing(Listing),
+    Listing(Pages),
     /// Following what happens.
     Following(Box<Changes>),
-}
-
-/// How far the list has come.
-#[derive(Debug, Clone, Default)]
-struct Listing {
-    /// What all pages show; none before the first one.
-    revision: Option<u64>,
-    /// The first key of the next page.
-    from: Bytes,
 }
 
 impl Client {
@@ -76,9 +65,9 @@ impl Client {
     /// The folder is all keys that begin with `prefix`: let it end with a slash. A key that is created, deleted and
     /// created again is created twice. Dropping the folder ends the watch.
     pub fn watch_folder(&self, prefix: impl Into<Bytes>) -> Folder {
-        let prefix = prefix.into();
-        let at = At::Listing(Listing { revision: None, from: prefix.clone() });
-        Folder { client: self.clone(), prefix, ready: VecDeque::new(), at }
+        let range = KeyRange::prefix(prefix);
+        let at = At::Listing(self.pages(range.clone(), ReadLevel::Linearizable));
+        Folder { client: self.clone(), range, ready: VecDeque::new(), at }
     }
 }
 
@@ -93,14 +82,19 @@ impl Folder {
                 return Ok(event);
             }
             match &mut self.at {
-                At::Listing(listing) => {
-                    let listing = listing.clone();
-                    self.list(listing).await?;
-                }
+                At::Listing(pages) => match (pages.next().await, pages.revision()) {
+                    (Ok(Some(page)), _) => self.ready.extend(page.into_iter().map(FolderEvent::Fresh)),
+                    (Ok(None), revision) => {
+                        self.follow(revision.expect("a list that is read has a revision"));
+                    }
+                    // Compacted between two pages: what was given may be gone by now.
+                    (Err(Error::Compacted { .. }), Some(revision)) => self.lose(revision + 1),
+                    (Err(error), _) => return Err(error),
+                },
                 At::Following(changes) => {
                     let from = changes.next_revision();
                     match changes.next().await? {
-                        Change::Events(events) => self.ready.extend(events.into_iter().filter_map(event)),
+                        Change::Events(events) => self.ready.extend(events.into_iter().map(event)),
                         Change::Compacted => self.lose(from),
                     }
                 }
@@ -108,59 +102,24 @@ impl Folder {
         }
     }
 
-    /// Reads one page.
-    async fn list(&mut self, listing: Listing) -> Result<(), Error> {
-        let request = pb::RangeRequest {
-            // The server takes no empty key: the smallest one is a zero byte.
-            key: if listing.from.is_empty() { Bytes::from_static(b"\0") } else { listing.from.clone() },
-            range_end: prefix_end(&self.prefix),
-            limit: PAGE_KEYS,
-            revision: listing.revision.map_or(0, signed),
-            ..Default::default()
-        };
-        let page = match (self.client.range(request).await, listing.revision) {
-            (Ok(page), _) => page,
-            // Compacted between two pages: what was given may be gone by now.
-            (Err(error), Some(revision)) if error.is_refused_with(Code::OutOfRange) => {
-                self.lose(revision + 1);
-                return Ok(());
-            }
-            (Err(error), _) => return Err(error),
-        };
-        let revision = listing.revision.unwrap_or_else(|| revision(page.header.as_ref()));
-        let last = page.kvs.last().map(|kv| kv.key.clone());
-        self.ready.extend(page.kvs.into_iter().map(|kv| FolderEvent::Fresh(kv.into())));
-        self.at = match last.filter(|_| page.more) {
-            Some(last) => {
-                // The next key there can be.
-                let from = [last.as_ref(), b"\0"].concat().into();
-                At::Listing(Listing { revision: Some(revision), from })
-            }
-            None => {
-                self.ready.push_back(FolderEvent::Ready { revision });
-                let key =
-                    if self.prefix.is_empty() { Bytes::from_static(b"\0") } else { self.prefix.clone() };
-                let changes = Changes::new(&self.client, key, prefix_end(&self.prefix), revision + 1);
-                At::Following(Box::new(changes))
-            }
-        };
-        Ok(())
+    /// All that was there at this revision is given.
+    fn follow(&mut self, revision: u64) {
+        self.ready.push_back(FolderEvent::Ready { revision });
+        let changes = Changes::new(&self.client, self.range.clone(), revision + 1);
+        self.at = At::Following(Box::new(changes));
     }
 
     fn lose(&mut self, from: u64) {
         self.ready.push_back(FolderEvent::Lost { from });
-        self.at = At::Listing(Listing { revision: None, from: self.prefix.clone() });
+        self.at = At::Listing(self.client.pages(self.range.clone(), ReadLevel::Linearizable));
     }
 }
 
-fn event(event: Event) -> Option<FolderEvent> {
-    let is_delete = event.r#type == i32::from(EventType::Delete);
-    let kv = event.kv?;
-    Some(if is_delete {
-        FolderEvent::Deleted { key: kv.key, revision: unsigned(kv.mod_revision) }
-    } else if kv.create_revision == kv.mod_revision {
-        FolderEvent::Created(kv.into())
-    } else {
-        FolderEvent::Modified(kv.into())
-    })
+fn event(event: Event) -> FolderEvent {
+    let is_create = event.is_create();
+    match event {
+        Event::Put { kv, .. } if is_create => FolderEvent::Created(kv),
+        Event::Put { kv, .. } => FolderEvent::Modified(kv),
+        Event::Delete { key, revision, .. } => FolderEvent::Deleted { key, revision },
+    }
 }

@@ -7,16 +7,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_proto::mvccpb::event::EventType;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::{Client, jittered};
-use crate::codec::{KeyValue, LeaseId, unsigned};
+use crate::codec::watch::Event;
+use crate::codec::{KeyValue, LeaseId};
 use crate::error::{Class, Error};
-use crate::kv::SetIfNotExists;
 use crate::lease::new_id;
+use crate::range::KeyRange;
+use crate::read::{Read, ReadLevel};
 use crate::watch::{Change, Changes};
+use crate::write::{Put, SetIfNotExists};
 
 /// A lease is renewed when this part of its time is over.
 const RENEW_PART: u32 = 3;
@@ -91,7 +93,7 @@ impl Client {
             match self.try_acquire(key.clone(), value.clone(), ttl).await {
                 Ok(Acquired::Held(held)) => return Ok(held),
                 Ok(Acquired::Taken(by)) => {
-                    let mut changes = Changes::new(self, key.clone(), Bytes::new(), by.mod_revision + 1);
+                    let mut changes = Changes::new(self, KeyRange::key(key.clone()), by.mod_revision + 1);
                     // Either way the next attempt tells.
                     match until_gone(&mut changes, by.create_revision).await? {
                         Gone::Gone | Gone::Perhaps => {}
@@ -108,7 +110,7 @@ impl Client {
 
     async fn attempt(self, key: Bytes, value: Bytes, ttl: Duration) -> Result<Acquired, Error> {
         // It needs no lease to see that others hold it.
-        if let Some(by) = self.get(key.clone()).await? {
+        if let Some(by) = self.get(key.clone(), ReadLevel::Linearizable).await?.value {
             return Ok(Acquired::Taken(by));
         }
         let lease = new_id();
@@ -123,7 +125,7 @@ impl Client {
                 return Err(error);
             }
         };
-        match self.create(&key, value, Some(lease)).await {
+        match self.create(Put::new(key.clone(), value).lease(lease)).await {
             Ok(SetIfNotExists::Set { revision }) => {
                 let lives = Lives { lease, ttl: granted, until: asked_at + granted };
                 Ok(Acquired::Held(Held::keep(self, key, revision, lives)))
@@ -252,7 +254,7 @@ async fn renew(client: &Client, mut lives: Lives, tell: &watch::Sender<HoldState
 async fn lose(client: Client, key: Bytes, revision: u64) {
     let mut from = revision + 1;
     loop {
-        let mut changes = Changes::new(&client, key.clone(), Bytes::new(), from);
+        let mut changes = Changes::new(&client, KeyRange::key(key.clone()), from);
         match until_gone(&mut changes, revision).await {
             Ok(Gone::Gone) => return,
             // The watch was cut off, and what it missed was compacted: the key itself tells.
@@ -262,8 +264,8 @@ async fn lose(client: Client, key: Bytes, revision: u64) {
                 return std::future::pending().await;
             }
         }
-        match client.get_as_of(key.clone()).await {
-            Ok((Some(kv), now)) if kv.create_revision == revision => from = now + 1,
+        match client.get(key.clone(), ReadLevel::Linearizable).await {
+            Ok(Read { value: Some(kv), revision: now }) if kv.create_revision == revision => from = now + 1,
             Ok(_) => return,
             Err(error) => tracing::debug!(%error, "a held key cannot be read yet"),
         }
@@ -286,9 +288,9 @@ async fn until_gone(changes: &mut Changes, created: u64) -> Result<Gone, Error> 
             Change::Compacted => return Ok(Gone::Perhaps),
             Change::Events(events) => events,
         };
-        let is_gone = events.iter().any(|event| {
-            let is_delete = event.r#type == i32::from(EventType::Delete);
-            is_delete || event.kv.as_ref().is_some_and(|kv| unsigned(kv.create_revision) != created)
+        let is_gone = events.iter().any(|event| match event {
+            Event::Put { kv, .. } => kv.create_revision != created,
+            Event::Delete { .. } => true,
         });
         if is_gone {
             return Ok(Gone::Gone);

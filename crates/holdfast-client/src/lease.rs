@@ -30,13 +30,13 @@ impl Client {
         let seconds = signed(ttl.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)).max(1);
         let request = pb::LeaseGrantRequest { id: id.0, ttl: seconds };
         let grant = async |channel, request| stub(channel).lease_grant(request).await;
-        let answer = self.call(Repeat::Harmful, request, grant).await?;
+        let answer = self.call(Repeat::Harmful, request, grant, Ok).await?;
         Ok(Duration::from_secs(unsigned(answer.ttl)))
     }
 
     /// Gives a lease all of its time again; `None` when it does not exist any more.
     pub(crate) async fn keep_alive(&self, id: LeaseId) -> Result<Option<Duration>, Error> {
-        let answer = self.call(Repeat::Harmless, id, keep_alive_once).await?;
+        let answer = self.call(Repeat::Harmless, id, keep_alive_once, Ok).await?;
         Ok((answer.ttl > 0).then(|| Duration::from_secs(unsigned(answer.ttl))))
     }
 
@@ -44,7 +44,7 @@ impl Client {
     pub(crate) async fn revoke(&self, id: LeaseId) -> Result<(), Error> {
         let request = pb::LeaseRevokeRequest { id: id.0 };
         let revoke = async |channel, request| stub(channel).lease_revoke(request).await;
-        match self.call(Repeat::Harmless, request, revoke).await {
+        match self.call(Repeat::Harmless, request, revoke, Ok).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_refused_with(Code::NotFound) => Ok(()),
             Err(error) => Err(error),

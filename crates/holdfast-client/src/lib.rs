@@ -32,22 +32,34 @@
 //! - [`Held`] never shows "held" for longer than its lease can have lived, by this machine's monotonic clock.
 //!
 //! # Module map
-//! `client` endpoints and what is sent again, `kv` single keys, `watch` changes that resume, `folder` state and changes of
-//! a folder, `lease` and `held` what is held as long as it is kept alive, `codec` between the wire and [`KeyValue`].
+//! `client` endpoints and what is sent again, `namespace` what all keys begin with; `range` which keys, `read` and `pages`
+//! how fresh and how many at a time, `write` and `txn` what is changed; `watch` changes that resume, `folder` state and
+//! changes of a folder, `lease` and `held` what is held as long as it is kept alive; `codec` between the wire and
+//! [`KeyValue`].
 
 mod client;
 mod codec;
 mod error;
 mod folder;
 mod held;
-mod kv;
 mod lease;
+mod namespace;
+mod pages;
+mod range;
+mod read;
+mod txn;
 mod watch;
+mod write;
 
 pub use client::{Client, Config};
+pub use codec::watch::Event;
 pub use codec::{KeyValue, LeaseId};
 pub use error::{Attempt, Class, Error};
 pub use folder::{Folder, FolderEvent};
 pub use held::{Acquired, Held, HoldState};
 pub use holdfast_tls::{ClientFiles, PairFiles, Roots, TlsError, Verify};
-pub use kv::{Deleted, SetIfNotExists};
+pub use pages::Pages;
+pub use range::KeyRange;
+pub use read::{ListOptions, Order, Page, Read, ReadLevel, SortBy};
+pub use txn::{Compare, CompareNumber, CompareValue, Op, OpAnswer, Subject, Txn, TxnAnswer};
+pub use write::{Delete, DeleteAnswer, Deleted, Put, PutAnswer, SetIfNotExists};

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use holdfast_proto::{etcdserverpb as pb, mvccpb};
+use holdfast_proto::etcdserverpb as pb;
 use pb::watch_client::WatchClient;
 use pb::watch_request::RequestUnion;
 use tokio::time::Instant;
@@ -12,8 +11,10 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::client::{ANSWER_BYTES_MAX, Client, PAUSE_MAX, jittered};
-use crate::codec::{revision, signed, unsigned};
-use crate::error::Error;
+use crate::codec::watch::Event;
+use crate::codec::{revision, signed};
+use crate::error::{Error, refusal};
+use crate::range::KeyRange;
 
 /// Pause before a broken stream is opened again; doubles up to [`PAUSE_MAX`], and half of it is random.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -23,8 +24,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Changes {
     client: Client,
-    key: Bytes,
-    range_end: Bytes,
+    range: KeyRange,
     /// The first revision that was not given yet.
     next_revision: u64,
     stream: Option<Open>,
@@ -43,7 +43,7 @@ struct Open {
 #[derive(Debug)]
 pub(crate) enum Change {
     /// Changes of whole revisions, in order, never empty.
-    Events(Vec<mvccpb::Event>),
+    Events(Vec<Event>),
     /// Some revisions from the one wanted on are not known any more.
     Compacted,
 }
@@ -57,12 +57,11 @@ enum Broken {
 }
 
 impl Changes {
-    /// The changes of `[key, range_end)`, or of the one key when the end is empty, from a revision on.
-    pub(crate) fn new(client: &Client, key: Bytes, range_end: Bytes, from: u64) -> Self {
+    /// The changes of a range, from a revision on.
+    pub(crate) fn new(client: &Client, range: KeyRange, from: u64) -> Self {
         Self {
             client: client.clone(),
-            key,
-            range_end,
+            range,
             next_revision: from,
             stream: None,
             pause: PAUSE_MIN,
@@ -95,15 +94,12 @@ impl Changes {
                     }
                 }
             };
-            match result {
-                Ok(response) => {
-                    if let Some(change) = self.take(response) {
-                        return Ok(change);
-                    }
-                }
+            match result.and_then(|response| self.take(response)) {
+                Ok(Some(change)) => return Ok(change),
+                Ok(None) => {}
                 Err(Broken::Refused(status)) => {
                     self.stream = None;
-                    return Err(Error::Refused { code: status.code(), message: status.message().to_owned() });
+                    return Err(refusal(&status));
                 }
                 Err(Broken::Passing(status)) => {
                     tracing::debug!(%status, next_revision = self.next_revision, "a watch stream broke");
@@ -117,35 +113,35 @@ impl Changes {
     }
 
     /// What a response tells, if it is news.
-    fn take(&mut self, response: pb::WatchResponse) -> Option<Change> {
+    fn take(&mut self, response: pb::WatchResponse) -> Result<Option<Change>, Broken> {
         if response.compact_revision > 0 {
             self.stream = None;
-            return Some(Change::Compacted);
+            return Ok(Some(Change::Compacted));
         }
         if response.canceled {
             // Nobody asked for that: another stream may be taken.
-            self.stream = None;
-            self.not_before = Instant::now() + jittered(self.pause);
-            self.pause = (self.pause * 2).min(PAUSE_MAX);
-            return None;
+            return Err(Broken::Passing(Status::cancelled(response.cancel_reason)));
         }
         self.pause = PAUSE_MIN;
         if response.created {
-            return None;
+            return Ok(None);
         }
-        let Some(last) = response.events.last().and_then(|event| event.kv.as_ref()) else {
+        let events = response.events.into_iter().map(|event| Event::decode(event, self.client.namespace()));
+        let events = events.collect::<Result<Vec<_>, _>>().map_err(Broken::Passing)?;
+        let Some(last) = events.last() else {
             // Progress: all before it was given.
             self.next_revision = self.next_revision.max(revision(response.header.as_ref()) + 1);
-            return None;
+            return Ok(None);
         };
-        self.next_revision = unsigned(last.mod_revision) + 1;
-        Some(Change::Events(response.events))
+        self.next_revision = last.revision() + 1;
+        Ok(Some(Change::Events(events)))
     }
 
     fn request(&self) -> pb::WatchCreateRequest {
+        let (key, range_end) = self.client.namespace().range(&self.range);
         pb::WatchCreateRequest {
-            key: self.key.clone(),
-            range_end: self.range_end.clone(),
+            key,
+            range_end,
             start_revision: signed(self.next_revision),
             progress_notify: true,
             ..Default::default()

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_client::{Acquired, Client, Config, Error, Folder, FolderEvent, HoldState, SetIfNotExists};
+use holdfast_client::{
+    Acquired, Client, Config, Error, Folder, FolderEvent, HoldState, ReadLevel, SetIfNotExists,
+};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_testserver::TestCluster;
 use pb::kv_client::KvClient;
@@ -201,7 +203,10 @@ async fn wh26_of_many_who_set_a_key_that_does_not_exist_one_does() {
     }
     let winner = winner.expect("one has set it").to_string();
     assert_eq!(told, vec![Bytes::from(winner.clone()); 29]);
-    assert_eq!(client(&cluster).get("once").await.unwrap().unwrap().value, winner);
+    assert_eq!(
+        client(&cluster).get("once", ReadLevel::Linearizable).await.unwrap().value.unwrap().value,
+        winner
+    );
     cluster.stop().await;
 }
 
@@ -217,7 +222,10 @@ async fn wh26_who_does_not_acquire_leaves_no_lease() {
     assert_eq!((by.value.as_ref(), by.lease), (b"one".as_ref(), Some(first.lease())));
     assert_eq!(leases(&cluster).await, [first.lease().0]);
     first.release().await.unwrap();
-    assert_eq!((client.get("leader").await.unwrap(), leases(&cluster).await), (None, vec![]));
+    assert_eq!(
+        (client.get("leader", ReadLevel::Linearizable).await.unwrap().value, leases(&cluster).await),
+        (None, vec![])
+    );
     cluster.stop().await;
 }
 
@@ -256,7 +264,7 @@ async fn wh26_who_waits_holds_it_next_and_who_stops_waiting_leaves_nothing() {
     first.release().await.unwrap();
     let second = timeout(PATIENCE, waiting).await.expect("in time").unwrap().unwrap();
     assert!(second.revision() > revision, "a fencing token grows");
-    assert_eq!(client.get("leader").await.unwrap().unwrap().value, "two");
+    assert_eq!(client.get("leader", ReadLevel::Linearizable).await.unwrap().value.unwrap().value, "two");
     assert_eq!(leases(&cluster).await, [second.lease().0]);
     cluster.stop().await;
 }
@@ -269,7 +277,10 @@ async fn wh26_what_is_held_is_kept_alive() {
     let held = held(&client, "leader", "one", Duration::from_secs(2)).await;
     let deadline = Instant::now() + Duration::from_secs(6);
     while Instant::now() < deadline {
-        assert!(client.get("leader").await.unwrap().is_some(), "it ended while it was kept alive");
+        assert!(
+            client.get("leader", ReadLevel::Linearizable).await.unwrap().value.is_some(),
+            "it ended while it was kept alive"
+        );
         assert_ne!(held.state(), HoldState::Lost);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -317,7 +328,8 @@ async fn wh26_what_is_held_outlives_compactions_and_its_member() {
         cluster.start_member(stopped).await.unwrap();
         let revision = client.put("other", "2").await.unwrap();
         compact(&cluster, revision).await;
-        let kv = client.get("leader").await.unwrap().expect("it is still there");
+        let kv =
+            client.get("leader", ReadLevel::Linearizable).await.unwrap().value.expect("it is still there");
         assert_eq!(kv.create_revision, held.revision());
         assert_ne!(held.state(), HoldState::Lost);
     }
@@ -331,7 +343,11 @@ async fn an_endpoint_that_nobody_listens_on_costs_an_attempt_and_no_answer() {
     for n in 0..10 {
         client.put("k", n.to_string()).await.unwrap();
     }
-    assert_eq!(client.get("k").await.unwrap().unwrap().version, 10, "nothing was written twice");
+    assert_eq!(
+        client.get("k", ReadLevel::Linearizable).await.unwrap().value.unwrap().version,
+        10,
+        "nothing was written twice"
+    );
     let config = Config { call_timeout: Duration::from_millis(300), ..Config::default() };
     let alone = Client::with_config(["http://127.0.0.1:1"], config).unwrap();
     let error = alone.put("k", "x").await.unwrap_err();
@@ -349,6 +365,6 @@ async fn a_write_whose_fate_nobody_knows_is_not_made_again() {
     let client = Client::with_config([endpoint], config).unwrap();
     let error = client.put("k", "v").await.unwrap_err();
     assert!(matches!(&error, Error::Unknown { attempts } if attempts.len() == 1), "{error}");
-    let error = client.get("k").await.unwrap_err();
+    let error = client.get("k", ReadLevel::Linearizable).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "a read never has an unknown outcome: {error}");
 }
