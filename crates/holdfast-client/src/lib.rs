@@ -47,6 +47,8 @@ mod namespace;
 mod pages;
 mod range;
 mod read;
+pub mod repo;
+pub mod store;
 mod txn;
 mod watch;
 mod write;
