@@ -90,7 +90,7 @@ pub const MEMORY_BYTES: usize = 512 * 1024 * 1024;
 pub const MEMORY_BYTES_MIN: usize = 16 * 1024 * 1024;
 
 /// Log bytes since the last snapshot that start a dump; `--dump-log-bytes`.
-pub const DUMP_LOG_BYTES: u64 = 64 * 1024 * 1024;
+pub const DUMP_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Revisions since the last checkpoint of the key index that start one; `--checkpoint-revisions`. A start reads the
 /// metadata of so many in a tenth of a second.

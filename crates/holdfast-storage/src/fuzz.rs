@@ -242,8 +242,16 @@ fn again<T: Cold + PartialEq + std::fmt::Debug>(input: &[u8]) {
 pub(crate) struct File(Arc<Mutex<Vec<u8>>>);
 
 impl File {
-    fn holding(bytes: &[u8]) -> Self {
+    pub(crate) fn holding(bytes: &[u8]) -> Self {
         Self(Arc::new(Mutex::new(bytes.to_vec())))
+    }
+}
+
+#[cfg(test)]
+impl File {
+    /// What is in it.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.0.lock().clone()
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) const ENGINE: Section = Section {
         flag("write-workers", Count, "")
             .ours()
             .serves("Threads that write the stable store [default: one per core, at most 8]"),
-        flag("dump-log-bytes", Bytes, "64MiB").ours().serves(
+        flag("dump-log-bytes", Bytes, "128MiB").ours().serves(
             "Log bytes since the last snapshot that start a dump (or the snapshot's size, if that is more)",
         ),
         flag("checkpoint-revisions", Count, "65536").ours().serves(
