@@ -10,8 +10,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use crate::auth::{self, Credentials, Token, Tokens};
 use crate::error::{Attempt, Error, Verdict, cause_of, judge, refusal};
 use crate::namespace::Namespace;
+use crate::watch_stream::Streams;
 
 /// Answers may be larger than gRPC's default limit of 4 MiB: a page of large values, the changes of a busy folder.
 pub(crate) const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -36,6 +38,9 @@ pub struct Config {
     /// What `https://` endpoints are connected to with: the CAs of this machine, and no certificate, unless set. Files that
     /// change are used from the next connection on.
     pub tls: ClientFiles,
+    /// Who the client is, where servers ask for that. Nobody, unless set. The password goes to the members as it is: let
+    /// their endpoints be `https://`.
+    pub credentials: Option<Credentials>,
 }
 
 impl Default for Config {
@@ -44,6 +49,7 @@ impl Default for Config {
             call_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(1),
             tls: ClientFiles::default(),
+            credentials: None,
         }
     }
 }
@@ -61,6 +67,10 @@ struct Inner {
     /// Counts up; the member that is asked first is this one, modulo their number. Moved on when a member fails.
     first: AtomicUsize,
     config: Config,
+    /// What carries watches.
+    streams: Streams,
+    /// Of a client with credentials.
+    tokens: Option<Tokens>,
 }
 
 #[derive(Debug)]
@@ -76,6 +86,15 @@ pub(crate) enum Repeat {
     Harmless,
     /// Something else: only when nothing happened.
     Harmful,
+}
+
+/// Whether a call says whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    /// If the client has credentials.
+    Token,
+    /// It asks for the token.
+    Nothing,
 }
 
 impl Client {
@@ -107,12 +126,22 @@ impl Client {
         }
         // Clients that start together do not all ask the same member.
         let first = AtomicUsize::new(rand::random_range(0..members.len()));
-        Ok(Self { inner: Arc::new(Inner { members, first, config }), namespace: Namespace::default() })
+        let tokens = config.credentials.clone().map(Tokens::new);
+        let inner = Inner { members, first, config, streams: Streams::new(), tokens };
+        Ok(Self { inner: Arc::new(inner), namespace: Namespace::default() })
     }
 
     /// The URLs that the client was given.
     pub fn endpoints(&self) -> impl Iterator<Item = &str> {
         self.inner.members.iter().map(|member| member.endpoint.as_str())
+    }
+
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.inner.streams
+    }
+
+    pub(crate) fn tokens(&self) -> Option<&Tokens> {
+        self.inner.tokens.as_ref()
     }
 
     pub(crate) fn namespace(&self) -> &Namespace {
@@ -152,21 +181,53 @@ impl Client {
         send: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
         decode: impl Fn(A) -> Result<T, Status>,
     ) -> Result<T, Error> {
+        self.call_showing(Shows::Token, repeat, request, send, decode).await
+    }
+
+    /// As [`Client::call`], as nobody.
+    pub(crate) async fn call_without_token<Q: Clone, A, T>(
+        &self,
+        repeat: Repeat,
+        request: Q,
+        send: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
+        decode: impl Fn(A) -> Result<T, Status>,
+    ) -> Result<T, Error> {
+        self.call_showing(Shows::Nothing, repeat, request, send, decode).await
+    }
+
+    async fn call_showing<Q: Clone, A, T>(
+        &self,
+        shows: Shows,
+        repeat: Repeat,
+        request: Q,
+        send: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
+        decode: impl Fn(A) -> Result<T, Status>,
+    ) -> Result<T, Error> {
         let deadline = Instant::now() + self.inner.config.call_timeout;
         let mut attempts = Vec::new();
         let mut is_unknown = false;
+        let mut is_renewed = false;
         let mut pause = PAUSE_MIN;
         loop {
+            let token = match shows {
+                Shows::Token => self.token().await?,
+                Shows::Nothing => None,
+            };
             let (at, channel) = self.channel();
             let until = self.attempt_ends(repeat, deadline);
             let mut attempt = Request::new(request.clone());
             attempt.set_timeout(until.saturating_duration_since(Instant::now()));
+            auth::show(&mut attempt, token.as_ref());
             let answer = timeout_at(until, send(channel, attempt)).await;
             let status = match answer.map(|answer| answer.and_then(|answer| decode(answer.into_inner()))) {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
+            if !is_renewed && self.forget(token.as_ref(), &status) {
+                is_renewed = true;
+                continue;
+            }
             let verdict = judge(&status);
             if verdict == Verdict::Refused {
                 return Err(refusal(&status));
@@ -188,6 +249,16 @@ impl Client {
                 });
             }
         }
+    }
+
+    /// Whether the attempt failed for its token, and another one may help. Nothing happened then.
+    pub(crate) fn forget(&self, token: Option<&Token>, status: &Status) -> bool {
+        let Some((tokens, token)) = self.tokens().zip(token) else { return false };
+        let is_token_failure = auth::is_token_failure(status);
+        if is_token_failure {
+            tokens.forget(token);
+        }
+        is_token_failure
     }
 
     /// A call that may be repeated leaves half of its time for another member: the first may be silent.

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::pages::Pages;
 use crate::range::KeyRange;
 use crate::read::ReadLevel;
-use crate::watch::{Change, Changes};
+use crate::watch::{Watch, WatchEvent, WatchOptions};
 
 /// What there is in a folder, and what happens in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ enum At {
     /// Reading what is there.
     Listing(Pages),
     /// Following what happens.
-    Following(Box<Changes>),
+    Following(Box<Watch>),
 }
 
 impl Client {
@@ -91,13 +91,11 @@ impl Folder {
                     (Err(Error::Compacted { .. }), Some(revision)) => self.lose(revision + 1),
                     (Err(error), _) => return Err(error),
                 },
-                At::Following(changes) => {
-                    let from = changes.next_revision();
-                    match changes.next().await? {
-                        Change::Events(events) => self.ready.extend(events.into_iter().map(event)),
-                        Change::Compacted => self.lose(from),
-                    }
-                }
+                At::Following(watch) => match watch.next().await? {
+                    WatchEvent::Changes { events, .. } => self.ready.extend(events.into_iter().map(event)),
+                    WatchEvent::Progress { .. } => {}
+                    WatchEvent::Lost { from, .. } => self.lose(from),
+                },
             }
         }
     }
@@ -105,8 +103,8 @@ impl Folder {
     /// All that was there at this revision is given.
     fn follow(&mut self, revision: u64) {
         self.ready.push_back(FolderEvent::Ready { revision });
-        let changes = Changes::new(&self.client, self.range.clone(), revision + 1);
-        self.at = At::Following(Box::new(changes));
+        let watch = self.client.watch(self.range.clone(), WatchOptions::new().from(revision + 1));
+        self.at = At::Following(Box::new(watch));
     }
 
     fn lose(&mut self, from: u64) {

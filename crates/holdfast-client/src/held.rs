@@ -17,7 +17,7 @@ use crate::error::{Class, Error};
 use crate::lease::new_id;
 use crate::range::KeyRange;
 use crate::read::{Read, ReadLevel};
-use crate::watch::{Change, Changes};
+use crate::watch::{Watch, WatchEvent, WatchOptions};
 use crate::write::{Put, SetIfNotExists};
 
 /// A lease is renewed when this part of its time is over.
@@ -93,9 +93,10 @@ impl Client {
             match self.try_acquire(key.clone(), value.clone(), ttl).await {
                 Ok(Acquired::Held(held)) => return Ok(held),
                 Ok(Acquired::Taken(by)) => {
-                    let mut changes = Changes::new(self, KeyRange::key(key.clone()), by.mod_revision + 1);
+                    let from = WatchOptions::new().from(by.mod_revision + 1);
+                    let mut watch = self.watch(KeyRange::key(key.clone()), from);
                     // Either way the next attempt tells.
-                    match until_gone(&mut changes, by.create_revision).await? {
+                    match until_gone(&mut watch, by.create_revision).await? {
                         Gone::Gone | Gone::Perhaps => {}
                     }
                 }
@@ -254,8 +255,8 @@ async fn renew(client: &Client, mut lives: Lives, tell: &watch::Sender<HoldState
 async fn lose(client: Client, key: Bytes, revision: u64) {
     let mut from = revision + 1;
     loop {
-        let mut changes = Changes::new(&client, KeyRange::key(key.clone()), from);
-        match until_gone(&mut changes, revision).await {
+        let mut watch = client.watch(KeyRange::key(key.clone()), WatchOptions::new().from(from));
+        match until_gone(&mut watch, revision).await {
             Ok(Gone::Gone) => return,
             // The watch was cut off, and what it missed was compacted: the key itself tells.
             Ok(Gone::Perhaps) => {}
@@ -282,11 +283,12 @@ enum Gone {
 }
 
 /// Waits until the key that was made at `created` is gone, or may be.
-async fn until_gone(changes: &mut Changes, created: u64) -> Result<Gone, Error> {
+async fn until_gone(watch: &mut Watch, created: u64) -> Result<Gone, Error> {
     loop {
-        let events = match changes.next().await? {
-            Change::Compacted => return Ok(Gone::Perhaps),
-            Change::Events(events) => events,
+        let events = match watch.next().await? {
+            WatchEvent::Lost { .. } => return Ok(Gone::Perhaps),
+            WatchEvent::Progress { .. } => continue,
+            WatchEvent::Changes { events, .. } => events,
         };
         let is_gone = events.iter().any(|event| match event {
             Event::Put { kv, .. } => kv.create_revision != created,

@@ -32,16 +32,18 @@
 //! - [`Held`] never shows "held" for longer than its lease can have lived, by this machine's monotonic clock.
 //!
 //! # Module map
-//! `client` endpoints and what is sent again, `namespace` what all keys begin with; `range` which keys, `read` and `pages`
-//! how fresh and how many at a time, `write` and `txn` what is changed; `watch` changes that resume, `folder` state and
-//! changes of a folder, `lease` and `held` what is held as long as it is kept alive; `codec` between the wire and
-//! [`KeyValue`].
+//! `client` endpoints and what is sent again, `auth` whose calls they are, `namespace` what all keys begin with; `range`
+//! which keys, `read` and `pages` how fresh and how many at a time, `write` and `txn` what is changed; `watch` changes
+//! that resume, and `watch_stream` what carries them, `folder` state and changes of a folder, `lease` and `held` what is
+//! held as long as it is kept alive; `codec` between the wire and [`KeyValue`].
 
+mod auth;
 mod client;
 mod codec;
 mod error;
 mod folder;
 mod held;
+pub mod informer;
 mod lease;
 mod namespace;
 mod pages;
@@ -51,8 +53,10 @@ pub mod repo;
 pub mod store;
 mod txn;
 mod watch;
+mod watch_stream;
 mod write;
 
+pub use auth::Credentials;
 pub use client::{Client, Config};
 pub use codec::watch::Event;
 pub use codec::{KeyValue, LeaseId};
@@ -64,4 +68,5 @@ pub use pages::Pages;
 pub use range::KeyRange;
 pub use read::{ListOptions, Order, Page, Read, ReadLevel, SortBy};
 pub use txn::{Compare, CompareNumber, CompareValue, Op, OpAnswer, Subject, Txn, TxnAnswer};
+pub use watch::{Watch, WatchEvent, WatchOptions};
 pub use write::{Delete, DeleteAnswer, Deleted, Put, PutAnswer, SetIfNotExists};
