@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::error::RepoError;
@@ -70,9 +71,11 @@ pub trait Metrics: Send + Sync {
 }
 
 /// [`Metrics`] that can be read. Each repository has one of its own, unless it is given another.
+///
+/// Counting takes no lock, so readers do not wait for each other here.
 #[derive(Default)]
 pub struct Counters {
-    series: Mutex<BTreeMap<Labels, Arc<Series>>>,
+    series: ArcSwap<BTreeMap<Labels, Arc<Series>>>,
 }
 
 #[derive(Default)]
@@ -96,13 +99,10 @@ pub struct Counted {
     pub p99: Duration,
 }
 
-const LOCK: &str = "nobody panics with this lock";
-
 impl Counters {
     /// All that was counted, in the order of labels. What is counted meanwhile may be in it or not.
     pub fn read(&self) -> Vec<Counted> {
-        let series = self.series.lock().expect(LOCK).clone();
-        series.into_iter().map(|(labels, series)| series.read(labels)).collect()
+        self.series.load().iter().map(|(labels, series)| series.read(*labels)).collect()
     }
 
     /// How many operations ended so.
@@ -115,13 +115,20 @@ impl Counters {
 
 impl Metrics for Counters {
     fn record(&self, labels: Labels, took: Duration) {
-        let series = {
-            let mut all = self.series.lock().expect(LOCK);
-            if all.len() >= SERIES_MAX && !all.contains_key(&labels) {
+        let mut all = self.series.load();
+        if !all.contains_key(&labels) {
+            if all.len() >= SERIES_MAX {
                 return;
             }
-            Arc::clone(all.entry(labels).or_default())
-        };
+            // Once for each kind of operation and result; who comes at the same time finds what the other has put.
+            self.series.rcu(|all| {
+                let mut more = BTreeMap::clone(all);
+                more.entry(labels).or_default();
+                more
+            });
+            all = self.series.load();
+        }
+        let Some(series) = all.get(&labels) else { return };
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         series.buckets[bucket(us)].fetch_add(1, Ordering::Relaxed);
         series.sum_us.fetch_add(us, Ordering::Relaxed);

@@ -18,7 +18,7 @@ pub enum StoreError<V> {
     NotFound {
         /// The key.
         key: Bytes,
-        /// The version of the store of which that is true.
+        /// The version of the store of which that is true; 0 when that is not known.
         at: u64,
     },
     /// The conditions do not hold. Nothing happened.
