@@ -23,6 +23,7 @@
 //! # Module map
 //! `repository` the trait, `object` names, `filter`, `error`; `memory` and `snapshot`, `cluster`; `metrics`.
 
+mod cluster;
 mod error;
 mod filter;
 mod memory;
@@ -31,6 +32,7 @@ mod object;
 mod repository;
 mod snapshot;
 
+pub use cluster::{ClusterRepository, ClusterRepositoryWatch, Place};
 pub use error::{Invalid, RepoError};
 pub use filter::Filter;
 pub use memory::{MemoryRepository, MemoryRepositoryWatch};

@@ -25,12 +25,15 @@
 //! `update` objects of a type.
 
 mod aes;
+mod cluster;
+mod cluster_watch;
 mod codec;
 pub(crate) mod cow;
 mod envelope;
 mod error;
 mod evict;
 mod item;
+mod leases;
 mod limits;
 mod memory;
 mod ring;
@@ -41,13 +44,14 @@ mod typed;
 mod update;
 
 pub use aes::{AesGcm, DerivedAesGcm, KEY_BYTES};
+pub use cluster::ClusterStorage;
+pub use cluster_watch::ClusterWatch;
 pub use codec::{Codec, CodecError, Json, Prost, Raw};
 pub use envelope::{Envelope, KEY_ID_BYTES_MAX, Kms, KmsError, SEALED_SEED_BYTES_MAX, SealedSeed};
 pub use error::StoreError;
 pub(crate) use error::text;
 pub use item::{Change, ChangeKind, Item, Items, Page, Removed};
 pub use limits::{Limit, Limits, OBJECT_BYTES_MAX, TooLarge, WhenFull};
-pub(crate) use memory::refusal;
 pub use memory::{MemoryStorage, MemoryWatch};
 pub use selector::{FieldOf, Operator, SELECTORS_MAX, Selection, Selector, VALUES_MAX};
 pub use storage::{Conditions, Expect, Lifetime, Storage, StorageWatch, WAIT_MAX};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::cluster::ClusterStorage;
 use super::codec::{Codec, Json};
 use super::error::StoreError;
 use super::item::{Change, Item, Items, Page, Removed};
@@ -39,7 +40,7 @@ pub type TypedError<T> = StoreError<Arc<T>>;
 /// # Ok(())
 /// # }
 /// ```
-pub struct TypedStore<T, C = Json, X = Identity, S = super::MemoryStorage> {
+pub struct TypedStore<T, C = Json, X = Identity, S = ClusterStorage> {
     inner: Arc<Inner<C, X, S>>,
     of: PhantomData<fn() -> T>,
 }
@@ -267,7 +268,7 @@ where
             return Err(StoreError::Invalid { reason });
         }
         match self.inner.storage.watch_prefix(prefix, after, Selection::all()).await {
-            Ok(watch) => Ok(TypedWatch { store: self.clone(), watch, selection }),
+            Ok(watch) => Ok(TypedWatch { store: self.clone(), watch, selection, pending: None }),
             Err(error) => Err(self.error(error).await),
         }
     }
@@ -355,6 +356,8 @@ pub struct TypedWatch<T, C, X, S: Storage> {
     store: TypedStore<T, C, X, S>,
     watch: S::Watch,
     selection: Selection<Arc<T>>,
+    /// Taken from the watch, and not opened yet.
+    pending: Option<Change<Bytes>>,
 }
 
 impl<T, C, X, S> TypedWatch<T, C, X, S>
@@ -365,19 +368,21 @@ where
     S: Storage,
 {
     /// The next change, see [`StorageWatch::next`]. An object that cannot be opened or decoded is an error after which the
-    /// watch goes on. Not cancel-safe when a transformer waits for a key service; it is otherwise.
+    /// watch goes on. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Change<Arc<T>>, TypedError<T>>> {
         loop {
-            let change = match self.watch.next().await? {
-                Ok(change) => self.store.change(change).await,
-                Err(error) => Err(self.store.error(error).await),
+            let change = match &self.pending {
+                Some(change) => change.clone(),
+                None => match self.watch.next().await? {
+                    Ok(change) => self.pending.insert(change).clone(),
+                    Err(error) => return Some(Err(self.store.error(error).await)),
+                },
             };
-            match change {
-                Ok(change) => {
-                    if let Some(seen) = change.seen_by(|item| self.selection.matches(item)) {
-                        return Some(Ok(seen));
-                    }
-                }
+            let opened = self.store.change(change).await;
+            self.pending = None;
+            match opened.map(|change| change.seen_by(|item| self.selection.matches(item))) {
+                Ok(None) => {}
+                Ok(Some(seen)) => return Some(Ok(seen)),
                 Err(error) => return Some(Err(error)),
             }
         }
