@@ -136,6 +136,21 @@ impl Client {
         self.inner.members.iter().map(|member| member.endpoint.as_str())
     }
 
+    /// How long a call may take.
+    pub(crate) fn call_timeout(&self) -> Duration {
+        self.inner.config.call_timeout
+    }
+
+    /// All endpoints and their channels, in the order in which they were given.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = (&str, Channel)> {
+        self.inner.members.iter().map(|member| (member.endpoint.as_str(), member.channel.clone()))
+    }
+
+    /// This endpoint is asked first from now on.
+    pub(crate) fn ask_first(&self, at: usize) {
+        self.inner.first.store(at, Ordering::Relaxed);
+    }
+
     pub(crate) fn streams(&self) -> &Streams {
         &self.inner.streams
     }
@@ -210,7 +225,10 @@ impl Client {
         let mut pause = PAUSE_MIN;
         loop {
             let token = match shows {
-                Shows::Token => self.token().await?,
+                Shows::Token => match timeout_at(deadline, self.token()).await {
+                    Ok(token) => token?,
+                    Err(_) => return Err(Error::Unavailable { attempts }),
+                },
                 Shows::Nothing => None,
             };
             let (at, channel) = self.channel();

@@ -55,6 +55,15 @@ pub enum Error {
         /// The newest, if the server says.
         current: Option<u64>,
     },
+    /// The session is lost, or what was held in it. Open another one.
+    #[error("the session is lost, or what was held in it")]
+    SessionLost,
+    /// Others changed the same keys again and again, each time first. Nothing happened.
+    #[error("others were first, {attempts} times")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
     /// No endpoint answered in time. Nothing happened: the request may be made again.
     #[error("nothing happened, tried {}", list(attempts))]
     Unavailable {
@@ -97,8 +106,9 @@ impl Error {
             | Self::BadEndpoint { .. }
             | Self::Tls(_)
             | Self::Refused { .. }
-            | Self::Compacted { .. } => Class::Rejected,
-            Self::FutureRevision { .. } | Self::Unavailable { .. } => Class::Retry,
+            | Self::Compacted { .. }
+            | Self::SessionLost => Class::Rejected,
+            Self::FutureRevision { .. } | Self::Contended { .. } | Self::Unavailable { .. } => Class::Retry,
             Self::Unknown { .. } => Class::Unknown,
         }
     }

@@ -8,20 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
 
 use crate::client::{Client, jittered};
 use crate::codec::watch::Event;
 use crate::codec::{KeyValue, LeaseId};
 use crate::error::{Class, Error};
-use crate::lease::new_id;
 use crate::range::KeyRange;
 use crate::read::{Read, ReadLevel};
+use crate::session::Lives;
 use crate::watch::{Watch, WatchEvent, WatchOptions};
 use crate::write::{Put, SetIfNotExists};
-
-/// A lease is renewed when this part of its time is over.
-const RENEW_PART: u32 = 3;
 
 /// Pause before an attempt that failed is made again; half of it is random.
 const RETRY: Duration = Duration::from_millis(500);
@@ -114,21 +110,10 @@ impl Client {
         if let Some(by) = self.get(key.clone(), ReadLevel::Linearizable).await?.value {
             return Ok(Acquired::Taken(by));
         }
-        let lease = new_id();
-        // Before the request is sent: the server's time for the lease begins later.
-        let asked_at = Instant::now();
-        let granted = match self.grant(lease, ttl).await {
-            Ok(granted) => granted,
-            Err(error) => {
-                if error.class() == Class::Unknown {
-                    self.abandon(lease).await;
-                }
-                return Err(error);
-            }
-        };
+        let lives = Lives::grant(&self, ttl).await?;
+        let lease = lives.lease;
         match self.create(Put::new(key.clone(), value).lease(lease)).await {
             Ok(SetIfNotExists::Set { revision }) => {
-                let lives = Lives { lease, ttl: granted, until: asked_at + granted };
                 Ok(Acquired::Held(Held::keep(self, key, revision, lives)))
             }
             Ok(SetIfNotExists::Exists(by)) => {
@@ -144,14 +129,6 @@ impl Client {
     }
 }
 
-/// A lease, and how long it lives at least.
-#[derive(Debug, Clone, Copy)]
-struct Lives {
-    lease: LeaseId,
-    ttl: Duration,
-    until: Instant,
-}
-
 impl Held {
     fn keep(client: Client, key: Bytes, revision: u64, lives: Lives) -> Self {
         let (tell, state) = watch::channel(HoldState::Held);
@@ -159,10 +136,13 @@ impl Held {
         let (keeping, watched) = (client.clone(), key.clone());
         // Ends with the sender in `Self`, or with the loss.
         drop(tokio::spawn(async move {
+            let renewed = |alive| {
+                tell.send_replace(if alive { HoldState::Held } else { HoldState::Suspect });
+            };
             tokio::select! {
-                // Both arms may be dropped at any point: nobody looks at what they would have found.
+                // All arms may be dropped at any point: nobody looks at what they would have found.
                 _ = dropped.changed() => {}
-                () = renew(&keeping, lives, &tell) => {}
+                () = lives.renew(&keeping, renewed) => {}
                 () = lose(keeping.clone(), watched, revision) => {}
             }
             tell.send_replace(HoldState::Lost);
@@ -220,39 +200,8 @@ impl Drop for Held {
     }
 }
 
-/// Keeps a lease alive. Returns when it may have ended.
-async fn renew(client: &Client, mut lives: Lives, tell: &watch::Sender<HoldState>) {
-    let mut next = Instant::now() + lives.ttl / RENEW_PART;
-    loop {
-        sleep_until(next.min(lives.until)).await;
-        let asked_at = Instant::now();
-        let renewed = tokio::select! {
-            // Both only wait.
-            renewed = client.keep_alive(lives.lease) => renewed,
-            () = sleep_until(lives.until) => return,
-        };
-        match renewed {
-            Ok(Some(ttl)) => {
-                lives.until = asked_at + ttl;
-                next = asked_at + ttl / RENEW_PART;
-                tell.send_replace(HoldState::Held);
-            }
-            Ok(None) => return,
-            Err(error) => {
-                tracing::debug!(%error, "a lease is not renewed");
-                tell.send_replace(HoldState::Suspect);
-                // The call has taken its time; the next one begins at once.
-                next = Instant::now();
-            }
-        }
-        if Instant::now() >= lives.until {
-            return;
-        }
-    }
-}
-
 /// Returns when the key is not the one made at `revision` any more.
-async fn lose(client: Client, key: Bytes, revision: u64) {
+pub(crate) async fn lose(client: Client, key: Bytes, revision: u64) {
     let mut from = revision + 1;
     loop {
         let mut watch = client.watch(KeyRange::key(key.clone()), WatchOptions::new().from(from));
