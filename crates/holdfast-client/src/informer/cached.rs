@@ -1,0 +1,347 @@
+//! Objects that are read here and written there.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::object::{Entry, Object, Unreadable};
+use super::reader::{Reader, WaitError};
+use super::snapshot::Snapshot;
+use crate::client::Client;
+use crate::codec::KeyValue;
+use crate::error::{Class, Error};
+use crate::range::KeyRange;
+use crate::read::{Read, ReadLevel};
+use crate::store::{Codec, CodecError};
+use crate::txn::{Compare, Op, OpAnswer, Txn};
+use crate::write::Put;
+
+/// How long a read waits for the cache to come to its revision, unless set.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often an update is tried when others change the object in between.
+const ATTEMPTS_MAX: u32 = 64;
+
+/// A store whose reads come from an informer's cache and whose writes go to the server. Cheap to clone.
+///
+/// | level | asks the server | shows |
+/// | --- | --- | --- |
+/// | [`ReadLevel::Any`] | nothing | what the cache has |
+/// | [`ReadLevel::AtLeast`] | nothing, but how far it has come when the cache is behind | everything up to the revision |
+/// | [`ReadLevel::Linearizable`] | its revision | every write that was acknowledged to anybody before |
+/// | [`ReadLevel::Exact`] | for the objects, unless the cache is at the revision | the state at the revision |
+///
+/// A write gives its revision; a read that is at least as new sees it.
+///
+/// ```no_run
+/// # async fn example(client: holdfast_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use holdfast_client::informer::{CachedStore, InformerOptions};
+/// use holdfast_client::store::{Codec, Json};
+/// use holdfast_client::{KeyRange, ReadLevel};
+///
+/// let options = InformerOptions::decode_with(|kv| Ok(Json.decode(&kv.value)?));
+/// let informer = client.informer(KeyRange::prefix("limits/"), options);
+/// let limits = CachedStore::<u64, Json>::new(informer.reader().clone(), Json);
+/// let revision = limits.put("limits/web", &100).await?;
+/// let read = limits.get("limits/web", ReadLevel::AtLeast(revision)).await?;
+/// assert_eq!(read.value.map(|limit| *limit.value()), Some(100));
+/// # Ok(())
+/// # }
+/// ```
+pub struct CachedStore<T, C> {
+    reader: Reader<T>,
+    codec: Arc<C>,
+    wait_max: Duration,
+}
+
+/// Why a cached store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CachedError<T> {
+    /// The key is not in the range that the informer keeps. Nothing happened.
+    #[error("{} is not in the informer's range", key.escape_ascii())]
+    OutOfRange {
+        /// The key.
+        key: Bytes,
+    },
+    /// The cache has not come to the revision. Nothing happened.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// The object is there, and its bytes are none.
+    #[error(transparent)]
+    Unreadable(Arc<Unreadable>),
+    /// The object has no bytes. Nothing happened.
+    #[error("the object for {} cannot be encoded", key.escape_ascii())]
+    Encode {
+        /// The key.
+        key: Bytes,
+        /// Why.
+        #[source]
+        source: CodecError,
+    },
+    /// The object is not as expected. Nothing happened.
+    #[error("the object is not as expected: {current:?}")]
+    Conflict {
+        /// As it is; `None` when it is not there.
+        current: Option<Arc<Object<T>>>,
+    },
+    /// The server did not do it, or nobody knows.
+    #[error(transparent)]
+    Server(#[from] Error),
+}
+
+impl<T> CachedError<T> {
+    /// What to do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::OutOfRange { .. } | Self::Unreadable(_) | Self::Encode { .. } | Self::Conflict { .. } => {
+                Class::Rejected
+            }
+            Self::Wait(WaitError::Late { .. }) => Class::Retry,
+            Self::Wait(WaitError::Stopped { .. }) => Class::Rejected,
+            Self::Server(error) => error.class(),
+        }
+    }
+}
+
+/// What is expected of an object that is about to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// It is not there.
+    Missing,
+    /// This revision has changed it last.
+    At(u64),
+}
+
+impl Expected {
+    /// That it is still as it was when it was read.
+    pub fn unchanged<T>(object: Option<&Object<T>>) -> Self {
+        object.map_or(Self::Missing, |object| Self::At(object.mod_revision()))
+    }
+
+    fn compare(self, key: Bytes) -> Compare {
+        match self {
+            Self::Missing => Compare::missing(key),
+            Self::At(revision) => Compare::mod_revision(key).equals(revision),
+        }
+    }
+}
+
+/// What a conditional write came to.
+enum Attempted {
+    Written(u64),
+    Stands(Option<KeyValue>),
+}
+
+impl<T, C: Codec<T>> CachedStore<T, C> {
+    /// Reads come from this informer; what is written is encoded with `codec`, which must be what the informer decodes.
+    pub fn new(reader: Reader<T>, codec: C) -> Self {
+        Self { reader, codec: Arc::new(codec), wait_max: WAIT_MAX }
+    }
+
+    /// How long a read waits for the cache to come to its revision. 5 s unless set.
+    #[must_use]
+    pub fn wait_max(mut self, wait_max: Duration) -> Self {
+        self.wait_max = wait_max;
+        self
+    }
+
+    /// The informer behind it.
+    pub fn reader(&self) -> &Reader<T> {
+        &self.reader
+    }
+
+    /// The state of the cache that is fresh enough, for as many reads as one likes.
+    ///
+    /// Errors: the cache does not come so far in time; the server does not tell its revision; the cache is not at the
+    /// revision of [`ReadLevel::Exact`] when it is asked, see [`CachedStore::get`] and [`CachedStore::list`].
+    pub async fn snapshot(&self, level: ReadLevel) -> Result<Arc<Snapshot<T>>, CachedError<T>> {
+        let revision = match level {
+            ReadLevel::Any => return Ok(self.reader.snapshot()),
+            ReadLevel::AtLeast(revision) => revision,
+            ReadLevel::Linearizable => self.client().revision_now().await?,
+            ReadLevel::Exact(wanted) => {
+                let snapshot = self.reader.wait_for(wanted, self.wait_max).await?;
+                let current = snapshot.revision();
+                return if current == wanted {
+                    Ok(snapshot)
+                } else {
+                    Err(CachedError::Server(Error::Compacted { compact_revision: Some(current) }))
+                };
+            }
+        };
+        Ok(self.reader.wait_for(revision, self.wait_max).await?)
+    }
+
+    /// An object; `None` when it is not there.
+    ///
+    /// Errors: as [`CachedStore::snapshot`]; it is there and its bytes are no object. At [`ReadLevel::Exact`] as
+    /// [`Client::get`].
+    pub async fn get(
+        &self,
+        key: impl Into<Bytes>,
+        level: ReadLevel,
+    ) -> Result<Read<Option<Arc<Object<T>>>>, CachedError<T>> {
+        let key = self.key(key)?;
+        let Some(snapshot) = self.fresh(level).await? else {
+            let read = self.client().get(key, level).await?;
+            let object = read.value.map(|kv| self.object(&kv)).transpose()?;
+            return Ok(Read { value: object, revision: read.revision });
+        };
+        let found =
+            snapshot.get(&key).map_err(|unreadable| CachedError::Unreadable(Arc::clone(unreadable)))?;
+        Ok(Read { value: found.cloned(), revision: snapshot.revision() })
+    }
+
+    /// The objects whose keys begin so, in the order of their keys, all of one revision.
+    ///
+    /// Errors: as [`CachedStore::snapshot`]; the first whose bytes are no object. At [`ReadLevel::Exact`] as
+    /// [`Client::list_all`].
+    pub async fn list(
+        &self,
+        prefix: impl Into<Bytes>,
+        level: ReadLevel,
+    ) -> Result<Read<Vec<Arc<Object<T>>>>, CachedError<T>> {
+        let prefix = self.key(prefix)?;
+        let Some(snapshot) = self.fresh(level).await? else {
+            let read = self.client().list_all(KeyRange::prefix(prefix), level).await?;
+            let objects = read.value.iter().map(|kv| self.object(kv)).collect::<Result<_, _>>()?;
+            return Ok(Read { value: objects, revision: read.revision });
+        };
+        if let Some(unreadable) = snapshot.unreadable().find(|found| found.key().starts_with(&prefix)) {
+            return Err(CachedError::Unreadable(Arc::clone(unreadable)));
+        }
+        let objects = snapshot.prefix(&prefix).cloned().collect();
+        Ok(Read { value: objects, revision: snapshot.revision() })
+    }
+
+    /// Sets an object, whether it is there or not. Gives the revision.
+    ///
+    /// Errors: as [`Client::put`]; it cannot be encoded.
+    pub async fn put(&self, key: impl Into<Bytes>, value: &T) -> Result<u64, CachedError<T>> {
+        let key = self.key(key)?;
+        let value = self.encode(&key, value)?;
+        Ok(self.client().put(key, value).await?)
+    }
+
+    /// Sets an object if it is as expected. Gives the revision.
+    ///
+    /// Errors: as [`CachedStore::put`]; [`CachedError::Conflict`], with the object as it is, when it is not as expected.
+    pub async fn put_if(
+        &self,
+        key: impl Into<Bytes>,
+        value: &T,
+        expected: Expected,
+    ) -> Result<u64, CachedError<T>> {
+        let key = self.key(key)?;
+        let put = Put::new(key.clone(), self.encode(&key, value)?);
+        self.written(self.attempt(key, put.into(), expected).await?)
+    }
+
+    /// Deletes an object. Gives whether it was there, and the revision.
+    ///
+    /// Errors: as [`Client::delete`].
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<crate::write::Deleted, CachedError<T>> {
+        let key = self.key(key)?;
+        Ok(self.client().delete(key).await?)
+    }
+
+    /// Deletes an object if this revision has changed it last. Gives the revision of the deletion.
+    ///
+    /// Errors: as [`Client::txn`]; [`CachedError::Conflict`], with the object as it is, when it is not as expected.
+    pub async fn delete_if(&self, key: impl Into<Bytes>, mod_revision: u64) -> Result<u64, CachedError<T>> {
+        let key = self.key(key)?;
+        let expected = Expected::At(mod_revision);
+        self.written(self.attempt(key.clone(), Op::delete(key), expected).await?)
+    }
+
+    /// Changes an object as `change` says, beginning with what the cache has: when that is out of date, with what is
+    /// there. `change` may be called again and again. `None` leaves it as it is, and gives no revision.
+    ///
+    /// Errors: as [`CachedStore::put_if`]; [`CachedError::Conflict`] when others were faster 64 times. After
+    /// [`Error::Unknown`] it may be changed.
+    pub async fn update(
+        &self,
+        key: impl Into<Bytes>,
+        mut change: impl FnMut(Option<&Object<T>>) -> Option<T>,
+    ) -> Result<Option<u64>, CachedError<T>> {
+        let key = self.key(key)?;
+        let mut current = self.get(key.clone(), ReadLevel::Any).await?.value;
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(value) = change(current.as_deref()) else { return Ok(None) };
+            match self.put_if(key.clone(), &value, Expected::unchanged(current.as_deref())).await {
+                Ok(revision) => return Ok(Some(revision)),
+                Err(CachedError::Conflict { current: stands }) => current = stands,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(CachedError::Conflict { current })
+    }
+
+    fn client(&self) -> &Client {
+        &self.reader.client
+    }
+
+    /// The key, if it is one of the informer's.
+    fn key(&self, key: impl Into<Bytes>) -> Result<Bytes, CachedError<T>> {
+        let key = key.into();
+        if self.reader.range.contains(&key) { Ok(key) } else { Err(CachedError::OutOfRange { key }) }
+    }
+
+    /// The state to read from; `None` when the server has to be asked for the objects.
+    async fn fresh(&self, level: ReadLevel) -> Result<Option<Arc<Snapshot<T>>>, CachedError<T>> {
+        if let ReadLevel::Exact(revision) = level {
+            return Ok(Some(self.reader.snapshot()).filter(|snapshot| snapshot.revision() == revision));
+        }
+        self.snapshot(level).await.map(Some)
+    }
+
+    fn encode(&self, key: &Bytes, value: &T) -> Result<Bytes, CachedError<T>> {
+        self.codec.encode(value).map_err(|source| CachedError::Encode { key: key.clone(), source })
+    }
+
+    fn object(&self, kv: &KeyValue) -> Result<Arc<Object<T>>, CachedError<T>> {
+        match Entry::decode(kv, &*self.reader.decode) {
+            Entry::Object(object) => Ok(object),
+            Entry::Unreadable(unreadable) => Err(CachedError::Unreadable(unreadable)),
+        }
+    }
+
+    async fn attempt(&self, key: Bytes, op: Op, expected: Expected) -> Result<Attempted, Error> {
+        let txn = Txn::new().when(expected.compare(key.clone())).then(op).or_else(Op::get(key));
+        let answer = self.client().txn(txn).await?;
+        if answer.succeeded {
+            return Ok(Attempted::Written(answer.revision));
+        }
+        Ok(Attempted::Stands(answer.answers.into_iter().next().and_then(OpAnswer::into_kv)))
+    }
+
+    fn written(&self, attempted: Attempted) -> Result<u64, CachedError<T>> {
+        match attempted {
+            Attempted::Written(revision) => Ok(revision),
+            Attempted::Stands(kv) => {
+                let current = kv.map(|kv| self.object(&kv)).transpose()?;
+                Err(CachedError::Conflict { current })
+            }
+        }
+    }
+}
+
+impl Client {
+    /// The revision of the store, as of now: a linearizable read of a key that nobody has.
+    async fn revision_now(&self) -> Result<u64, Error> {
+        Ok(self.get(Bytes::from_static(b"\0"), ReadLevel::Linearizable).await?.revision)
+    }
+}
+
+impl<T, C> Clone for CachedStore<T, C> {
+    fn clone(&self) -> Self {
+        Self { reader: self.reader.clone(), codec: Arc::clone(&self.codec), wait_max: self.wait_max }
+    }
+}
+
+impl<T, C> fmt::Debug for CachedStore<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachedStore").field("reader", &self.reader).finish_non_exhaustive()
+    }
+}
