@@ -191,7 +191,7 @@ impl<T: Object, C: Codec<T>> MemoryRepository<T, C> {
     ) -> Result<MemoryRepositoryWatch<T>, RepoError<T>> {
         filter.check(self.scope)?;
         let watch = MemoryWatch::new(&self.cow, self.under(filter), after, Selection::all());
-        let watch = watch.map_err(watch_failed)?;
+        let watch = watch.map_err(|error| watch_failed(&error))?;
         Ok(MemoryRepositoryWatch { watch, prefix: self.prefix.clone(), filter: filter.clone() })
     }
 
@@ -342,7 +342,7 @@ impl<T: Object> RepositoryWatch<T> for MemoryRepositoryWatch<T> {
         loop {
             let change = match self.watch.next().await? {
                 Ok(change) => change,
-                Err(error) => return Some(Err(watch_failed(error))),
+                Err(error) => return Some(Err(watch_failed(&error))),
             };
             if let Some(event) = seen(change, self.prefix.len(), &self.filter) {
                 return Some(Ok(event));
@@ -360,9 +360,9 @@ pub(super) fn seen<T: Object>(change: Change<Arc<T>>, prefix: usize, filter: &Fi
     Some(Event { kind, key, version, current: stored(current), previous: stored(previous) })
 }
 
-fn watch_failed<T>(error: StoreError<Arc<T>>) -> RepoError<T> {
+fn watch_failed<T>(error: &StoreError<Arc<T>>) -> RepoError<T> {
     match error {
-        StoreError::Compacted { wanted, oldest } => RepoError::Compacted { wanted, oldest },
+        StoreError::Compacted { wanted, oldest } => RepoError::Compacted { wanted: *wanted, oldest: *oldest },
         // The ring of a store in memory knows no other one.
         _ => RepoError::Invalid(Invalid::Request { reason: "no such watch" }),
     }

@@ -34,7 +34,7 @@ pub type TypedError<T> = StoreError<Arc<T>>;
 ///
 /// let sealed = PrefixChain::new("holdfast:enc:aesgcm:1:", Arc::new(AesGcm::new(&[7; 32])));
 /// let store = TypedStore::<Vec<String>, _, _, _>::new(ClusterStorage::new(client), Json, sealed);
-/// let item = store.put("words/a".into(), &vec!["one".to_owned()], Conditions::prev_version(0)).await?;
+/// let item = store.put("words/a".into(), vec!["one".to_owned()], Conditions::prev_version(0)).await?;
 /// let read = store.get("words/a".into(), ReadLevel::AtLeast(item.version)).await?;
 /// assert_eq!(read.value[0], "one");
 /// # Ok(())
@@ -99,13 +99,7 @@ where
         encoded: Bytes,
         conditions: Conditions,
     ) -> Result<TypedItem<T>, TypedError<T>> {
-        let sealed = self.inner.transformer.seal(encoded, &key).await;
-        let sealed =
-            sealed.map_err(|source| StoreError::Transform { key: key.clone(), version: 0, source })?;
-        match self.inner.storage.put(key, sealed, conditions).await {
-            Ok(item) => Ok(item.map(|_| object)),
-            Err(error) => Err(self.error(error).await),
-        }
+        Ok(self.put_sealed(key, encoded, conditions).await?.map(|_| object))
     }
 
     pub(crate) fn encode(&self, key: &Bytes, object: &T) -> Result<Bytes, TypedError<T>> {
@@ -275,22 +269,40 @@ where
 
     /// Opens and decodes what is stored.
     async fn open(&self, item: Item<Bytes>) -> Result<TypedItem<T>, TypedError<T>> {
-        let Item { key, value, version, created, .. } = item;
-        let opened = self.inner.transformer.open(value, &key).await;
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(source) => return Err(StoreError::Transform { key, version, source }),
-        };
-        match self.inner.codec.decode(&opened.value) {
-            Ok(object) => {
-                Ok(Item { key, value: Arc::new(object), version, created, is_stale: opened.is_stale })
-            }
+        let Item { key, value, version, created, is_stale } = self.unseal(item).await?;
+        match self.inner.codec.decode(&value) {
+            Ok(object) => Ok(Item { key, value: Arc::new(object), version, created, is_stale }),
             Err(source) => Err(StoreError::Decode { key, version, source }),
         }
     }
 
+    /// Opens what is stored, and leaves it encoded.
+    pub(crate) async fn unseal(&self, item: Item<Bytes>) -> Result<Item<Bytes>, TypedError<T>> {
+        let Item { key, value, version, created, .. } = item;
+        match self.inner.transformer.open(value, &key).await {
+            Ok(opened) => Ok(Item { key, value: opened.value, version, created, is_stale: opened.is_stale }),
+            Err(source) => Err(StoreError::Transform { key, version, source }),
+        }
+    }
+
+    /// Seals what is encoded already, and puts it.
+    pub(crate) async fn put_sealed(
+        &self,
+        key: Bytes,
+        encoded: Bytes,
+        conditions: Conditions,
+    ) -> Result<Item<Bytes>, TypedError<T>> {
+        let sealed = self.inner.transformer.seal(encoded, &key).await;
+        let sealed =
+            sealed.map_err(|source| StoreError::Transform { key: key.clone(), version: 0, source })?;
+        match self.inner.storage.put(key, sealed, conditions).await {
+            Ok(item) => Ok(item),
+            Err(error) => Err(self.error(error).await),
+        }
+    }
+
     /// An error of the store behind it, with the object in it decoded.
-    async fn error(&self, error: StoreError<Bytes>) -> TypedError<T> {
+    pub(crate) async fn error(&self, error: StoreError<Bytes>) -> TypedError<T> {
         match error {
             StoreError::Conflict { key, current: Some(item) } => match self.open(*item).await {
                 Ok(item) => StoreError::Conflict { key, current: Some(Box::new(item)) },

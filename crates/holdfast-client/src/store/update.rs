@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::codec::Codec;
 use super::error::StoreError;
+use super::item::Item;
 use super::storage::{Conditions, Lifetime, Storage};
 use super::transform::Transformer;
 use super::typed::{ATTEMPTS_MAX, TypedError, TypedItem, TypedStore, UpdateError, unchanged};
@@ -21,6 +22,10 @@ pub struct Rewritten {
     pub seen: u64,
     /// Those that were stale, and were written again.
     pub rewritten: u64,
+    /// Those that cannot be opened, which stay as they are: nobody can write them again who cannot read them.
+    pub unreadable: u64,
+    /// The first of these.
+    pub first_unreadable: Option<Bytes>,
     /// Where to go on; `None` when all is done. It stays valid whatever happens meanwhile, and may be kept anywhere.
     pub cursor: Option<Bytes>,
 }
@@ -104,14 +109,15 @@ where
         }
     }
 
-    /// Writes again what is stale, under a prefix: after a key was replaced, so that the old one can be left out. It looks
-    /// at `objects_max` objects or a page more, and says where to go on; begin without a cursor, and go on until there is
-    /// none. What was done stays done.
+    /// Writes again what is stale, under a prefix: after a key was replaced, so that the old one can be left out once
+    /// nothing is [unreadable](Rewritten::unreadable). It looks at `objects_max` objects or a page more, and says where to
+    /// go on; begin without a cursor, and go on until there is none. What was done stays done.
     ///
-    /// An object that somebody changes meanwhile is left to them: they write it in the new way. A lease stays.
+    /// Objects are sealed again as they are, without being decoded, and keep their leases. One that somebody changes
+    /// meanwhile is left to them: they write it in the new way.
     ///
-    /// Errors: as [`TypedStore::page`] and [`TypedStore::put`]; go on with the cursor that was given last: to write an
-    /// object twice does no harm.
+    /// Errors: as [`Storage::page`] and [`Storage::put`]; go on with the cursor that was given last: to write an object
+    /// twice does no harm.
     pub async fn rewrite_stale(
         &self,
         prefix: Bytes,
@@ -120,12 +126,22 @@ where
     ) -> Result<Rewritten, TypedError<T>> {
         let mut done = Rewritten { cursor, ..Rewritten::default() };
         loop {
-            let page = self.page(prefix.clone(), done.cursor.clone(), PAGE, ReadLevel::Linearizable).await?;
+            let page =
+                self.storage().page(prefix.clone(), done.cursor.clone(), PAGE, ReadLevel::Linearizable);
+            let page = match page.await {
+                Ok(page) => page,
+                Err(error) => return Err(self.error(error).await),
+            };
             let last = page.items.last().map(|item| item.key.clone());
             for item in page.items {
                 done.seen += 1;
-                if item.is_stale && self.rewrite(item).await? {
-                    done.rewritten += 1;
+                match self.unseal(item).await {
+                    Ok(item) => done.rewritten += u64::from(item.is_stale && self.rewrite(item).await?),
+                    Err(StoreError::Transform { key, .. }) => {
+                        done.unreadable += 1;
+                        done.first_unreadable.get_or_insert(key);
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             done.cursor = last.filter(|_| page.more);
@@ -136,12 +152,17 @@ where
     }
 
     /// Whether it was this call that wrote it.
-    async fn rewrite(&self, item: TypedItem<T>) -> Result<bool, TypedError<T>> {
-        let encoded = self.encode(&item.key, &item.value)?;
+    async fn rewrite(&self, item: Item<Bytes>) -> Result<bool, TypedError<T>> {
         let conditions = Conditions::prev_version(item.version).with_lifetime(Lifetime::Kept);
-        match self.put_encoded(item.key, item.value, encoded, conditions).await {
+        match self.put_sealed(item.key.clone(), item.value, conditions).await {
             Ok(_) => Ok(true),
             Err(StoreError::Conflict { .. }) => Ok(false),
+            // Somebody else wrote in between what cannot be read here.
+            Err(StoreError::Decode { key, .. } | StoreError::Transform { key, version: 1.., .. })
+                if key == item.key =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }

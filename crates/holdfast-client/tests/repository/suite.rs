@@ -1,22 +1,18 @@
 //! The rules. Each takes a repository of its own from the backend, and says nothing of what is behind it; versions are
 //! only compared, as other rules may write to the same store.
 
+#[path = "watches.rs"]
+mod watches;
+
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use futures::future::join_all;
-use holdfast_client::repo::{
-    Applied, Deleted, Event, Filter, Invalid, ObjectKey, RepoError, Repository, RepositoryWatch, Scope,
-    Stored,
-};
-use holdfast_client::store::{ChangeKind, Operator, Selector};
-use tokio::time::timeout;
+use holdfast_client::repo::{Applied, Deleted, Filter, Invalid, ObjectKey, RepoError, Repository, Scope};
+use holdfast_client::store::{Operator, Selector};
+pub(crate) use watches::*;
 
 use crate::Backend;
 use crate::report::{FORBIDDEN, Report, cluster_report, key, report};
-
-/// More than anything takes, on a machine that stands still for a while.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Passes the names of all rules to another macro. A rule that is not here is an unused function, which is an error.
 macro_rules! rules {
@@ -96,24 +92,6 @@ pub(crate) async fn all<B: Backend>(backend: &B) {
     rules!(run);
 }
 
-async fn next<T>(watch: &mut impl RepositoryWatch<T>) -> Event<T> {
-    let event = timeout(PATIENCE, watch.next()).await.expect("an event in time");
-    event.expect("the watch goes on").expect("an event")
-}
-
-/// An event in short: what happened, to whom, and the texts before and after.
-async fn told(watch: &mut impl RepositoryWatch<Report>) -> String {
-    let Event { kind, key, version, current, previous } = next(watch).await;
-    let text = |stored: Option<Stored<Report>>| stored.map_or("-".to_owned(), |s| s.object.text.clone());
-    if let Some(current) = &current {
-        assert_eq!(current.version, version, "the object has the version of its change");
-    }
-    if let Some(previous) = &previous {
-        assert!(previous.version < version);
-    }
-    format!("{kind:?} {key} {}>{}", text(previous), text(current))
-}
-
 async fn texts(repository: &impl Repository<Report>, filter: &Filter) -> Vec<String> {
     let listed = repository.list(filter).await.unwrap();
     listed.items.iter().map(|item| format!("{} {}", path(&item.object), item.object.text)).collect()
@@ -128,7 +106,7 @@ fn is_not_found<V>(result: Result<V, RepoError<Report>>, wanted: &ObjectKey) -> 
     matches!(result, Err(RepoError::NotFound { key }) if key == *wanted)
 }
 
-fn is_invalid<V>(result: Result<V, RepoError<Report>>) -> bool {
+fn is_invalid<V>(result: &Result<V, RepoError<Report>>) -> bool {
     matches!(result, Err(RepoError::Invalid(_)))
 }
 
@@ -510,9 +488,9 @@ pub(crate) async fn rs2_a_filter_that_makes_no_sense_is_invalid<B: Backend>(back
         Filter::all().and(Selector::new(Operator::Exists, "result", ["x"])),
     ];
     for filter in filters {
-        assert!(is_invalid(r.list(&filter).await), "{filter:?}");
-        assert!(is_invalid(r.count(&filter).await), "{filter:?}");
-        assert!(is_invalid(r.watch(&filter, None).await.map(drop)), "{filter:?}");
+        assert!(is_invalid(&r.list(&filter).await), "{filter:?}");
+        assert!(is_invalid(&r.count(&filter).await), "{filter:?}");
+        assert!(is_invalid(&r.watch(&filter, None).await.map(drop)), "{filter:?}");
     }
 }
 
@@ -534,9 +512,9 @@ pub(crate) async fn rs9_what_is_no_name_is_invalid_and_nothing_is_written<B: Bac
     let long = "x".repeat(254);
     for bad in ["", "a/b", "/", "a\0b", "a\n", &long] {
         for object in [report("n", bad, "1"), report(bad, "n", "1")] {
-            assert!(is_invalid(r.create(object.clone()).await), "{bad:?}");
-            assert!(is_invalid(r.update(object.clone(), None).await), "{bad:?}");
-            assert!(is_invalid(r.apply(object).await), "{bad:?}");
+            assert!(is_invalid(&r.create(object.clone()).await), "{bad:?}");
+            assert!(is_invalid(&r.update(object.clone(), None).await), "{bad:?}");
+            assert!(is_invalid(&r.apply(object).await), "{bad:?}");
         }
     }
     assert_eq!(r.count(&Filter::all()).await.unwrap(), 0);
@@ -545,23 +523,23 @@ pub(crate) async fn rs9_what_is_no_name_is_invalid_and_nothing_is_written<B: Bac
 pub(crate) async fn rs10_a_namespace_where_there_are_none_is_invalid<B: Backend>(backend: &B) {
     let r = backend.repository("no-namespaces", Scope::Cluster);
     assert_eq!(r.scope(), Scope::Cluster);
-    assert!(is_invalid(r.create(report("n", "a", "1")).await));
-    assert!(is_invalid(r.update(report("n", "a", "1"), None).await));
-    assert!(is_invalid(r.apply(report("n", "a", "1")).await));
-    assert!(is_invalid(r.get(&key("n", "a")).await));
-    assert!(is_invalid(r.delete(&key("n", "a"), None).await));
-    assert!(is_invalid(r.list(&Filter::namespace("n")).await));
-    assert!(is_invalid(r.watch(&Filter::namespace("n"), None).await.map(drop)));
+    assert!(is_invalid(&r.create(report("n", "a", "1")).await));
+    assert!(is_invalid(&r.update(report("n", "a", "1"), None).await));
+    assert!(is_invalid(&r.apply(report("n", "a", "1")).await));
+    assert!(is_invalid(&r.get(&key("n", "a")).await));
+    assert!(is_invalid(&r.delete(&key("n", "a"), None).await));
+    assert!(is_invalid(&r.list(&Filter::namespace("n")).await));
+    assert!(is_invalid(&r.watch(&Filter::namespace("n"), None).await.map(drop)));
 }
 
 pub(crate) async fn rs10_no_namespace_where_there_are_some_is_invalid<B: Backend>(backend: &B) {
     let r = backend.repository("namespaces", Scope::Namespaced);
     let own = ObjectKey::cluster("a").unwrap();
-    assert!(is_invalid(r.create(cluster_report("a", "1")).await));
-    assert!(is_invalid(r.update(cluster_report("a", "1"), None).await));
-    assert!(is_invalid(r.apply(cluster_report("a", "1")).await));
-    assert!(is_invalid(r.get(&own).await));
-    assert!(is_invalid(r.delete(&own, None).await));
+    assert!(is_invalid(&r.create(cluster_report("a", "1")).await));
+    assert!(is_invalid(&r.update(cluster_report("a", "1"), None).await));
+    assert!(is_invalid(&r.apply(cluster_report("a", "1")).await));
+    assert!(is_invalid(&r.get(&own).await));
+    assert!(is_invalid(&r.delete(&own, None).await));
 }
 
 pub(crate) async fn rs10_objects_without_namespaces_are_kept<B: Backend>(backend: &B) {
@@ -675,139 +653,6 @@ pub(crate) async fn a_large_object_is_kept_as_it_is<B: Backend>(backend: &B) {
     assert_eq!(*r.list(&Filter::all()).await.unwrap().items[0].object, object);
 }
 
-pub(crate) async fn watch_tells_each_change_once_with_what_was_before<B: Backend>(backend: &B) {
-    let r = backend.repository("watch", Scope::Namespaced);
-    let mut watch = r.watch(&Filter::all(), None).await.unwrap();
-    r.create(report("n", "a", "1")).await.unwrap();
-    r.update(report("n", "a", "2"), None).await.unwrap();
-    r.apply(report("m", "b", "1")).await.unwrap();
-    let deleted = r.delete(&key("n", "a"), None).await.unwrap();
-    r.create(report("n", "a", "3")).await.unwrap();
-    assert_eq!(told(&mut watch).await, "Created n/a ->1");
-    assert_eq!(told(&mut watch).await, "Modified n/a 1>2");
-    assert_eq!(told(&mut watch).await, "Created m/b ->1");
-    let gone = next(&mut watch).await;
-    assert_eq!((gone.kind, gone.version, gone.current), (ChangeKind::Deleted, deleted.at, None));
-    assert_eq!(gone.previous, Some(deleted.last));
-    assert_eq!(told(&mut watch).await, "Created n/a ->3");
-}
-
-pub(crate) async fn watch_after_a_list_misses_nothing<B: Backend>(backend: &B) {
-    let r = backend.repository("list-watch", Scope::Namespaced);
-    r.create(report("n", "a", "1")).await.unwrap();
-    let listed = r.list(&Filter::all()).await.unwrap();
-    r.update(report("n", "a", "2"), None).await.unwrap();
-    r.create(report("n", "b", "1")).await.unwrap();
-    let mut watch = r.watch(&Filter::all(), Some(listed.version)).await.unwrap();
-    r.create(report("n", "c", "1")).await.unwrap();
-    for event in ["Modified n/a 1>2", "Created n/b ->1", "Created n/c ->1"] {
-        assert_eq!(told(&mut watch).await, event);
-    }
-}
-
-pub(crate) async fn watch_goes_on_after_the_last_event<B: Backend>(backend: &B) {
-    let r = backend.repository("watch-resume", Scope::Namespaced);
-    let mut after = r.list(&Filter::all()).await.unwrap().version;
-    for n in 0..10 {
-        r.create(report("n", &n.to_string(), "1")).await.unwrap();
-    }
-    for n in 0..10 {
-        let mut watch = r.watch(&Filter::all(), Some(after)).await.unwrap();
-        let event = next(&mut watch).await;
-        assert_eq!(event.key.name(), n.to_string());
-        after = event.version;
-    }
-}
-
-pub(crate) async fn watch_without_a_version_begins_now<B: Backend>(backend: &B) {
-    let all = backend.repositories("watch-now", Scope::Namespaced);
-    all[0].create(report("n", "before", "1")).await.unwrap();
-    let mut watch = all.last().unwrap().watch(&Filter::all(), None).await.unwrap();
-    all[0].create(report("n", "after", "1")).await.unwrap();
-    assert_eq!(told(&mut watch).await, "Created n/after ->1");
-}
-
-pub(crate) async fn watch_of_a_namespace_tells_nothing_else<B: Backend>(backend: &B) {
-    let r = backend.repository("watch-namespace", Scope::Namespaced);
-    let mut watch = r.watch(&Filter::namespace("n"), None).await.unwrap();
-    for (namespace, name) in [("m", "a"), ("nn", "a"), ("n", "a"), ("n-", "a"), ("n", "b")] {
-        r.create(report(namespace, name, "1")).await.unwrap();
-    }
-    for event in ["Created n/a ->1", "Created n/b ->1"] {
-        assert_eq!(told(&mut watch).await, event);
-    }
-}
-
-pub(crate) async fn watch_of_one_object_tells_nothing_else<B: Backend>(backend: &B) {
-    let r = backend.repository("watch-one", Scope::Namespaced);
-    let mut watch = r.watch(&Filter::named("n", "a"), None).await.unwrap();
-    for name in ["ab", "a", "b"] {
-        r.create(report("n", name, "1")).await.unwrap();
-    }
-    r.delete(&key("n", "ab"), None).await.unwrap();
-    r.delete(&key("n", "a"), None).await.unwrap();
-    for event in ["Created n/a ->1", "Deleted n/a 1>-"] {
-        assert_eq!(told(&mut watch).await, event);
-    }
-}
-
-pub(crate) async fn ns7_watch_with_selectors_tells_who_enters_and_who_leaves<B: Backend>(backend: &B) {
-    let r = backend.repository("watch-selectors", Scope::Namespaced);
-    let failed = Filter::all().and(Selector::equals("result", "fail"));
-    let mut watch = r.watch(&failed, None).await.unwrap();
-    r.create(report("n", "a", "1").with_result("pass")).await.unwrap();
-    r.apply(report("n", "a", "2").with_result("fail")).await.unwrap();
-    r.apply(report("n", "a", "3").with_result("fail")).await.unwrap();
-    r.apply(report("n", "a", "4").with_result("pass")).await.unwrap();
-    r.apply(report("n", "a", "5").with_result("warn")).await.unwrap();
-    r.delete(&key("n", "a"), None).await.unwrap();
-    r.create(report("n", "b", "1").with_result("fail")).await.unwrap();
-    r.delete(&key("n", "b"), None).await.unwrap();
-    let events =
-        ["Entered n/a 1>2", "Modified n/a 2>3", "Left n/a 3>4", "Created n/b ->1", "Deleted n/b 1>-"];
-    for event in events {
-        assert_eq!(told(&mut watch).await, event);
-    }
-}
-
-pub(crate) async fn watch_keeps_the_order_of_versions_while_many_write<B: Backend>(backend: &B) {
-    const EACH: usize = 20;
-    let all = backend.repositories("watch-order", Scope::Namespaced);
-    let mut watch = all[0].watch(&Filter::all(), None).await.unwrap();
-    let writers = (0..6).map(|n| {
-        let r = all[n % all.len()].clone();
-        tokio::spawn(async move {
-            let mut versions = Vec::new();
-            for round in 0..EACH {
-                let object = report("n", &n.to_string(), &round.to_string());
-                versions.push(r.apply(object).await.unwrap().into_stored().version);
-            }
-            versions
-        })
-    });
-    let written = join_all(writers).await.into_iter().flat_map(Result::unwrap).collect::<BTreeSet<_>>();
-    assert_eq!(written.len(), 6 * EACH);
-    for version in written {
-        assert_eq!(next(&mut watch).await.version, version, "each, in order, none twice");
-    }
-}
-
-pub(crate) async fn watches_side_by_side_see_the_same<B: Backend>(backend: &B) {
-    let all = backend.repositories("watches", Scope::Namespaced);
-    let mut watches = Vec::new();
-    for n in 0..12 {
-        watches.push(all[n % all.len()].watch(&Filter::all(), None).await.unwrap());
-    }
-    for n in 0..5 {
-        all[n % all.len()].create(report("n", &n.to_string(), "1")).await.unwrap();
-    }
-    for watch in &mut watches {
-        for n in 0..5 {
-            assert_eq!(told(watch).await, format!("Created n/{n} ->1"));
-        }
-    }
-}
-
 pub(crate) async fn rs18_cluster_ids_do_not_see_each_other<B: Backend>(backend: &B) {
     let whole = backend.repository("ids", Scope::Namespaced);
     let (one, two) = (whole.for_cluster("one").unwrap(), whole.for_cluster("two").unwrap());
@@ -826,24 +671,10 @@ pub(crate) async fn rs18_cluster_ids_do_not_see_each_other<B: Backend>(backend: 
     assert_eq!(whole.for_cluster("two").unwrap().count(&Filter::all()).await.unwrap(), 1);
 }
 
-pub(crate) async fn rs18_a_watch_of_a_cluster_id_tells_nothing_of_others<B: Backend>(backend: &B) {
-    let whole = backend.repository("ids-watch", Scope::Namespaced);
-    let one = whole.for_cluster("one").unwrap();
-    let mut watch = one.watch(&Filter::all(), None).await.unwrap();
-    let mut outside = whole.watch(&Filter::all(), None).await.unwrap();
-    for (r, text) in [(&whole.for_cluster("on").unwrap(), "on"), (&whole, "whole"), (&one, "one")] {
-        r.create(report("n", "a", text)).await.unwrap();
-    }
-    whole.create(report("n", "b", "whole")).await.unwrap();
-    assert_eq!(told(&mut watch).await, "Created n/a ->one");
-    assert_eq!(told(&mut outside).await, "Created n/a ->whole");
-    assert_eq!(told(&mut outside).await, "Created n/b ->whole");
-}
-
 pub(crate) async fn rs18_a_cluster_id_is_a_name<B: Backend>(backend: &B) {
     let whole = backend.repository("bad-ids", Scope::Namespaced);
     for bad in ["", "a/b", "a\0"] {
-        assert!(is_invalid(whole.for_cluster(bad)), "{bad:?}");
+        assert!(is_invalid(&whole.for_cluster(bad)), "{bad:?}");
     }
-    assert!(is_invalid(whole.for_cluster("a").unwrap().for_cluster("b")), "ids do not nest");
+    assert!(is_invalid(&whole.for_cluster("a").unwrap().for_cluster("b")), "ids do not nest");
 }

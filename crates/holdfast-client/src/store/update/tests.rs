@@ -7,8 +7,8 @@ use futures::executor::block_on;
 
 use super::*;
 use crate::store::{
-    AesGcm, Change, Expect, Identity, Item, Items, Json, Limits, MemoryStorage, MemoryWatch, Page,
-    PrefixChain, Removed, Selection,
+    AesGcm, Change, Expect, Identity, Items, Json, Limits, MemoryStorage, MemoryWatch, Page, PrefixChain,
+    Removed, Selection,
 };
 
 /// A store in memory that counts what it is asked, and lets somebody else write in between.
@@ -262,6 +262,27 @@ fn aw6_stale_objects_are_written_again_in_parts_that_can_be_resumed() {
     assert_eq!(numbers, (0..OBJECTS).collect::<Vec<_>>());
     let other = block_on(alone.get("b/other".into(), ReadLevel::Linearizable));
     assert!(matches!(other, Err(StoreError::Transform { .. })), "beside the prefix nothing was written");
+}
+
+/// AW6: an object that nobody here can open is counted and named, and does not stop the others.
+#[test]
+fn aw6_what_cannot_be_opened_does_not_stop_the_others() {
+    let counted = Counted::default();
+    let old = Numbers::new(counted.clone(), Json, chain(0));
+    for key in ["a", "b", "d"] {
+        block_on(old.put(key.into(), 1, Conditions::none())).unwrap();
+    }
+    let foreign = block_on(counted.put("c".into(), "holdfast:enc:9:x".into(), Conditions::none())).unwrap();
+    // No number, but sealed as numbers are.
+    let sealed = block_on(chain(0).seal("?".into(), b"e")).unwrap();
+    block_on(counted.put("e".into(), sealed, Conditions::none())).unwrap();
+    let new = Numbers::new(counted.clone(), Json, chain(1));
+    let done = block_on(new.rewrite_stale("".into(), None, u64::MAX)).unwrap();
+    let wanted =
+        Rewritten { seen: 5, rewritten: 4, unreadable: 1, first_unreadable: Some("c".into()), cursor: None };
+    assert_eq!(done, wanted);
+    let kept = block_on(counted.get("c".into(), ReadLevel::Any)).unwrap();
+    assert_eq!(kept, foreign);
 }
 
 /// AW4: what is copied to another key by whoever can write does not open there.
