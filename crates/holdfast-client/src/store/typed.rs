@@ -24,7 +24,8 @@ pub type TypedError<T> = StoreError<Arc<T>>;
 /// Objects of one type under keys: encoded by `C`, sealed by `X`, kept by `S`. Cheap to clone.
 ///
 /// Reading fetches, opens, decodes, and gives the version beside the object, so that no object can have a wrong one in
-/// it. The place that a transformer binds an object to is its whole key.
+/// it. The place that a transformer binds an object to is its whole key, as the store has it: behind the namespace of a
+/// client that has one.
 ///
 /// ```no_run
 /// # async fn example(client: holdfast_client::Client) -> Result<(), Box<dyn std::error::Error>> {

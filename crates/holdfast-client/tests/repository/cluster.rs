@@ -10,7 +10,7 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_testserver::TestCluster;
 use pb::kv_client::KvClient;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::report::{Report, key, report};
@@ -109,6 +109,52 @@ async fn a_write_without_an_answer_is_unknown_and_a_read_unavailable() {
     assert!(matches!(r.list(&Filter::all()).await, Err(RepoError::Unavailable { .. })));
     assert_eq!(r.counters().count(Operation::Create, "unknown"), 1);
     silent.abort();
+}
+
+/// A way to a member on which requests arrive and answers are lost.
+async fn without_answers(member: String) -> (String, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let member = member.trim_start_matches("http://").to_owned();
+    let forwarding = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&member).await.unwrap();
+            let (mut requests, to_client) = client.into_split();
+            let (mut answers, mut to_server) = server.into_split();
+            connections.spawn(async move {
+                let mut nowhere = tokio::io::sink();
+                let forward = tokio::io::copy(&mut requests, &mut to_server);
+                drop(tokio::join!(forward, tokio::io::copy(&mut answers, &mut nowhere)));
+                // Open until then: the client waits, as nobody tells it that nothing will come.
+                drop(to_client);
+            });
+        }
+    });
+    (endpoint, forwarding)
+}
+
+/// What is unknown may have happened, and then has happened once: it was not sent again, though there was where to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_answer_is_lost_is_unknown_and_was_done_once() {
+    let cluster = TestCluster::single().await.unwrap();
+    let direct = Client::new(cluster.endpoints()).unwrap();
+    let (one, forwards_one) = without_answers(cluster.endpoint(0)).await;
+    let (other, forwards_other) = without_answers(cluster.endpoint(0)).await;
+    let config = Config { call_timeout: Duration::from_secs(1), ..Config::default() };
+    let lossy = on(&Client::with_config([one, other], config).unwrap());
+    for name in ["a", "b"] {
+        assert!(matches!(lossy.apply(report("n", name, "1")).await, Err(RepoError::Unknown { .. })));
+        let key = format!("/r/wgpolicyk8s.io/policyreports/n/{name}");
+        let kv = direct.get(key, ReadLevel::Linearizable).await.unwrap().value.expect("it has arrived");
+        assert_eq!(kv.version, 1, "once");
+    }
+    // Who looks finds out.
+    let looked = on(&direct).get(&key("n", "a")).await.unwrap();
+    assert_eq!(looked.object.text, "1");
+    forwards_one.abort();
+    forwards_other.abort();
+    cluster.stop().await;
 }
 
 /// RS20: ready means that it answers within two seconds.

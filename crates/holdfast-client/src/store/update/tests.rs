@@ -295,7 +295,7 @@ fn aw4_a_ciphertext_that_was_moved_to_another_key_is_an_error_of_that_key() {
     let moved = block_on(storage.put("b".into(), sealed.value, Conditions::none())).unwrap();
     match block_on(store.get("b".into(), ReadLevel::Linearizable)) {
         Err(StoreError::Transform { key, version, .. }) => {
-            assert_eq!((key, version), (moved.key, moved.version))
+            assert_eq!((key, version), (moved.key, moved.version));
         }
         other => panic!("{other:?}"),
     }
@@ -324,7 +324,7 @@ fn a_watch_names_what_it_cannot_decode_and_goes_on() {
     let storage = MemoryStorage::with_limits(Limits::default());
     let store = TypedStore::<u64, _, _, _>::new(storage.clone(), Json, Identity);
     let even = Selection::new([crate::store::Selector::equals("even", "yes")], |_, item: &TypedItem<u64>| {
-        Some(if *item.value % 2 == 0 { "yes" } else { "no" }.into())
+        Some(if item.value.is_multiple_of(2) { "yes" } else { "no" }.into())
     });
     let mut watch = block_on(store.watch("".into(), None, even)).unwrap();
     assert!(!watch.server_side());
