@@ -102,6 +102,9 @@ impl Tokens {
     }
 }
 
+/// A token that is being asked for; `None` when the server asks for none.
+type Asked<'a> = Pin<Box<dyn Future<Output = Result<Option<MetadataValue<Ascii>>, Error>> + Send + 'a>>;
+
 impl Client {
     /// The token to show, got now if there is none; `None` for a client without credentials.
     ///
@@ -121,10 +124,7 @@ impl Client {
     }
 
     /// Asks for a token. Boxed, because it is a call itself, and each call may ask for one.
-    fn authenticate<'a>(
-        &'a self,
-        credentials: &'a Credentials,
-    ) -> Pin<Box<dyn Future<Output = Result<Option<MetadataValue<Ascii>>, Error>> + Send + 'a>> {
+    fn authenticate<'a>(&'a self, credentials: &'a Credentials) -> Asked<'a> {
         let request = pb::AuthenticateRequest {
             name: credentials.user.clone(),
             password: credentials.password.clone(),

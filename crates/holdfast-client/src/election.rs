@@ -9,7 +9,7 @@ use crate::codec::KeyValue;
 use crate::codec::watch::Event;
 use crate::error::Error;
 use crate::held::HoldState;
-use crate::place::{First, Place, queue};
+use crate::place::{First, Place, lost_lease, queue};
 use crate::range::KeyRange;
 use crate::read::{ListOptions, Order, Read, ReadLevel, SortBy};
 use crate::session::Session;
@@ -74,7 +74,8 @@ impl Leadership {
     pub async fn proclaim(&self, value: impl Into<Bytes>) -> Result<u64, Error> {
         let place = self.first.place();
         let put = Put::new(place.key().clone(), value).lease(place.session().lease());
-        let answer = place.client().txn(Txn::new().when(place.is_there()).then(put)).await?;
+        let txn = Txn::new().when(place.is_there()).then(put);
+        let answer = place.client().txn(txn).await.map_err(lost_lease)?;
         if answer.succeeded { Ok(answer.revision) } else { Err(Error::SessionLost) }
     }
 

@@ -54,7 +54,7 @@ pub struct Folder {
 #[derive(Debug)]
 enum At {
     /// Reading what is there.
-    Listing(Pages),
+    Listing(Box<Pages>),
     /// Following what happens.
     Following(Box<Watch>),
 }
@@ -66,7 +66,7 @@ impl Client {
     /// created again is created twice. Dropping the folder ends the watch.
     pub fn watch_folder(&self, prefix: impl Into<Bytes>) -> Folder {
         let range = KeyRange::prefix(prefix);
-        let at = At::Listing(self.pages(range.clone(), ReadLevel::Linearizable));
+        let at = At::Listing(Box::new(self.pages(range.clone(), ReadLevel::Linearizable)));
         Folder { client: self.clone(), range, ready: VecDeque::new(), at }
     }
 }
@@ -109,7 +109,7 @@ impl Folder {
 
     fn lose(&mut self, from: u64) {
         self.ready.push_back(FolderEvent::Lost { from });
-        self.at = At::Listing(self.client.pages(self.range.clone(), ReadLevel::Linearizable));
+        self.at = At::Listing(Box::new(self.client.pages(self.range.clone(), ReadLevel::Linearizable)));
     }
 }
 

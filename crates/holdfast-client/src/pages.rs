@@ -94,7 +94,7 @@ impl Pages {
             match self.client.list(range.clone(), options, level).await {
                 // Larger than this client takes.
                 Err(error) if error.is_refused_with(tonic::Code::OutOfRange) && self.keys > 1 => {
-                    self.keys /= 2
+                    self.keys /= 2;
                 }
                 result => break result?,
             }

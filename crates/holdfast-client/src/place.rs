@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tonic::Code;
 
 use crate::client::{Client, jittered};
 use crate::codec::KeyValue;
@@ -56,7 +57,7 @@ impl Place {
             Ok(SetIfNotExists::Exists(kv)) => kv.create_revision,
             Err(error) => {
                 place.is_left = error.class() != Class::Unknown;
-                return Err(error);
+                return Err(lost_lease(error));
             }
         };
         place.revision = Some(revision);
@@ -159,6 +160,11 @@ impl Drop for Place {
             }
         }));
     }
+}
+
+/// A lease that does not exist any more is a session that is lost.
+pub(crate) fn lost_lease(error: Error) -> Error {
+    if error.is_refused_with(Code::NotFound) { Error::SessionLost } else { error }
 }
 
 /// Deletes a key that nobody else makes.

@@ -1,6 +1,7 @@
 //! Software transactions: a function that reads and writes, run again when others have changed what it read.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -23,7 +24,15 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Transaction {
     client: Client,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What a run has read and wants to write. Written by the run, and taken when it has ended.
+#[derive(Debug, Default)]
+struct Seen {
     revision: Option<u64>,
+    /// Two first reads were made at once, and are not of the same revision.
+    is_mixed: bool,
     /// What was read, as of `revision`.
     reads: BTreeMap<Bytes, Option<KeyValue>>,
     /// What is to be written; `None` deletes.
@@ -51,7 +60,7 @@ impl Client {
     /// ```no_run
     /// # async fn example(client: holdfast_client::Client) -> Result<(), Box<dyn std::error::Error>> {
     /// let moved = client
-    ///     .transact(async |tx| {
+    ///     .transact(|tx| async move {
     ///         let Some(value) = tx.get("from").await? else { return Ok(false) };
     ///         tx.put("to", value);
     ///         tx.delete("from");
@@ -65,15 +74,16 @@ impl Client {
     ///
     /// Errors: the function's, of a state that was there; [`Error`] otherwise; [`Error::Contended`] when others were first
     /// too often. After [`Error::Unknown`] all of it may have happened.
-    pub async fn transact<T, E>(
+    pub async fn transact<T, E, R: Future<Output = Result<T, E>>>(
         &self,
-        mut run: impl AsyncFnMut(&mut Transaction) -> Result<T, E>,
+        mut run: impl FnMut(Transaction) -> R,
     ) -> Result<Transacted<T>, UpdateError<E>> {
         for attempts in 1..=ATTEMPTS {
-            let (reads, writes) = (BTreeMap::new(), BTreeMap::new());
-            let mut transaction = Transaction { client: self.clone(), revision: None, reads, writes };
-            let value = run(&mut transaction).await.map_err(UpdateError::Refused)?;
-            if let Some(revision) = transaction.commit().await? {
+            let seen = Arc::new(Mutex::new(Seen::default()));
+            let transaction = Transaction { client: self.clone(), seen: Arc::clone(&seen) };
+            let value = run(transaction).await.map_err(UpdateError::Refused)?;
+            let seen = std::mem::take(&mut *lock(&seen));
+            if let Some(revision) = seen.commit(self).await? {
                 return Ok(Transacted { value, revision, attempts });
             }
             if attempts > 1 {
@@ -88,36 +98,44 @@ impl Transaction {
     /// The value of a key; `None` if it does not exist.
     ///
     /// Errors: as [`Error`] says; [`Error::Compacted`] when the revision of the first read is not kept any more.
-    pub async fn get(&mut self, key: impl Into<Bytes>) -> Result<Option<Bytes>, Error> {
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Bytes>, Error> {
         let key = key.into();
-        if let Some(written) = self.writes.get(&key) {
-            return Ok(written.clone());
-        }
-        if let Some(read) = self.reads.get(&key) {
-            return Ok(read.as_ref().map(|kv| kv.value.clone()));
-        }
-        let level = self.revision.map_or(ReadLevel::Linearizable, ReadLevel::Exact);
+        let revision = {
+            let seen = lock(&self.seen);
+            if let Some(written) = seen.writes.get(&key) {
+                return Ok(written.clone());
+            }
+            if let Some(read) = seen.reads.get(&key) {
+                return Ok(read.as_ref().map(|kv| kv.value.clone()));
+            }
+            seen.revision
+        };
+        let level = revision.map_or(ReadLevel::Linearizable, ReadLevel::Exact);
         let read = self.client.get(key.clone(), level).await?;
-        self.revision = Some(read.revision);
         let value = read.value.as_ref().map(|kv| kv.value.clone());
-        self.reads.insert(key, read.value);
+        let mut seen = lock(&self.seen);
+        let fixed = *seen.revision.get_or_insert(read.revision);
+        seen.is_mixed |= fixed != read.revision;
+        seen.reads.insert(key, read.value);
         Ok(value)
     }
 
     /// Sets a key, when all of it happens.
-    pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
-        self.writes.insert(key.into(), Some(value.into()));
+    pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        lock(&self.seen).writes.insert(key.into(), Some(value.into()));
     }
 
     /// Deletes a key, when all of it happens.
-    pub fn delete(&mut self, key: impl Into<Bytes>) {
-        self.writes.insert(key.into(), None);
+    pub fn delete(&self, key: impl Into<Bytes>) {
+        lock(&self.seen).writes.insert(key.into(), None);
     }
+}
 
+impl Seen {
     /// Writes, if nothing that was read has changed; gives the revision then.
-    async fn commit(self) -> Result<Option<u64>, Error> {
+    async fn commit(self, client: &Client) -> Result<Option<u64>, Error> {
         // All that was read is of one revision, and nothing depends on it.
-        if let (true, Some(revision)) = (self.writes.is_empty(), self.revision) {
+        if let (true, Some(revision)) = (self.writes.is_empty() && !self.is_mixed, self.revision) {
             return Ok(Some(revision));
         }
         let mut txn = Txn::new();
@@ -130,7 +148,11 @@ impl Transaction {
                 None => Op::Delete(Delete::key(key)),
             });
         }
-        let answer = self.client.txn(txn).await?;
+        let answer = client.txn(txn).await?;
         Ok(answer.succeeded.then_some(answer.revision))
     }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }

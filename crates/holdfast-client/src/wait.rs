@@ -18,26 +18,23 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 impl Client {
     /// Waits until the cluster has come to a revision. Gives the revision that it has then.
     ///
+    /// It reads the lowest key there can be, which the client's user may have to be allowed.
+    ///
     /// Errors: [`Error::FutureRevision`], with the newest one, when that takes longer than `time_max`; others as
     /// [`Error`] says.
     pub async fn wait(&self, revision: u64, time_max: Duration) -> Result<u64, Error> {
-        let deadline = Instant::now() + time_max;
-        let mut pause = PAUSE_MIN;
+        let mut looks = Looks::until(time_max);
         loop {
             // The answer's size does not depend on what there is.
             match self.get(&b"\0"[..], ReadLevel::AtLeast(revision)).await {
-                Err(error) if error.class() == Class::Retry && Instant::now() < deadline => {
-                    let resume = Instant::now() + jittered(pause);
-                    pause = (pause * 2).min(PAUSE_MAX);
-                    sleep_until(resume.min(deadline)).await;
-                }
-                result => return Ok(result?.revision),
+                Ok(read) => return Ok(read.revision),
+                Err(error) => looks.again(error).await?,
             }
         }
     }
 
     /// Waits until the cluster has come to a revision, and gives all keys of a range as of then or later, all of one
-    /// revision.
+    /// revision. When it has come already, this is no more than [`Client::list_all`].
     ///
     /// Errors: as [`Client::wait`] and [`Client::list_all`].
     pub async fn wait_and_list(
@@ -46,7 +43,38 @@ impl Client {
         revision: u64,
         time_max: Duration,
     ) -> Result<Read<Vec<KeyValue>>, Error> {
-        self.wait(revision, time_max).await?;
-        self.list_all(range, ReadLevel::AtLeast(revision)).await
+        let mut looks = Looks::until(time_max);
+        loop {
+            match self.list_all(range.clone(), ReadLevel::AtLeast(revision)).await {
+                Ok(read) => return Ok(read),
+                Err(error) => looks.again(error).await?,
+            }
+        }
+    }
+}
+
+/// When to look next.
+#[derive(Debug)]
+struct Looks {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Looks {
+    fn until(time_max: Duration) -> Self {
+        Self { deadline: Instant::now() + time_max, pause: PAUSE_MIN }
+    }
+
+    /// Waits for the next look.
+    ///
+    /// Errors: this one, when the time is over, or when it is not that the revision has not come, or that nobody answers.
+    async fn again(&mut self, error: Error) -> Result<(), Error> {
+        if error.class() != Class::Retry || Instant::now() >= self.deadline {
+            return Err(error);
+        }
+        let resume = Instant::now() + jittered(self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        sleep_until(resume.min(self.deadline)).await;
+        Ok(())
     }
 }
