@@ -369,6 +369,7 @@ fn round_of(outcome: &Outcome, used: &Used) -> Round {
         write_calls: used.write_calls,
         log_fsyncs: used.log_fsyncs,
         dumps: used.dumps,
+        checkpoints: used.checkpoints,
         resident_bytes: used.resident_bytes,
         resident_peak_bytes: used.resident_peak_bytes,
         resident_growth_bytes: used.resident_growth_bytes,

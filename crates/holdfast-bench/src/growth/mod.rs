@@ -66,7 +66,9 @@ fn empty(name: CurveName) -> Curve {
         CurveName::Keys => (
             "keys",
             "Puts, linearizable and serializable gets of random keys. Then the first member is killed and started again: \
-             *back* is the time until it answers a linearizable read, *restarted* what it holds at rest.",
+             *back* is the time until it answers a linearizable read, *restarted* what it holds at rest. \
+             A round in which members wrote a checkpoint of the index, which with many keys comes once for as many puts, is \
+             measured again, twice at most.",
         ),
         CurveName::KeyMemory => (
             "keys",

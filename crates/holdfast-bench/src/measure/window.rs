@@ -33,6 +33,8 @@ pub(crate) struct Usage {
     pub(crate) watch_queued_bytes: Option<u64>,
     /// Members' newest snapshots, by the metrics; tells whether a dump fell into a window.
     pub(crate) snapshots: Vec<u64>,
+    /// Checkpoints of the key index that members have written.
+    pub(crate) checkpoints: u64,
     /// CPU of this process.
     pub(crate) own_cpu: Duration,
     /// When it was looked at.
@@ -64,6 +66,8 @@ pub(crate) struct Used {
     pub(crate) log_fsyncs: Option<u64>,
     /// Members that took a snapshot meanwhile.
     pub(crate) dumps: u64,
+    /// Checkpoints of the key index that ended meanwhile, on all members.
+    pub(crate) checkpoints: u64,
     /// Memory at the end, all servers.
     pub(crate) resident_bytes: u64,
     /// The most there ever was, the members' peaks added up.
@@ -81,6 +85,7 @@ pub(crate) async fn look(cluster: &Cluster) -> Result<Usage, Error> {
             let page = Page::fetch(&endpoint).await?;
             fsyncs += page.counter("etcd_disk_wal_fsync_duration_seconds_count").unwrap_or(0);
             usage.snapshots.push(snapshots(cluster.system, &page));
+            usage.checkpoints += page.counter("holdfast_checkpoints_total{result=\"ok\"}").unwrap_or(0);
             if let Some(bytes) = page.counter("holdfast_watch_queued_bytes") {
                 *usage.watch_queued_bytes.get_or_insert(0) += bytes;
             }
@@ -136,6 +141,7 @@ impl Usage {
             watch_queued_bytes: after.watch_queued_bytes,
             log_fsyncs: after.log_fsyncs.zip(self.log_fsyncs).map(|(to, from)| to.saturating_sub(from)),
             dumps: self.snapshots.iter().zip(&after.snapshots).filter(|(from, to)| from != to).count() as u64,
+            checkpoints: after.checkpoints.saturating_sub(self.checkpoints),
             resident_bytes: to.resident_bytes,
             resident_peak_bytes: to.resident_peak_bytes,
             resident_growth_bytes: to.resident_bytes.cast_signed() - from.resident_bytes.cast_signed(),
@@ -219,6 +225,7 @@ mod tests {
             servers: process(seconds, bytes),
             log_fsyncs: fsyncs,
             snapshots: snapshots.to_vec(),
+            checkpoints: seconds,
             own_cpu: Duration::from_secs(1),
             device_bytes: fsyncs.map(|fsyncs| 1000 * fsyncs),
             watch_queued_bytes: fsyncs,
@@ -233,7 +240,7 @@ mod tests {
             (50, 500, Some(4), 2)
         );
         assert_eq!((used.resident_bytes, used.resident_peak_bytes), (150, 300));
-        assert_eq!(used.resident_growth_bytes, 50);
+        assert_eq!((used.resident_growth_bytes, used.checkpoints), (50, 4));
         assert_eq!((used.device_bytes, used.watch_queued_bytes), (Some(4000), Some(9)));
         assert_eq!(used.foreign_cpu, Some(Duration::from_secs(4)), "8 s of all, 4 s of them the servers'");
         assert_eq!(used.own_cpu, Duration::ZERO);

@@ -74,6 +74,8 @@ pub(crate) struct Round {
     pub(crate) log_fsyncs: Option<u64>,
     /// Members that took a snapshot meanwhile.
     pub(crate) dumps: u64,
+    /// Checkpoints of the key index that ended meanwhile, on all members.
+    pub(crate) checkpoints: u64,
     /// Memory of all members at the end.
     pub(crate) resident_bytes: u64,
     /// The most there was.
