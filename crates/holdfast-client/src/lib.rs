@@ -19,8 +19,7 @@
 //! ```
 //!
 //! # What it is not
-//! There are no informers yet: later work grows them on what is here. It does not administer clusters: members, users,
-//! compactions and backups are for `holdfastctl`.
+//! It does not administer clusters: members, users, compactions and backups are for `holdfastctl`.
 //!
 //! # Invariants
 //! - A request is sent again only when it reads, when sending it twice is the same as once, or when it is certain that
@@ -41,11 +40,14 @@
 //! - `lease`, `held` a key and `session` a lease that is kept alive; `place` in a queue, and on it `lock` and `election`;
 //!   `barrier`, `queue`.
 //! - [`store`] has versioned objects under keys and [`repo`] objects under their names, each in memory and on a cluster.
+//! - [`informer`] keeps a range here, decoded, with indexes, and serves reads from it; [`collect`] gathers objects of many
+//!   systems, each with versions of its own.
 
 mod auth;
 mod barrier;
 mod client;
 mod codec;
+pub mod collect;
 mod election;
 mod error;
 mod folder;

@@ -102,7 +102,8 @@ impl<S: Source> Run<'_, S> {
         pause: &mut Duration,
     ) -> Result<Option<Ended>, CollectError> {
         let mut watch = match self.source.watch(from).await {
-            Ok(watch) => watch,
+            // Some streams must not be asked again behind their end.
+            Ok(watch) => watch.fuse(),
             Err(error) => return Ok(Some(ended(&error))),
         };
         let mut waiting = None;

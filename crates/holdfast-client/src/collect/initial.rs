@@ -34,7 +34,7 @@ pub(super) struct Initial {
     known: BTreeMap<SourceId, Known>,
     order: Box<SourceOrder>,
     /// What comes first.
-    first: Option<Vec<CollectEvent>>,
+    first: Option<Vec<Result<CollectEvent, CollectError>>>,
     pages: Pages,
 }
 
@@ -63,7 +63,7 @@ impl Initial {
                 this.known.insert(source, Known::Nothing);
             }
         }
-        this.first = Some(first);
+        this.first = Some(first.into_iter().map(Ok).collect());
         Ok(this)
     }
 
@@ -76,7 +76,7 @@ impl Initial {
         &mut self,
         collection: &Collection,
         scope: &Scope,
-    ) -> Result<Option<Vec<CollectEvent>>, CollectError> {
+    ) -> Result<Option<Vec<Result<CollectEvent, CollectError>>>, CollectError> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
@@ -89,9 +89,12 @@ impl Initial {
             if !scope.has(&source, &name) {
                 continue;
             }
-            let collected = collection.collected(source, name, &kv)?;
-            if self.is_news(&collected.source, &collected.version.origin) {
-                events.push(CollectEvent::Put(collected));
+            match collection.collected(source, name, &kv) {
+                Ok(collected) if self.is_news(&collected.source, &collected.version.origin) => {
+                    events.push(Ok(CollectEvent::Put(collected)));
+                }
+                Ok(_) => {}
+                Err(error) => events.push(Err(error)),
             }
         }
         Ok(Some(events))

@@ -58,7 +58,7 @@ pub enum CollectEvent {
 pub struct CollectionWatch {
     collection: Collection,
     scope: Scope,
-    ready: VecDeque<CollectEvent>,
+    ready: VecDeque<Result<CollectEvent, CollectError>>,
     /// What is told before the changes.
     initial: Option<Initial>,
     watch: Watch,
@@ -148,7 +148,7 @@ impl CollectionWatch {
     pub async fn next(&mut self) -> Result<CollectEvent, CollectError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                return Ok(event);
+                return event;
             }
             if let Some(initial) = &mut self.initial {
                 match initial.next(&self.collection, &self.scope).await? {
@@ -160,7 +160,7 @@ impl CollectionWatch {
             match self.watch.next().await? {
                 WatchEvent::Changes { events, .. } => {
                     for event in events {
-                        self.take(event)?;
+                        self.take(event);
                     }
                 }
                 WatchEvent::Progress { revision } => {
@@ -173,33 +173,37 @@ impl CollectionWatch {
         }
     }
 
-    fn take(&mut self, event: Event) -> Result<(), CollectError> {
+    fn take(&mut self, event: Event) {
         match keys::place(&self.collection.resource, event.key()) {
             Some(Place::Object(source, name)) if self.scope.has(&source, &name) => {
-                self.take_object(source, name, event)
+                let told = self.of_object(source, name, event).transpose();
+                self.ready.extend(told);
             }
             Some(Place::Cursor(source)) if self.scope.has_source(&source) => {
                 self.take_cursor(source, &event);
-                Ok(())
             }
-            Some(Place::Object(..) | Place::Cursor(_)) | None => Ok(()),
+            Some(Place::Object(..) | Place::Cursor(_)) | None => {}
         }
     }
 
-    fn take_object(&mut self, source: SourceId, name: ObjectName, event: Event) -> Result<(), CollectError> {
+    /// What an event of an object tells, if anything.
+    fn of_object(
+        &self,
+        source: SourceId,
+        name: ObjectName,
+        event: Event,
+    ) -> Result<Option<CollectEvent>, CollectError> {
         match event {
             Event::Put { kv, .. } => {
-                let collected = self.collection.collected(source, name, &kv)?;
-                self.ready.push_back(CollectEvent::Put(collected));
+                Ok(Some(CollectEvent::Put(self.collection.collected(source, name, &kv)?)))
             }
-            Event::Delete { .. } if self.removing.contains(&source) => {}
+            Event::Delete { .. } if self.removing.contains(&source) => Ok(None),
             Event::Delete { revision, previous, .. } => {
                 let origin = previous.as_ref().map(envelope).transpose()?.map(|envelope| envelope.origin);
                 let version = self.collection.list_version(revision);
-                self.ready.push_back(CollectEvent::Deleted { source, name, origin, version });
+                Ok(Some(CollectEvent::Deleted { source, name, origin, version }))
             }
         }
-        Ok(())
     }
 
     fn take_cursor(&mut self, source: SourceId, event: &Event) {
@@ -214,7 +218,7 @@ impl CollectionWatch {
             Event::Delete { revision, .. } => {
                 self.removing.remove(&source);
                 let version = self.collection.list_version(*revision);
-                self.ready.push_back(CollectEvent::SourceRemoved { source, version });
+                self.ready.push_back(Ok(CollectEvent::SourceRemoved { source, version }));
             }
         }
     }

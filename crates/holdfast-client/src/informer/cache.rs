@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::change::{Change, Sight};
+use super::digest::Digest;
 use super::index::{Index, Indexer};
 use super::object::Entry;
 use super::snapshot::{Snapshot, differences};
@@ -84,31 +85,35 @@ impl<T> Cache<T> {
             return Err(NotNewer { given: revision, known: self.revision() });
         }
         let before = Arc::clone(&self.current);
-        let mut next = Snapshot::clone(&before);
-        next.revision = revision;
-        next.entries = Tree::from_ascending(entries);
+        let mut next = before.listed(revision, entries);
         let differing: Vec<_> = differences(before.entries.iter(), next.entries.iter())
             .map(|(before, after)| (before.cloned(), after.cloned()))
             .collect();
-        let is_rebuilt = differing.len() > before.entries.len() / REBUILD_PART;
-        let mut changes = Vec::with_capacity(differing.len());
-        for (before, after) in differing {
-            next.account(before.as_ref(), after.as_ref());
-            if !is_rebuilt {
+        if differing.len() > before.entries.len() / REBUILD_PART {
+            next.rebuild_indexes();
+        } else {
+            for (before, after) in &differing {
                 next.reindex(before.as_ref(), after.as_ref());
             }
-            changes.push(match (before, after) {
-                (before, Some(after)) => Change::set(before.as_ref(), after),
-                (Some(before), None) => Change::deleted(&before, revision, Sight::Gap),
-                (None, None) => unreachable!("a difference has a side"),
-            });
-        }
-        if is_rebuilt {
-            let indexes = next.indexers.iter().map(|indexer| Index::of(indexer, next.iter())).collect();
-            next.indexes = indexes;
         }
         self.current = Arc::new(next);
-        Ok(changes)
+        let changes = differing.into_iter().map(|(before, after)| match (before, after) {
+            (before, Some(after)) => Change::set(before.as_ref(), after),
+            (Some(before), None) => Change::deleted(&before, revision, Sight::Gap),
+            (None, None) => unreachable!("a difference has a side"),
+        });
+        Ok(changes.collect())
+    }
+
+    /// As [`Cache::replace`], for a cache that nobody has read yet: each object would be a change.
+    ///
+    /// # Panics
+    /// When it knows something.
+    pub(super) fn load(&mut self, revision: u64, entries: Vec<Entry<T>>) {
+        assert_eq!(self.revision(), 0, "what is known is replaced");
+        let mut next = self.current.listed(revision, entries);
+        next.rebuild_indexes();
+        self.current = Arc::new(next);
     }
 
     fn check_newer(&self, revision: u64) -> Result<(), NotNewer> {
@@ -118,6 +123,24 @@ impl<T> Cache<T> {
 }
 
 impl<T> Snapshot<T> {
+    /// Another state, with the indexes of this one. All is counted anew: whatever was wrong with it is so no more.
+    fn listed(&self, revision: u64, entries: Vec<Entry<T>>) -> Self {
+        assert!(entries.is_sorted_by(|a, b| a < b), "a list ascends");
+        let mut next = self.clone();
+        next.revision = revision;
+        (next.digest, next.unreadable) = (Digest::default(), 0);
+        for entry in &entries {
+            next.account(None, Some(entry));
+        }
+        next.entries = Tree::from_ascending(entries);
+        next
+    }
+
+    fn rebuild_indexes(&mut self) {
+        let indexes = self.indexers.iter().map(|indexer| Index::of(indexer, self.iter())).collect();
+        self.indexes = indexes;
+    }
+
     /// What has changed; nothing when the key is known as it is at this revision or a later one.
     fn update(&mut self, update: Update<T>) -> Option<Change<T>> {
         match update {

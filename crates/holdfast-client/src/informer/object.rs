@@ -21,12 +21,11 @@ pub struct Object<T> {
     facts: Facts,
 }
 
-/// What the server says of a key, beside its value.
-#[derive(Debug, Clone, Copy)]
+/// What the server says of a key, beside its value: as little as will do, since there is one for each object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Facts {
     create_revision: u64,
     mod_revision: u64,
-    version: u64,
     value_hash: u64,
 }
 
@@ -35,7 +34,6 @@ impl Facts {
         Self {
             create_revision: kv.create_revision,
             mod_revision: kv.mod_revision,
-            version: kv.version,
             value_hash: value_hash(&kv.value),
         }
     }
@@ -60,11 +58,6 @@ impl<T> Object<T> {
     /// The revision of its latest change: what a write compares with that must not overwrite somebody else's.
     pub fn mod_revision(&self) -> u64 {
         self.facts.mod_revision
-    }
-
-    /// Changes since it came into being; 1 then.
-    pub fn version(&self) -> u64 {
-        self.facts.version
     }
 }
 
@@ -167,18 +160,12 @@ impl<T> Entry<T> {
     /// cluster that was restored from a backup gives them to other values.
     pub(super) fn is_of(&self, kv: &KeyValue) -> bool {
         let facts = self.facts();
-        facts.mod_revision == kv.mod_revision
-            && facts.create_revision == kv.create_revision
-            && facts.value_hash == value_hash(&kv.value)
+        facts.mod_revision == kv.mod_revision && *facts == Facts::of(kv)
     }
 
-    /// Whether both are one allocation.
+    /// Whether both, of one key, are of the same change of it.
     pub(super) fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Object(a), Self::Object(b)) => Arc::ptr_eq(a, b),
-            (Self::Unreadable(a), Self::Unreadable(b)) => Arc::ptr_eq(a, b),
-            (Self::Object(_), Self::Unreadable(_)) | (Self::Unreadable(_), Self::Object(_)) => false,
-        }
+        self.facts() == other.facts()
     }
 }
 

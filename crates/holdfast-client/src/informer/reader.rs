@@ -40,7 +40,7 @@ impl<T> InformerOptions<T> {
     }
 
     /// Objects can be found by what `terms` says of them: [`Snapshot::by_index`]. It must say the same of the same object
-    /// always; twice the same is once. A term of an object takes some 30 bytes beside the term itself, of which there is
+    /// always; twice the same is once. A term of an object takes some 50 bytes beside the term itself, of which there is
     /// one for all objects that have it.
     ///
     /// # Panics

@@ -108,6 +108,10 @@ impl<T> Snapshot<T> {
         self.indexes.get(at)
     }
 
+    pub(super) fn unreadable_len(&self) -> usize {
+        self.unreadable
+    }
+
     pub(super) fn entry(&self, key: &[u8]) -> Option<&Entry<T>> {
         self.entries.get(|entry| entry.key().cmp(key))
     }

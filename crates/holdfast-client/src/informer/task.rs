@@ -214,7 +214,7 @@ async fn progress_is_due<T>(hub: &Hub<T>) {
         if hub.is_awaited() {
             sleep(PROGRESS_PAUSE).await;
         } else {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     };
     // Both arms are cancel-safe: a notification that is not taken is kept.
