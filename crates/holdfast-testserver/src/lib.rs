@@ -1,11 +1,14 @@
 //! A real server of one or three members inside a test.
 //!
-//! The members are whole servers with disk, log and TCP, as the binary runs them, in the test's own process, with data
-//! in a temporary directory and ports that were free. The runtime must be multi-threaded.
+//! The members are whole servers with log and TCP, as the binary runs them, in the test's own process, with ports that
+//! were free. A [`TestServer`] is for tests of programs that use one: it is ready at once and keeps all in memory. A
+//! [`TestCluster`] is for tests of the server: its members have a disk, and start and stop one by one. The runtime must be
+//! multi-threaded.
 //!
 //! What it is not: a way to test crashes. All members share the process; stopping one is always orderly.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,6 +18,10 @@ use holdfast_server::config::{Config, flags};
 use holdfast_server::error::ServerError;
 use holdfast_server::server::Server;
 use tempfile::TempDir;
+
+mod server;
+
+pub use server::TestServer;
 
 /// How long a cluster may take until all its members are ready.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -63,8 +70,13 @@ impl TestCluster {
 
     /// As [`TestCluster::start`], but returns when the members listen and before they are ready.
     pub async fn start_without_waiting(size: usize, extra_flags: &[&str]) -> Result<Self> {
+        Self::start_below(&std::env::temp_dir(), size, extra_flags).await
+    }
+
+    /// As [`TestCluster::start_without_waiting`], with the members' data in a directory of its own below this one.
+    async fn start_below(parent: &Path, size: usize, extra_flags: &[&str]) -> Result<Self> {
         for _ in 0..START_ATTEMPTS {
-            let directory = TempDir::new().context("a directory for the members' data")?;
+            let directory = TempDir::new_in(parent).context("a directory for the members' data")?;
             let mut cluster = Self { members: configs(size, &directory, extra_flags)?, directory };
             match cluster.start_all().await {
                 Ok(()) => return Ok(cluster),
