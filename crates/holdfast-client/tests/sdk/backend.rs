@@ -18,7 +18,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running cluster.
 pub(crate) struct Backend {
-    pub(crate) name: &'static str,
+    name: &'static str,
     runs: Runs,
 }
 
@@ -61,7 +61,10 @@ impl Backend {
 
     async fn run(self, test: &impl AsyncFn(&Backend)) {
         let client = self.client();
-        until("the cluster answers", async || client.get("k", ReadLevel::Linearizable).await.is_ok()).await;
+        until(&format!("{} answers", self.name), async || {
+            client.get("k", ReadLevel::Linearizable).await.is_ok()
+        })
+        .await;
         test(&self).await;
         if let Runs::Holdfast(cluster) = self.runs {
             cluster.stop().await;

@@ -1,0 +1,326 @@
+//! The task that owns a stream of watches.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::{etcdserverpb as pb, mvccpb};
+use pb::watch_client::WatchClient;
+use pb::watch_request::RequestUnion;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Status, Streaming};
+
+use super::{Delivery, Joining, Mailbox, Tell, Why};
+use crate::auth::{self, Token, token_failure_in};
+use crate::client::{ANSWER_BYTES_MAX, Client};
+use crate::codec::{revision, unsigned};
+use crate::error::Error;
+
+/// A member that does not answer to a new watch in this time is left for the next one.
+const CREATE_MAX: Duration = Duration::from_secs(10);
+
+/// Requests that the transport has not taken yet; the others wait in the task.
+const REQUESTS: usize = 16;
+
+/// The id in an answer to who asked for progress.
+const ALL_WATCHES: i64 = -1;
+
+/// Closes the mailbox also when the task panics or its runtime ends.
+struct Closing(Arc<Mailbox>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Carries watches as long as there are some and the stream holds.
+pub(super) async fn carry(client: Client, mailbox: Arc<Mailbox>, not_before: Instant) {
+    let closing = Closing(mailbox);
+    sleep_until(not_before).await;
+    let mut carrier = Carrier::default();
+    carrier.read(&closing.0);
+    if carrier.watchers.is_empty() && closing.0.close_if_unused() {
+        return;
+    }
+    let (member, channel) = client.channel();
+    let token = match client.token().await {
+        Ok(token) => token,
+        Err(error) => {
+            client.streams().broke(Why::Member);
+            return carrier.refuse(&status_of(&error));
+        }
+    };
+    let broken = match open(channel, token.as_ref(), &mut carrier).await {
+        Ok((requests, responses)) => carrier.run(&client, &closing.0, &requests, responses).await,
+        Err(status) => Err(status),
+    };
+    let Err(status) = broken else { return };
+    // Before the buffers end: whoever comes back finds another member or token, and the pause.
+    if client.forget(token.as_ref(), &status) && client.streams().broke(Why::Token) {
+        tracing::debug!(%status, "a stream of watches needs another token");
+    } else if is_refused(&status) {
+        client.streams().broke(Why::Member);
+        carrier.refuse(&status);
+    } else {
+        tracing::debug!(%status, "a stream of watches broke");
+        client.streams().broke(Why::Member);
+        client.failed(member);
+    }
+}
+
+/// What watches are told when no token is to be had.
+fn status_of(error: &Error) -> Status {
+    match error {
+        Error::Refused { code, message } => Status::new(*code, message.clone()),
+        error => Status::unavailable(error.to_string()),
+    }
+}
+
+/// Opens a stream. It begins with the first request, without which servers do not answer.
+async fn open(
+    channel: tonic::transport::Channel,
+    token: Option<&Token>,
+    carrier: &mut Carrier,
+) -> Result<(mpsc::Sender<pb::WatchRequest>, Streaming<pb::WatchResponse>), Status> {
+    let (requests, outgoing) = mpsc::channel(REQUESTS);
+    while let (Some(request), Ok(room)) = (carrier.outbox.pop_front(), requests.try_reserve()) {
+        room.send(request);
+    }
+    let deadline = Instant::now() + CREATE_MAX;
+    let late = |_| Status::unavailable("no answer to a watch in time");
+    let mut request = Request::new(ReceiverStream::new(outgoing));
+    // A member that has lost its leader ends the stream, so that it is opened on another one.
+    request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+    auth::show(&mut request, token);
+    let mut stub = WatchClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let responses = timeout_at(deadline, stub.watch(request)).await.map_err(late)??;
+    Ok((requests, responses.into_inner()))
+}
+
+/// The watches on a stream.
+#[derive(Debug, Default)]
+struct Carrier {
+    watchers: HashMap<i64, Watcher>,
+    /// Watches that the member has not confirmed yet, in the order in which they were asked for, which is that of the
+    /// answers.
+    unconfirmed: VecDeque<i64>,
+    /// What is to be sent.
+    outbox: VecDeque<pb::WatchRequest>,
+    /// Watches that were confirmed when progress was asked for, until it is told.
+    asked: Vec<i64>,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    tell: Tell,
+    /// Changes of a revision that is not complete yet.
+    partial: Vec<mvccpb::Event>,
+    /// The member's revision when it confirmed the watch.
+    confirmed_at: Option<u64>,
+}
+
+impl Carrier {
+    /// Takes what watches want.
+    fn read(&mut self, mailbox: &Mailbox) {
+        let (joining, leaving, is_progress_wanted) = mailbox.take();
+        for Joining { create, tell } in joining {
+            let id = create.watch_id;
+            self.unconfirmed.push_back(id);
+            self.watchers.insert(id, Watcher { tell, partial: Vec::new(), confirmed_at: None });
+            self.outbox.push_back(request(RequestUnion::CreateRequest(create)));
+        }
+        for id in leaving {
+            self.end(id);
+        }
+        if is_progress_wanted {
+            self.ask_progress();
+        }
+    }
+
+    /// Members answer when all watches of the stream are up to date; some say nothing when one is not.
+    fn ask_progress(&mut self) {
+        if self.asked.is_empty() {
+            let confirmed = self.watchers.iter().filter(|(_, watcher)| watcher.confirmed_at.is_some());
+            self.asked = confirmed.map(|(id, _)| *id).collect();
+        }
+        let wanted = request(RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
+        if !self.outbox.contains(&wanted) {
+            self.outbox.push_back(wanted);
+        }
+    }
+
+    /// All watches have come to this revision, but for those that were confirmed after it was told: etcd does not keep
+    /// the one behind the other.
+    fn tell_progress(&mut self, head: u64) {
+        let asked = std::mem::take(&mut self.asked);
+        let is_told = |id: &i64, watcher: &Watcher| {
+            watcher.confirmed_at.is_some_and(|at| head > at || asked.contains(id))
+        };
+        let told: Vec<i64> =
+            self.watchers.iter().filter(|(id, watcher)| is_told(id, watcher)).map(|(id, _)| *id).collect();
+        for id in told {
+            self.tell(id, Delivery::Progress(head), 0);
+        }
+    }
+
+    /// Takes a watch off the stream, if it is on it.
+    fn end(&mut self, id: i64) {
+        if self.watchers.remove(&id).is_some() {
+            self.outbox
+                .push_back(request(RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: id })));
+        }
+    }
+
+    /// Until there is no watch any more.
+    ///
+    /// Errors: the stream broke.
+    async fn run(
+        &mut self,
+        client: &Client,
+        mailbox: &Mailbox,
+        requests: &mpsc::Sender<pb::WatchRequest>,
+        mut responses: Streaming<pb::WatchResponse>,
+    ) -> Result<(), Status> {
+        let mut answered_at = Instant::now();
+        loop {
+            if self.watchers.is_empty() && mailbox.close_if_unused() {
+                return Ok(());
+            }
+            // All arms are cancel-safe: each takes something whole, or nothing.
+            tokio::select! {
+                response = responses.message() => {
+                    let response = response?.ok_or_else(|| Status::unavailable("the stream ended"))?;
+                    answered_at = Instant::now();
+                    self.take(response)?;
+                    client.streams().works();
+                }
+                () = mailbox.notify.notified() => {
+                    if self.unconfirmed.is_empty() {
+                        answered_at = Instant::now();
+                    }
+                    self.read(mailbox);
+                }
+                room = requests.reserve(), if !self.outbox.is_empty() => {
+                    let room = room.map_err(|_| Status::unavailable("the stream takes no requests"))?;
+                    room.send(self.outbox.pop_front().expect("the arm is off when there is none"));
+                }
+                () = sleep_until(answered_at + CREATE_MAX), if !self.unconfirmed.is_empty() => {
+                    return Err(Status::unavailable("no answer to a watch in time"));
+                }
+            }
+        }
+    }
+
+    /// Passes on what a response tells.
+    ///
+    /// Errors: the stream makes no sense, or its token is of no use.
+    fn take(&mut self, response: pb::WatchResponse) -> Result<(), Status> {
+        if let Some(status) = token_failure_in(&response.cancel_reason) {
+            return Err(status);
+        }
+        let mut id = response.watch_id;
+        if response.created {
+            let next = self.unconfirmed.pop_front();
+            let next = next.ok_or_else(|| Status::internal("a watch that nobody asked for"))?;
+            // A watch that cannot be made has no id.
+            if !response.canceled && next != id {
+                return Err(Status::internal("watches are made in another order than they were asked for"));
+            }
+            id = next;
+        }
+        let head = revision(response.header.as_ref());
+        if response.canceled || response.compact_revision > 0 {
+            let Some(watcher) = self.watchers.remove(&id) else { return Ok(()) };
+            // Without room it comes back, and is told again.
+            watcher.tell.tell(ended(&response), 0);
+        } else if response.created {
+            if let Some(watcher) = self.watchers.get_mut(&id) {
+                watcher.confirmed_at = Some(head);
+            }
+            self.tell(id, Delivery::Created(head), 0);
+        } else if id == ALL_WATCHES {
+            self.tell_progress(head);
+        } else if response.events.is_empty() && !response.fragment {
+            self.tell(id, Delivery::Progress(head), 0);
+        } else {
+            self.tell_events(id, response);
+        }
+        Ok(())
+    }
+
+    /// Tells changes of the revisions that are complete.
+    fn tell_events(&mut self, id: i64, response: pb::WatchResponse) {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return };
+        let mut events = std::mem::take(&mut watcher.partial);
+        events.extend(response.events);
+        if response.fragment {
+            // More changes of the last revision may follow.
+            let last = events.last().map(mod_revision);
+            let complete = events.iter().take_while(|event| Some(mod_revision(event)) != last).count();
+            watcher.partial = events.split_off(complete);
+        }
+        if !events.is_empty() {
+            let bytes = events.iter().map(bytes_of).sum();
+            self.tell(id, Delivery::Events(events), bytes);
+        }
+    }
+
+    fn tell(&mut self, id: i64, delivery: Delivery, bytes: usize) {
+        let has_room = self.watchers.get(&id).is_none_or(|watcher| watcher.tell.tell(delivery, bytes));
+        if !has_room {
+            tracing::debug!(id, "a watch is read too slowly, and goes on by itself");
+            self.end(id);
+        }
+    }
+
+    fn refuse(&mut self, status: &Status) {
+        for watcher in self.watchers.values() {
+            // Without room it comes back, and is told again.
+            watcher.tell.tell(Delivery::Refused(status.clone()), 0);
+        }
+    }
+}
+
+/// Why a member has ended a watch that nobody took off the stream.
+fn ended(response: &pb::WatchResponse) -> Delivery {
+    if response.compact_revision > 0 {
+        return Delivery::Compacted(unsigned(response.compact_revision));
+    }
+    let reason = response.cancel_reason.as_str();
+    if reason.contains("etcdserver: permission denied") {
+        return Delivery::Refused(Status::permission_denied(reason));
+    }
+    if response.created {
+        return Delivery::Refused(Status::invalid_argument(reason));
+    }
+    Delivery::Canceled(Status::cancelled(reason))
+}
+
+fn request(union: RequestUnion) -> pb::WatchRequest {
+    pb::WatchRequest { request_union: Some(union) }
+}
+
+fn mod_revision(event: &mvccpb::Event) -> i64 {
+    event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
+}
+
+/// What an event takes, about.
+fn bytes_of(event: &mvccpb::Event) -> usize {
+    let of = |kv: &mvccpb::KeyValue| kv.key.len() + kv.value.len();
+    size_of::<mvccpb::Event>() + event.kv.as_ref().map_or(0, of) + event.prev_kv.as_ref().map_or(0, of)
+}
+
+/// Whether another member, or the same one later, would say so too.
+fn is_refused(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! What becomes of responses, without a member.
+
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+use crate::watch_stream::{BUFFER_BYTES, BUFFER_DELIVERIES};
+
+/// A watch on the carrier, and where it hears.
+fn joined(carrier: &mut Carrier, id: i64) -> mpsc::Receiver<(Delivery, usize)> {
+    let (deliveries, told) = mpsc::channel(BUFFER_DELIVERIES);
+    let tell = Tell { deliveries, buffered: Arc::new(AtomicUsize::new(0)) };
+    carrier.watchers.insert(id, Watcher { tell, partial: Vec::new() });
+    carrier.unconfirmed.push_back(id);
+    told
+}
+
+fn event(revision: i64, value_bytes: usize) -> mvccpb::Event {
+    let value = vec![0; value_bytes].into();
+    let kv = mvccpb::KeyValue { key: "k".into(), value, mod_revision: revision, ..Default::default() };
+    mvccpb::Event { kv: Some(kv), ..Default::default() }
+}
+
+fn events(id: i64, revisions: &[i64], fragment: bool) -> pb::WatchResponse {
+    let events = revisions.iter().map(|revision| event(*revision, 1)).collect();
+    pb::WatchResponse { watch_id: id, events, fragment, ..Default::default() }
+}
+
+fn created(id: i64) -> pb::WatchResponse {
+    pb::WatchResponse { watch_id: id, created: true, ..Default::default() }
+}
+
+/// The revisions of the changes that were told, told by told.
+fn told(receiver: &mut mpsc::Receiver<(Delivery, usize)>) -> Vec<Vec<i64>> {
+    let mut all = Vec::new();
+    while let Ok((delivery, _)) = receiver.try_recv() {
+        if let Delivery::Events(events) = delivery {
+            all.push(events.iter().map(mod_revision).collect());
+        }
+    }
+    all
+}
+
+#[test]
+fn a_revision_is_told_when_all_pieces_of_it_are_there() {
+    let mut carrier = Carrier::default();
+    let mut receiver = joined(&mut carrier, 1);
+    carrier.take(created(1)).unwrap();
+    carrier.take(events(1, &[3, 4, 4], true)).unwrap();
+    assert_eq!(told(&mut receiver), [[3]], "the fourth may go on");
+    carrier.take(events(1, &[4], true)).unwrap();
+    assert!(told(&mut receiver).is_empty());
+    carrier.take(events(1, &[4, 5], false)).unwrap();
+    assert_eq!(told(&mut receiver), [[4, 4, 4, 5]]);
+}
+
+#[test]
+fn a_watch_that_cannot_be_made_is_known_by_its_place() {
+    let mut carrier = Carrier::default();
+    let (mut first, mut second) = (joined(&mut carrier, 1), joined(&mut carrier, 2));
+    let cancel_reason = "mvcc: watcher range is empty".to_owned();
+    let refused = pb::WatchResponse { canceled: true, cancel_reason, ..created(-1) };
+    carrier.take(refused).unwrap();
+    carrier.take(created(2)).unwrap();
+    assert!(matches!(first.try_recv(), Ok((Delivery::Refused(_), _))));
+    assert!(matches!(second.try_recv(), Ok((Delivery::Created(_), _))));
+    assert!(carrier.take(created(3)).is_err(), "nobody asked for it");
+}
+
+#[test]
+fn watches_that_are_made_in_another_order_break_the_stream() {
+    let mut carrier = Carrier::default();
+    let _receivers = (joined(&mut carrier, 1), joined(&mut carrier, 2));
+    assert!(carrier.take(created(2)).is_err());
+}
+
+#[test]
+fn a_token_that_does_not_hold_breaks_the_stream() {
+    let mut carrier = Carrier::default();
+    let _receiver = joined(&mut carrier, 1);
+    let cancel_reason = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token".to_owned();
+    let refused = pb::WatchResponse { canceled: true, cancel_reason, ..created(-1) };
+    assert!(auth::is_token_failure(&carrier.take(refused).unwrap_err()));
+}
+
+#[test]
+fn a_watch_without_room_is_taken_off_and_the_others_stay() {
+    let mut carrier = Carrier::default();
+    let (mut slow, mut quick) = (joined(&mut carrier, 1), joined(&mut carrier, 2));
+    for id in [1, 2] {
+        carrier.take(created(id)).unwrap();
+    }
+    let large = |id, revision| {
+        let events = vec![event(revision, BUFFER_BYTES)];
+        pb::WatchResponse { watch_id: id, events, ..Default::default() }
+    };
+    carrier.take(large(1, 2)).unwrap();
+    assert!(carrier.outbox.is_empty(), "one is taken whatever its size");
+    carrier.take(large(1, 3)).unwrap();
+    carrier.take(events(1, &[4], false)).unwrap();
+    carrier.take(events(2, &[4], false)).unwrap();
+    let cancel = carrier.outbox.pop_front().unwrap().request_union.unwrap();
+    assert!(matches!(cancel, RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 1 })));
+    assert_eq!((told(&mut slow), told(&mut quick)), (vec![vec![2]], vec![vec![4]]));
+    assert!(slow.is_closed() && carrier.watchers.contains_key(&2));
+}
