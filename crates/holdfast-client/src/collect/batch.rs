@@ -109,10 +109,12 @@ impl<'a, S: Source> Run<'a, S> {
                 self.stored = read.cursor;
                 return Ok(());
             }
-            let is_new = |(change, stored): &(&Change, &Stored)| {
-                change.verdict(self.source, stored, Writer::Sync) == Verdict::Apply
-            };
-            let news: Vec<_> = batch.changes.iter().zip(&read.stored).filter(is_new).collect();
+            let mut news = Vec::new();
+            for (change, stored) in batch.changes.iter().zip(&read.stored) {
+                if change.verdict(self.source, stored, Writer::Sync) == Verdict::Apply {
+                    news.push((change, stored));
+                }
+            }
             if news.is_empty() && next.origin == self.stored.cursor.origin {
                 return Ok(());
             }
@@ -137,8 +139,7 @@ impl<'a, S: Source> Run<'a, S> {
         let txn = collection
             .unless_removing(id, Txn::new())
             .when(Compare::mod_revision(key.clone()).equals(self.stored.revision));
-        let (txn, note) =
-            collection.with_changes(id, txn, news.iter().copied(), Writer::Sync, &self.stored).await?;
+        let (txn, note) = collection.with_changes(id, txn, news, Writer::Sync, &self.stored).await?;
         let txn = txn.then(Op::put(key, cursor.encode()));
         match collection.client.txn(txn).await {
             Ok(answer) if answer.succeeded => {

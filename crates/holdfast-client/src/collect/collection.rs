@@ -189,7 +189,7 @@ impl Collection {
             }
             let txn = self.unless_removing(id, Txn::new());
             let (txn, note) =
-                self.with_changes(id, txn, [(&change, stored)], Writer::Direct, &read.cursor).await?;
+                self.with_changes(id, txn, &[(&change, stored)], Writer::Direct, &read.cursor).await?;
             match self.client.txn(txn).await {
                 Ok(answer) if answer.succeeded => {
                     self.noted(id, note).await;
@@ -249,11 +249,11 @@ impl Collection {
     }
 
     /// With changes, each as long as what it was decided about is still stored.
-    pub(super) async fn with_changes<'a>(
+    pub(super) async fn with_changes(
         &self,
         id: &SourceId,
         mut txn: Txn,
-        changes: impl IntoIterator<Item = (&'a Change, &'a Stored)>,
+        changes: &[(&Change, &Stored)],
         writer: Writer,
         cursor: &StoredCursor,
     ) -> Result<(Txn, Option<Note>), CollectError> {

@@ -2,9 +2,11 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use tokio::time::sleep;
 
@@ -68,7 +70,15 @@ impl Collection {
         self.origin(source.id()).await.ok().flatten()
     }
 
-    async fn follow_once<S: Source>(&self, source: &S) -> Result<std::convert::Infallible, CollectError> {
+    /// Boxed, so that it can be seen to be `Send` here, and where it is spawned nothing has to be seen any more.
+    fn follow_once<'a, S: Source>(
+        &'a self,
+        source: &'a S,
+    ) -> BoxFuture<'a, Result<Infallible, CollectError>> {
+        Box::pin(self.follow_run(source))
+    }
+
+    async fn follow_run<S: Source>(&self, source: &S) -> Result<Infallible, CollectError> {
         let mut run = Run::begin(self, source).await?;
         let mut pause = PAUSE_MIN;
         loop {
