@@ -1,3 +1,5 @@
+//! A cache beside a naive model of it: lists, changes, relists, in any order.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! What subscribers are told, fast and slow ones.
+
 use bytes::Bytes;
 use futures::FutureExt;
 

@@ -1,3 +1,5 @@
+//! The set beside a standard one, and what copies of it share.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Versions of a store: limits, what goes when it is full, readers beside writers.
+
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 

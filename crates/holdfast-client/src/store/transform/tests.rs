@@ -1,3 +1,5 @@
+//! What bytes at rest look like, and what opens them.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,3 +1,5 @@
+//! Updates and deletes on a store that somebody else writes to, and objects that are written anew.
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
