@@ -21,11 +21,13 @@ use cluster_tests::workload::{
 use differ_command::DifferFlags;
 use hostile_command::{CrowdFlags, HostileFlags};
 use mutants_command::MutantsFlags;
+use sdk_command::{CollectorFlags, SdkFlags};
 
 mod chaos_command;
 mod differ_command;
 mod hostile_command;
 mod mutants_command;
+mod sdk_command;
 
 /// Starts real processes, breaks them, and judges what clients saw.
 #[derive(Debug, Parser)]
@@ -67,6 +69,10 @@ enum Workload {
     Mutants(MutantsFlags),
     /// Watchers that come, go and resume under kills, pauses and compaction; every law of watches judged
     Watch(WatchFlags),
+    /// The SDK in a process of its own: informers, watches, sessions and a lock under faults, held against the server
+    Sdk(SdkFlags),
+    /// A collector of three sources in a process of its own, restarted, cut off and rolled back, with somebody racing it
+    Collector(CollectorFlags),
     /// Lists all keys of a member in one call, again and again: what dump-latency runs beside its puts
     #[command(hide = true)]
     ListKeys {
@@ -434,6 +440,8 @@ async fn run(command: Workload) -> Result<bool> {
             println!("{report}");
             Ok(report.is_clean())
         }
+        Workload::Sdk(flags) => flags.run().await,
+        Workload::Collector(flags) => flags.run().await,
         Workload::Mutants(flags) => flags.run().await,
         Workload::Differ(flags) => flags.run().await,
         Workload::Hostile { members, hostile } => hostile.run(members.system()?).await,

@@ -25,17 +25,49 @@ pub fn holdfastctl() -> Result<PathBuf> {
     found.clone().map_err(|error| anyhow!(error))
 }
 
+/// The child of `cluster-tests sdk`, an example of the client, found as [`holdfast`] is; `HOLDFAST_SDK_BIN` names it.
+pub fn sdk() -> Result<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| SDK.find().map_err(|error| format!("{error:#}")));
+    found.clone().map_err(|error| anyhow!(error))
+}
+
+/// The children of `cluster-tests collector`, an example of the client, found as [`holdfast`] is; `HOLDFAST_COLLECT_BIN` names
+/// it.
+pub fn collector() -> Result<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| COLLECTOR.find().map_err(|error| format!("{error:#}")));
+    found.clone().map_err(|error| anyhow!(error))
+}
+
 /// A program of ours.
 struct Program {
     name: &'static str,
     package: &'static str,
+    /// What cargo calls it: a binary or an example, and the folder beside binaries that it is put into.
+    kind: (&'static str, &'static str),
     /// The variable that names it.
     variable: &'static str,
 }
 
-const HOLDFAST: Program = Program { name: "holdfast", package: "holdfast-server", variable: "HOLDFAST_BIN" };
+const BINARY: (&str, &str) = ("--bin", "");
+const EXAMPLE: (&str, &str) = ("--example", "examples");
+const HOLDFAST: Program =
+    Program { name: "holdfast", package: "holdfast-server", kind: BINARY, variable: "HOLDFAST_BIN" };
 const HOLDFASTCTL: Program =
-    Program { name: "holdfastctl", package: "holdfast-ctl", variable: "HOLDFASTCTL_BIN" };
+    Program { name: "holdfastctl", package: "holdfast-ctl", kind: BINARY, variable: "HOLDFASTCTL_BIN" };
+const SDK: Program = Program {
+    name: "sdk_under_faults",
+    package: "holdfast-client",
+    kind: EXAMPLE,
+    variable: "HOLDFAST_SDK_BIN",
+};
+const COLLECTOR: Program = Program {
+    name: "collect_under_faults",
+    package: "holdfast-client",
+    kind: EXAMPLE,
+    variable: "HOLDFAST_COLLECT_BIN",
+};
 
 /// Real etcd: `ETCD_BIN`, or what `scripts/fetch-peers` has put down; `None` when there is none.
 pub fn etcd() -> Option<PathBuf> {
@@ -56,7 +88,7 @@ pub fn workspace() -> &'static Path {
 
 impl Program {
     fn find(&self) -> Result<PathBuf> {
-        let Self { name, package, variable } = self;
+        let Self { name, package, kind, variable } = self;
         if let Some(path) = std::env::var_os(variable).map(PathBuf::from) {
             let path = std::path::absolute(&path).with_context(|| format!("{variable} is no path"))?;
             if !path.is_file() {
@@ -70,7 +102,7 @@ impl Program {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command.current_dir(workspace()).args(["build", "--locked", "--package", package]);
-        command.args(["--bin", name, "--message-format", "json-render-diagnostics"]);
+        command.args([kind.0, name, "--message-format", "json-render-diagnostics"]);
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
@@ -87,7 +119,7 @@ impl Program {
         let this = std::env::current_exe().ok()?;
         let dir = this.parent()?;
         let dir = if dir.ends_with("deps") { dir.parent()? } else { dir };
-        let path = dir.join(self.name);
+        let path = dir.join(self.kind.1).join(self.name);
         let built = path.metadata().ok()?.modified().ok()?;
         let mut newest = None;
         for part in ["crates", "proto", "Cargo.lock", "Cargo.toml"] {
@@ -97,10 +129,10 @@ impl Program {
     }
 
     fn newest_built(&self) -> Result<PathBuf> {
-        let Self { name, variable, .. } = self;
+        let Self { name, kind, variable, .. } = self;
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-        let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
+        let built = ["release", "debug"].map(|profile| target.join(profile).join(kind.1).join(name));
         let newest =
             built.into_iter().filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max();
         let (_, path) = newest.with_context(|| {

@@ -3,6 +3,7 @@
 pub mod apiserver;
 pub mod chaos;
 pub mod chronicle;
+pub mod collector;
 pub mod compares;
 pub mod crash;
 pub mod dump_latency;
@@ -13,6 +14,7 @@ pub mod hostile;
 pub mod kill;
 pub mod lease_fencing;
 pub mod replace;
+pub mod sdk;
 pub mod verify;
 pub mod watch;
 pub mod writers;
