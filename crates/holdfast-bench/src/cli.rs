@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::growth::flags::GrowthFlags;
 use crate::load::pace::Pace;
+use crate::sdk::SdkFlags;
 use crate::systems::{Programs, System, default_holdfast};
 
 /// Loads holdfast, etcd and an empty server with the same work, and counts what it costs them.
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Footprint(Box<FootprintFlags>),
     /// Load systems one after the other and print what their memory grows by while everything is listed
     ListMemory(Box<ListingFlags>),
+    /// Measure what the SDK costs its user beside a bare stub, and how fast an informer takes everything in
+    Sdk(SdkFlags),
     /// Serve etcd's KV from nothing, until standard input is closed: the ceiling of any server on this stack
     Ceiling(CeilingFlags),
 }

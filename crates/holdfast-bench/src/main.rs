@@ -3,7 +3,7 @@
 //! What it is: `compare` starts holdfast, etcd and an empty gRPC server with fresh data, gives each the same work in
 //! turn, and prints what a unit of work cost the servers; `footprint` prints what a store of some size takes of disk
 //! and memory, and how fast a member is back after a kill; `list-memory` what a list of everything adds to a server's
-//! memory; `growth` draws curves of what costs grow with; `page` makes a page of what was measured; `load` loads servers
+//! memory; `sdk` what the SDK costs its user; `growth` draws curves of what costs grow with; `page` makes a page of what was measured; `load` loads servers
 //! that run already; `ceiling` is the empty server. What it is not: a judge of correctness, though an answer that cannot be right ends as a failure.
 //!
 //! Invariants
@@ -13,7 +13,7 @@
 //! - With a timetable, latencies count from the moment an operation was due.
 //! - Everything that was started is stopped, and every directory removed, when the program ends or is interrupted.
 //!
-//! Module map: [`cli`]; [`mod@compare`] runs the rounds; [`mod@growth`] the curves; [`mod@footprint`]; [`listing`];
+//! Module map: [`cli`]; [`mod@compare`] runs the rounds; [`mod@growth`] the curves; [`mod@footprint`]; [`listing`]; [`sdk`];
 //! [`mod@load`] makes load over [`grpc`]; [`systems`] starts servers; [`measure`] reads what they used; [`latency`] and
 //! [`report`] make figures of it, [`documents`] files.
 
@@ -29,6 +29,7 @@ mod listing;
 mod load;
 mod measure;
 mod report;
+mod sdk;
 mod systems;
 
 use std::io::Write;
@@ -44,6 +45,7 @@ use error::Error;
 use growth::flags::GrowthFlags;
 use load::{Connections, Outcome};
 use report::Round;
+use sdk::SdkFlags;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -67,6 +69,7 @@ fn runtime(command: &Command) -> Result<runtime::Runtime, Error> {
         | Command::Page(_)
         | Command::Footprint(_)
         | Command::ListMemory(_)
+        | Command::Sdk(_)
         | Command::Load(_) => runtime::Builder::new_current_thread(),
     };
     builder.enable_all().build().map_err(Error::io("start the runtime"))
@@ -82,6 +85,7 @@ async fn until_interrupted(command: Command) -> Result<(), Error> {
             Command::Page(flags) => documents::page(&flags),
             Command::Footprint(flags) => footprint(&flags).await,
             Command::ListMemory(flags) => list_memory(&flags).await,
+            Command::Sdk(flags) => sdk(&flags).await,
             Command::Load(flags) => load(&flags).await,
             Command::Ceiling(CeilingFlags { listen, value_bytes }) => {
                 systems::ceiling::serve(listen, value_bytes as usize).await
@@ -127,6 +131,16 @@ async fn list_memory(flags: &ListingFlags) -> Result<(), Error> {
         std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))?;
     }
     print(&listing::report::render(&sides))
+}
+
+async fn sdk(flags: &SdkFlags) -> Result<(), Error> {
+    let found = sdk::run(flags).await?;
+    if let Some(path) = &flags.json {
+        let report = serde_json::json!({ "machine": measure::procfs::machine(), "found": found });
+        let text = format!("{report:#}\n");
+        std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))?;
+    }
+    print(&sdk::report::render(&found))
 }
 
 async fn load(flags: &LoadFlags) -> Result<(), Error> {
