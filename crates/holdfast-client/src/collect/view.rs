@@ -76,7 +76,7 @@ pub struct Collected {
 /// Objects as of one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// By source, then namespace, then name.
+    /// In the order of their keys: by source, then namespace, then name, each as if a slash followed.
     pub objects: Vec<Collected>,
     /// The version of the whole list: where a watch goes on.
     pub version: ListVersion,
