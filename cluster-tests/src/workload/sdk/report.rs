@@ -10,8 +10,8 @@ use crate::judge::sdk::locks::{Belief, Contender};
 use crate::judge::sdk::told::Tally;
 use crate::judge::watch::history::Flaw;
 
-/// How many findings are printed.
-const SHOWN_MAX: usize = 20;
+/// How many findings of each kind are printed, and flaws of the history.
+const SHOWN_MAX: usize = 5;
 
 /// What the harness wrote, beside what sessions did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,13 @@ impl Report {
     }
 }
 
+/// The word behind who it is about.
+fn kind(finding: &str) -> &str {
+    let what =
+        finding.rsplit_once("): ").or_else(|| finding.split_once(": ")).map_or(finding, |(_, what)| what);
+    what.split(' ').next().unwrap_or(what)
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan { duration, informers, watches, sessions, seed, compact_every, .. } = &self.plan;
@@ -128,7 +135,16 @@ impl fmt::Display for Report {
             longest / 1_000_000
         )?;
         self.flaws.iter().take(SHOWN_MAX).try_for_each(|flaw| writeln!(f, "  no history: {flaw:?}"))?;
-        self.findings.iter().take(SHOWN_MAX).try_for_each(|finding| writeln!(f, "  {finding}"))?;
+        let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
+        for finding in &self.findings {
+            let count = shown.entry(kind(finding)).or_default();
+            *count += 1;
+            if *count <= SHOWN_MAX {
+                writeln!(f, "  {finding}")?;
+            }
+        }
+        let counts = shown.iter().filter(|(_, count)| **count > SHOWN_MAX);
+        counts.clone().try_for_each(|(kind, count)| writeln!(f, "  {kind}: {count} in all"))?;
         match (self.flaws.len(), self.findings.len()) {
             (0, 0) => writeln!(f, "  verdict: no finding")?,
             (0, count) => writeln!(f, "  verdict: {count} FINDINGS")?,

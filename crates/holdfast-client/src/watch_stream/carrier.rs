@@ -87,9 +87,7 @@ async fn open(
     carrier: &mut Carrier,
 ) -> Result<(mpsc::Sender<pb::WatchRequest>, Streaming<pb::WatchResponse>), Status> {
     let (requests, outgoing) = mpsc::channel(REQUESTS);
-    while let (Some(request), Ok(room)) = (carrier.outbox.pop_front(), requests.try_reserve()) {
-        room.send(request);
-    }
+    carrier.send_what_fits(&requests);
     let deadline = Instant::now() + CREATE_MAX;
     let late = |_| Status::unavailable("no answer to a watch in time");
     let mut request = Request::new(ReceiverStream::new(outgoing));
@@ -138,6 +136,14 @@ impl Carrier {
         }
         if is_progress_wanted {
             self.ask_progress();
+        }
+    }
+
+    /// Sends as much as there is room for. The others wait for their turn: a request that is lost would never be answered.
+    fn send_what_fits(&mut self, requests: &mpsc::Sender<pb::WatchRequest>) {
+        while let Ok(room) = requests.try_reserve() {
+            let Some(request) = self.outbox.pop_front() else { break };
+            room.send(request);
         }
     }
 

@@ -103,3 +103,22 @@ fn a_watch_without_room_is_taken_off_and_the_others_stay() {
     assert_eq!((told(&mut slow), told(&mut quick)), (vec![vec![2]], vec![vec![4]]));
     assert!(slow.is_closed() && carrier.watchers.contains_key(&2));
 }
+
+/// A client with more watches than the transport takes at once has all of them asked for when a stream opens.
+#[test]
+fn what_the_transport_does_not_take_at_once_is_not_lost() {
+    let mut carrier = Carrier::default();
+    let create = |watch_id| pb::WatchCreateRequest { watch_id, ..Default::default() };
+    carrier.outbox.extend((1..=5).map(|id| request(RequestUnion::CreateRequest(create(id)))));
+    let (requests, mut outgoing) = mpsc::channel(2);
+    let mut sent = Vec::new();
+    while !carrier.outbox.is_empty() {
+        carrier.send_what_fits(&requests);
+        while let Ok(pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }) =
+            outgoing.try_recv()
+        {
+            sent.push(create.watch_id);
+        }
+    }
+    assert_eq!(sent, [1, 2, 3, 4, 5]);
+}
