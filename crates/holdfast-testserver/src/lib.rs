@@ -176,13 +176,12 @@ impl TestCluster {
         Ok(())
     }
 
-    /// Stops all members, then removes their data.
+    /// Stops all members, then removes their data. One after the other: a leader that hands over to a member that is
+    /// stopping, too, waits for it as long as an election takes.
     pub async fn stop(mut self) {
-        let stops = self.members.iter_mut().filter_map(|member| member.server.take()).map(Server::stop);
-        let mut stops: Vec<_> = stops.map(tokio::spawn).collect();
-        for stop in stops.drain(..) {
+        for server in self.members.iter_mut().filter_map(|member| member.server.take()) {
             // A panic of a member's stop is the test's failure too.
-            stop.await.expect("a member stops in order");
+            tokio::spawn(server.stop()).await.expect("a member stops in order");
         }
     }
 }
