@@ -77,10 +77,11 @@ impl Collector {
     /// # async fn example(client: holdfast_client::Client, source: impl Source) -> Result<(), Box<dyn std::error::Error>> {
     /// let collector = Collector::open(client).await?;
     /// let pods = collector.collection(Resource::new("pods")?);
+    /// let everything = Scope::all();
     /// tokio::select! {
     ///     // Collects as long as it is polled, and goes on where it was when it is called again.
     ///     error = pods.follow(&source) => return Err(error.into()),
-    ///     listed = pods.list(&Scope::all(), holdfast_client::ReadLevel::Linearizable) => {
+    ///     listed = pods.list(&everything, holdfast_client::ReadLevel::Linearizable) => {
     ///         for pod in listed?.objects {
     ///             println!("{}: {} is at {}", pod.source, pod.name, pod.version);
     ///         }
