@@ -124,7 +124,7 @@ async fn read(
     match snapshot.get(&stored) {
         Ok(Some(object)) => Ok(line(&cached(object)).into_response()),
         Ok(None) => Err(RepoError::<Widget>::NotFound { key }.into()),
-        Err(unreadable) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, unreadable.to_string())),
+        Err(unreadable) => Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, &unreadable.to_string())),
     }
 }
 
@@ -144,7 +144,7 @@ async fn update(
 ) -> Result<Response, Failure> {
     let widget: Widget = parsed(&body)?;
     if (&widget.namespace, &widget.name) != (&namespace, &name) {
-        return Err(Failure::new(StatusCode::BAD_REQUEST, "the widget has another name".to_owned()));
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "the widget has another name"));
     }
     let updated = widgets.repository.update(widget, wanted.version).await?;
     Ok(shown(&updated).into_response())
@@ -183,7 +183,7 @@ impl Widgets {
 }
 
 fn parsed(body: &[u8]) -> Result<Widget, Failure> {
-    serde_json::from_slice(body).map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error.to_string()))
+    serde_json::from_slice(body).map_err(|error| Failure::new(StatusCode::BAD_REQUEST, &error.to_string()))
 }
 
 fn shown(stored: &Stored<Widget>) -> String {
@@ -215,7 +215,7 @@ struct Failure {
 }
 
 impl Failure {
-    fn new(status: StatusCode, error: String) -> Self {
+    fn new(status: StatusCode, error: &str) -> Self {
         Self { status, body: json!({ "error": error }) }
     }
 }
@@ -234,7 +234,7 @@ impl From<RepoError<Widget>> for Failure {
             RepoError::Unknown { .. } => StatusCode::GATEWAY_TIMEOUT,
             RepoError::Decode { .. } | RepoError::Gone { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let mut failure = Self::new(status, error.to_string());
+        let mut failure = Self::new(status, &error.to_string());
         if let RepoError::Conflict { current, .. } = &error {
             failure.body["version"] = current.version.into();
         }
@@ -250,7 +250,7 @@ impl From<BadName> for Failure {
 
 impl From<WaitError> for Failure {
     fn from(error: WaitError) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
     }
 }
 
