@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_proto::{etcdserverpb as pb, mvccpb};
+use pb::maintenance_client::MaintenanceClient;
 use pb::watch_client::WatchClient;
 use pb::watch_request::RequestUnion;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::{Delivery, Joining, Mailbox, Tell, Why};
@@ -54,7 +56,10 @@ pub(super) async fn carry(client: Client, mailbox: Arc<Mailbox>, not_before: Ins
             return carrier.refuse(&status_of(&error));
         }
     };
-    let broken = match open(channel, token.as_ref(), &mut carrier).await {
+    let version = version_of(channel.clone(), token.as_ref());
+    let (opened, version) = tokio::join!(open(channel, token.as_ref(), &mut carrier), version);
+    carrier.is_progress_in_order = version.is_some_and(|version| is_progress_in_order(&version));
+    let broken = match opened {
         Ok((requests, responses)) => carrier.run(&client, &closing.0, &requests, responses).await,
         Err(status) => Err(status),
     };
@@ -82,7 +87,7 @@ fn status_of(error: &Error) -> Status {
 
 /// Opens a stream. It begins with the first request, without which servers do not answer.
 async fn open(
-    channel: tonic::transport::Channel,
+    channel: Channel,
     token: Option<&Token>,
     carrier: &mut Carrier,
 ) -> Result<(mpsc::Sender<pb::WatchRequest>, Streaming<pb::WatchResponse>), Status> {
@@ -99,9 +104,33 @@ async fn open(
     Ok((requests, responses.into_inner()))
 }
 
+/// The version that a member says it has, if it says so in the time that it has for a new watch.
+async fn version_of(channel: Channel, token: Option<&Token>) -> Option<String> {
+    let mut request = Request::new(pb::StatusRequest::default());
+    auth::show(&mut request, token);
+    let mut stub = MaintenanceClient::new(channel);
+    let answer = timeout(CREATE_MAX, stub.status(request)).await.ok()?.ok()?;
+    Some(answer.into_inner().version)
+}
+
+/// Whether an answer to who asks for progress comes behind all changes before it. etcd 3.4.0 to 3.4.30 and 3.5.0 to 3.5.12
+/// may say that they have come to a revision before they tell what has changed in it: who believes that misses the change.
+/// What is told without being asked for is in order there, too. The same versions as kube-apiserver asks.
+fn is_progress_in_order(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-', '+']).map_while(|number| number.parse::<u32>().ok());
+    match (numbers.next(), numbers.next(), numbers.next()) {
+        (Some(3), Some(4), Some(patch)) => patch >= 31,
+        (Some(3), Some(5), Some(patch)) => patch >= 13,
+        (Some(major), Some(minor), Some(_)) => (major, minor) > (3, 5),
+        _ => false,
+    }
+}
+
 /// The watches on a stream.
 #[derive(Debug, Default)]
 struct Carrier {
+    /// Whether the member is asked for progress at all.
+    is_progress_in_order: bool,
     watchers: HashMap<i64, Watcher>,
     /// Watches that the member has not confirmed yet, in the order in which they were asked for, which is that of the
     /// answers.
@@ -134,7 +163,7 @@ impl Carrier {
         for id in leaving {
             self.end(id);
         }
-        if is_progress_wanted {
+        if is_progress_wanted && self.is_progress_in_order {
             self.ask_progress();
         }
     }

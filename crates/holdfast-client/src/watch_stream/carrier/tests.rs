@@ -122,3 +122,14 @@ fn what_the_transport_does_not_take_at_once_is_not_lost() {
     }
     assert_eq!(sent, [1, 2, 3, 4, 5]);
 }
+
+/// AW42: who may answer before it has told the changes is not asked for progress.
+#[test]
+fn aw42_progress_is_asked_for_by_the_members_version() {
+    for version in ["3.4.31", "3.5.13", "3.6.0", "3.6.0-rc.1", "3.7.0", "4.0.0"] {
+        assert!(is_progress_in_order(version), "{version}");
+    }
+    for version in ["3.4.30", "3.5.1", "3.5.12", "3.3.99", "2.9.9", "3.5", "3.6", "", "unknown"] {
+        assert!(!is_progress_in_order(version), "{version}");
+    }
+}
