@@ -35,7 +35,7 @@ async fn informers_watches_and_locks_keep_what_they_promise() {
     // A run in which nothing happened would be clean, too.
     assert!(!report.blows.is_empty() && report.compactions > 0, "{report}");
     assert!(report.watches.changes > 0 && report.informers.changes > 0 && report.samples > 0, "{report}");
-    assert!(report.locks.held > 1 && report.locks.facts > 0, "{report}");
+    assert!(report.locks.held > 1 && report.locks.facts > 0 && report.locks.looks > 0, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -126,8 +126,7 @@ fn progress_must_not_run_ahead_nor_step_back() {
 
 #[test]
 fn a_loss_must_be_forced_and_honest() {
-    let lossy =
-        |from, to| vec![truth()[..5].to_vec(), vec![Line::Lost { from, to }], truth()[8..].to_vec()].concat();
+    let lossy = |from, to| [&truth()[..5], &[Line::Lost { from, to }], &truth()[8..]].concat();
     assert_eq!(breaches(&lossy(4, 6), &[6]), []);
     assert!(matches!(breaches(&lossy(4, 6), &[5, 7])[..], [Breach::Unforced { from: 4, to: 6, .. }]));
     assert_eq!(breaches(&lossy(3, 6), &[6]), [Breach::Backwards { told: 3, before: 4 }]);

@@ -120,13 +120,13 @@ impl OriginWriter {
         let task = tokio::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut number = 0;
+            let mut number = 0_u64;
             while !stopped.load(Ordering::Relaxed) {
                 tick.tick().await;
                 number += 1;
                 let (source, object) =
                     (SOURCES[rng.random_range(0..SOURCES.len())], rng.random_range(0..objects));
-                let step = if number % DELETE_EACH == 0 {
+                let step = if number.is_multiple_of(DELETE_EACH) {
                     Step::Delete { key: key(source, object), range_end: Bytes::new() }
                 } else {
                     put(source, object, format!("own/{number}/{object:06}"))

@@ -146,12 +146,14 @@ impl Scene<'_> {
             }
             let Some(trouble) = bag.pop() else { return Ok(done) };
             let length = self.stage.rng.random_range(Duration::from_millis(200)..length_max);
-            Box::pin(self.strike(trouble, length)).await.with_context(|| format!("{trouble}"))?;
-            done.push(trouble);
+            if Box::pin(self.strike(trouble, length)).await.with_context(|| format!("{trouble}"))? {
+                done.push(trouble);
+            }
         }
     }
 
-    async fn strike(&mut self, trouble: Trouble, length: Duration) -> Result<()> {
+    /// Whether it could be done.
+    async fn strike(&mut self, trouble: Trouble, length: Duration) -> Result<bool> {
         match trouble {
             Trouble::Members(fault) => {
                 self.stage.suffer(fault, length).await?;
@@ -162,7 +164,7 @@ impl Scene<'_> {
             }
             Trouble::CutFromCluster => cut(&self.collector.cluster, length).await,
             Trouble::CutFromOrigin => cut(&self.collector.origin, length).await,
-            Trouble::Rollback => self.roll_back().await?,
+            Trouble::Rollback => return self.roll_back().await,
             Trouble::Forget => {
                 self.collector.kill().await?;
                 sleep(length).await;
@@ -170,7 +172,7 @@ impl Scene<'_> {
                 self.collector.begin()?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Where the cursors are now, if that can be seen.
@@ -193,9 +195,11 @@ impl Scene<'_> {
     }
 
     /// A cursor as somebody would write it who restores what was saved before.
-    async fn roll_back(&mut self) -> Result<()> {
+    async fn roll_back(&mut self) -> Result<bool> {
         let source = SOURCES[self.stage.rng.random_range(0..SOURCES.len())];
-        let Some(known) = self.cursors.get(source).filter(|known| !known.is_empty()) else { return Ok(()) };
+        let Some(known) = self.cursors.get(source).filter(|known| !known.is_empty()) else {
+            return Ok(false);
+        };
         let before = &known[self.stage.rng.random_range(0..known.len())];
         let run = self.stage.rng.random_range(1..1_u64 << 40);
         let value = serde_json::json!({ "origin": before, "run": run, "batch": 0 }).to_string();
@@ -204,7 +208,7 @@ impl Scene<'_> {
             let member = attempt % self.stage.voters;
             let fate = carry_out(&self.stage.client.channel(member), std::slice::from_ref(&step)).await;
             if matches!(fate, Fate::At(_)) {
-                return Ok(());
+                return Ok(true);
             }
         }
         anyhow::bail!("no cursor could be written")

@@ -125,7 +125,7 @@ fn watched(number: usize, writers: usize) -> Wish {
         5 => Kinds::Deletes,
         _ => Kinds::All,
     };
-    Wish { range, kinds, from: if number % 2 == 0 { 2 } else { 0 } }
+    Wish { range, kinds, from: if number.is_multiple_of(2) { 2 } else { 0 } }
 }
 
 /// Runs the plan.
@@ -257,7 +257,7 @@ impl Seen {
             watches: Tally::default(),
             informers: Tally::default(),
             samples: 0,
-            locks: Locks::of(&self.contenders),
+            locks: Locks::of(&self.contenders, self.looks.len()),
             flaws,
             findings: broken,
             kept: None,

@@ -43,12 +43,14 @@ pub struct Locks {
     pub refused: usize,
     /// See there.
     pub unknown: u64,
+    /// States of the queue that members showed.
+    pub looks: usize,
 }
 
 impl Locks {
-    /// Of all of them.
-    pub fn of(contenders: &[Contender]) -> Self {
-        let mut locks = Self::default();
+    /// Of all of them, and how often the queue was seen to change.
+    pub fn of(contenders: &[Contender], looks: usize) -> Self {
+        let mut locks = Self { looks, ..Self::default() };
         for one in contenders {
             let longest = one.beliefs.iter().map(|Belief { from, until, .. }| until.saturating_sub(*from));
             locks.opened += one.opened;
@@ -127,11 +129,11 @@ impl fmt::Display for Report {
             "  informers: {changes} changes told, {relists} lists after compactions, {skips} slow subscribers, \
              {samples} states compared"
         )?;
-        let Locks { opened, lost, held, longest, facts, refused, unknown } = self.locks;
+        let Locks { opened, lost, held, longest, facts, refused, unknown, looks } = self.locks;
         writeln!(
             f,
             "  sessions: {opened} opened, {lost} lost; lock held {held} times, at most {} ms; writes under it: {facts} \
-             acknowledged, {refused} refused, {unknown} unknown",
+             acknowledged, {refused} refused, {unknown} unknown; {looks} states of the queue seen",
             longest / 1_000_000
         )?;
         self.flaws.iter().take(SHOWN_MAX).try_for_each(|flaw| writeln!(f, "  no history: {flaw:?}"))?;
