@@ -30,6 +30,7 @@
 //!
 //! A hash is FNV-1a of 64 bits. A digest is the hash of, for each object in the order of the keys: the length of the key, the
 //! key, the mod revision, the length of the value, the value; numbers as 8 bytes, the lowest first.
+#![allow(clippy::print_stdout, reason = "a program that is read by another")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
