@@ -93,22 +93,22 @@ trait Caller: Clone + Send + 'static {
 impl Caller for KvClient<Channel> {
     async fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), Error> {
         let request = PutRequest { key, value, ..Default::default() };
-        Self::put(self, request).await.map(drop).map_err(status_error)
+        Self::put(self, request).await.map(drop).map_err(|status| status_error(&status))
     }
 
     async fn get(&mut self, key: Bytes) -> Result<(), Error> {
         let request = RangeRequest { key, ..Default::default() };
-        self.range(request).await.map(drop).map_err(status_error)
+        self.range(request).await.map(drop).map_err(|status| status_error(&status))
     }
 }
 
 impl Caller for Client {
     async fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), Error> {
-        Self::put(self, key, value).await.map(drop).map_err(sdk_error)
+        Self::put(self, key, value).await.map(drop).map_err(|error| sdk_error(&error))
     }
 
     async fn get(&mut self, key: Bytes) -> Result<(), Error> {
-        Self::get(self, key, ReadLevel::Linearizable).await.map(drop).map_err(sdk_error)
+        Self::get(self, key, ReadLevel::Linearizable).await.map(drop).map_err(|error| sdk_error(&error))
     }
 }
 

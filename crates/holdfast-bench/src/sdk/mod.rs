@@ -125,15 +125,15 @@ impl Server {
     }
 
     fn sdk(&self) -> Result<holdfast_client::Client, Error> {
-        holdfast_client::Client::new([self.url()]).map_err(sdk_error)
+        holdfast_client::Client::new([self.url()]).map_err(|error| sdk_error(&error))
     }
 }
 
-fn sdk_error(error: holdfast_client::Error) -> Error {
+fn sdk_error(error: &holdfast_client::Error) -> Error {
     Error::Setting(format!("the SDK: {error}"))
 }
 
-fn status_error(status: tonic::Status) -> Error {
+fn status_error(status: &tonic::Status) -> Error {
     let code = u16::try_from(i32::from(status.code())).unwrap_or(u16::MAX);
     Error::Refused { code, message: status.message().to_owned() }
 }

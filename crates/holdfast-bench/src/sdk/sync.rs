@@ -67,7 +67,7 @@ pub(super) async fn pages(server: &Server, flags: &SdkFlags, round: u32) -> Resu
         let limit = i64::from(flags.page_keys.get());
         let request =
             RangeRequest { key, range_end: range_end.clone(), limit, revision, ..Default::default() };
-        let page = stub.range(request).await.map_err(status_error)?.into_inner();
+        let page = stub.range(request).await.map_err(|status| status_error(&status))?.into_inner();
         objects += page.kvs.len() as u64;
         revision = page.header.map_or(revision, |header| header.revision);
         match page.kvs.last() {
