@@ -317,7 +317,12 @@ fn refused(refusal: Refusal) -> Status {
             let (code, text) = auth(refusal);
             Status::new(code, text)
         }
-        Refusal::NoSpace => Status::new(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+        // etcd says the same of a write that it has carried out.
+        Refusal::NoSpace => with(
+            Status::new(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+            OUTCOME,
+            "none",
+        ),
         Refusal::Corrupt => Status::new(Code::DataLoss, "etcdserver: corrupt cluster"),
         Refusal::KeyNotFound => Status::new(Code::InvalidArgument, "etcdserver: key not found"),
         Refusal::LeaseNotFound { .. } => Status::new(Code::NotFound, "etcdserver: requested lease not found"),
@@ -715,6 +720,8 @@ mod tests {
         assert_eq!(outcome(NodeError::LeaderChanged), "none");
         assert_eq!(outcome(NodeError::TimedOut(TimeoutCause::Plain)), "unknown");
         assert_eq!(outcome(NodeError::Stopped), "unknown");
+        let refused = Status::from(Failure::from(Refusal::NoSpace));
+        assert_eq!(refused.metadata().get(OUTCOME).unwrap(), "none");
     }
 
     #[test]
