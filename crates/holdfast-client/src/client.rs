@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use crate::auth::{self, Credentials, Token, Tokens};
 use crate::error::{Attempt, Error, Verdict, cause_of, judge, refusal};
 use crate::namespace::Namespace;
+use crate::wait::deadline as after;
 use crate::watch_stream::Streams;
 
 /// Answers may be larger than gRPC's default limit of 4 MiB: a page of large values, the changes of a busy folder.
@@ -27,6 +28,9 @@ pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// And given up when none comes for so long.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A call for which there is more time has so much: gRPC has no words for very long times.
+const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How a client behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,10 +86,36 @@ struct Member {
 /// What it means to send a request twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeat {
-    /// The same as once: it reads, or asks for what is so already then.
+    /// Nothing: it reads.
     Harmless,
+    /// The same as once: it asks for what is so already then. Who gets no answer does not know, though.
+    Idempotent,
     /// Something else: only when nothing happened.
     Harmful,
+}
+
+/// How a call is made.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    shows: Shows,
+    repeat: Repeat,
+    /// With all its attempts.
+    deadline: Instant,
+}
+
+impl How {
+    fn may_be_repeated(self, verdict: Verdict) -> bool {
+        verdict == Verdict::Nothing || self.repeat != Repeat::Harmful
+    }
+
+    /// The error of a call that is given up.
+    fn given_up(self, attempts: Vec<Attempt>, is_unknown: bool) -> Error {
+        if is_unknown && self.repeat != Repeat::Harmless {
+            Error::Unknown { attempts }
+        } else {
+            Error::Unavailable { attempts }
+        }
+    }
 }
 
 /// Whether a call says whose it is.
@@ -138,7 +168,7 @@ impl Client {
 
     /// How long a call may take.
     pub(crate) fn call_timeout(&self) -> Duration {
-        self.inner.config.call_timeout
+        self.inner.config.call_timeout.min(CALL_TIMEOUT_MAX)
     }
 
     /// All endpoints and their channels, in the order in which they were given.
@@ -196,7 +226,21 @@ impl Client {
         send: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
         decode: impl Fn(A) -> Result<T, Status>,
     ) -> Result<T, Error> {
-        self.call_showing(Shows::Token, repeat, request, send, decode).await
+        let deadline = after(self.call_timeout());
+        self.call_until(deadline, repeat, request, send, decode).await
+    }
+
+    /// As [`Client::call`], for what is of no use behind the deadline, if that comes earlier.
+    pub(crate) async fn call_until<Q: Clone, A, T>(
+        &self,
+        deadline: Instant,
+        repeat: Repeat,
+        request: Q,
+        send: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
+        decode: impl Fn(A) -> Result<T, Status>,
+    ) -> Result<T, Error> {
+        let deadline = deadline.min(after(self.call_timeout()));
+        self.call_so(How { shows: Shows::Token, repeat, deadline }, request, send, decode).await
     }
 
     /// As [`Client::call`], as nobody.
@@ -207,32 +251,33 @@ impl Client {
         send: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
         decode: impl Fn(A) -> Result<T, Status>,
     ) -> Result<T, Error> {
-        self.call_showing(Shows::Nothing, repeat, request, send, decode).await
+        let deadline = after(self.call_timeout());
+        self.call_so(How { shows: Shows::Nothing, repeat, deadline }, request, send, decode).await
     }
 
-    async fn call_showing<Q: Clone, A, T>(
+    async fn call_so<Q: Clone, A, T>(
         &self,
-        shows: Shows,
-        repeat: Repeat,
+        how: How,
         request: Q,
         send: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
         decode: impl Fn(A) -> Result<T, Status>,
     ) -> Result<T, Error> {
-        let deadline = Instant::now() + self.inner.config.call_timeout;
+        let deadline = how.deadline;
         let mut attempts = Vec::new();
         let mut is_unknown = false;
         let mut is_renewed = false;
         let mut pause = PAUSE_MIN;
         loop {
-            let token = match shows {
+            let token = match how.shows {
                 Shows::Token => match timeout_at(deadline, self.token()).await {
-                    Ok(token) => token?,
-                    Err(_) => return Err(Error::Unavailable { attempts }),
+                    Ok(Ok(token)) => token,
+                    Ok(Err(error)) if !is_unknown => return Err(error),
+                    Ok(Err(_)) | Err(_) => return Err(how.given_up(attempts, is_unknown)),
                 },
                 Shows::Nothing => None,
             };
             let (at, channel) = self.channel();
-            let until = self.attempt_ends(repeat, deadline);
+            let until = self.attempt_ends(how);
             let mut attempt = Request::new(request.clone());
             attempt.set_timeout(until.saturating_duration_since(Instant::now()));
             auth::show(&mut attempt, token.as_ref());
@@ -246,25 +291,21 @@ impl Client {
                 is_renewed = true;
                 continue;
             }
-            let verdict = judge(&status);
+            let verdict = judge(&status, how.repeat);
             if verdict == Verdict::Refused {
                 return Err(refusal(&status));
             }
             self.failed(at);
             attempts.push(Attempt { endpoint: self.member(at).endpoint.clone(), cause: cause_of(&status) });
             is_unknown |= verdict == Verdict::Unknown;
-            let may_go_on = verdict == Verdict::Nothing || repeat == Repeat::Harmless;
+            let may_go_on = how.may_be_repeated(verdict);
             if may_go_on && attempts.len().is_multiple_of(self.inner.members.len()) {
                 let resume = Instant::now() + jittered(pause);
                 pause = (pause * 2).min(PAUSE_MAX);
                 sleep_until(resume.min(deadline)).await;
             }
             if !may_go_on || Instant::now() >= deadline {
-                return Err(if is_unknown && repeat == Repeat::Harmful {
-                    Error::Unknown { attempts }
-                } else {
-                    Error::Unavailable { attempts }
-                });
+                return Err(how.given_up(attempts, is_unknown));
             }
         }
     }
@@ -280,12 +321,12 @@ impl Client {
     }
 
     /// A call that may be repeated leaves half of its time for another member: the first may be silent.
-    fn attempt_ends(&self, repeat: Repeat, deadline: Instant) -> Instant {
+    fn attempt_ends(&self, how: How) -> Instant {
         let now = Instant::now();
-        let left = deadline.saturating_duration_since(now);
-        match repeat {
-            Repeat::Harmless if self.inner.members.len() > 1 => now + left / 2,
-            Repeat::Harmless | Repeat::Harmful => deadline,
+        let left = how.deadline.saturating_duration_since(now);
+        match how.repeat {
+            Repeat::Harmless | Repeat::Idempotent if self.inner.members.len() > 1 => now + left / 2,
+            Repeat::Harmless | Repeat::Idempotent | Repeat::Harmful => how.deadline,
         }
     }
 }
@@ -319,4 +360,41 @@ fn member(url: String, config: &Config, tls: Option<&Arc<Reloading<ClientTls>>>)
 /// Between half of it and all of it.
 pub(crate) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::codec::LeaseId;
+    use crate::error::Class;
+
+    /// RS4: a lease that is shorter than the client's time for calls is renewed by another member in time.
+    #[tokio::test]
+    async fn a_renewal_leaves_a_silent_member_before_it_is_too_late() {
+        let silent = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+        let endpoints = silent.each_ref().map(|member| format!("http://{}", member.local_addr().unwrap()));
+        let config = Config { call_timeout: Duration::MAX, ..Config::default() };
+        let client = Client::with_config(endpoints.clone(), config).unwrap();
+        let until = after(Duration::from_millis(400));
+        let Err(Error::Unavailable { attempts }) = client.keep_alive(LeaseId(1), until).await else {
+            panic!("nobody has answered");
+        };
+        let is_asked = |endpoint: &String| attempts.iter().any(|attempt| attempt.endpoint == *endpoint);
+        assert!(endpoints.iter().all(is_asked), "{attempts:?}");
+    }
+
+    #[test]
+    fn only_a_read_that_is_given_up_certainly_does_nothing() {
+        let given_up = |repeat, is_unknown| {
+            let how = How { shows: Shows::Nothing, repeat, deadline: Instant::now() };
+            how.given_up(Vec::new(), is_unknown).class()
+        };
+        assert_eq!(given_up(Repeat::Harmless, true), Class::Retry);
+        for repeat in [Repeat::Idempotent, Repeat::Harmful] {
+            assert_eq!(given_up(repeat, true), Class::Unknown);
+            assert_eq!(given_up(repeat, false), Class::Retry);
+        }
+    }
 }

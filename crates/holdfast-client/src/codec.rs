@@ -67,9 +67,19 @@ pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The revision of an answer.
+/// The revision of an answer; 0 when it has none.
 pub(crate) fn revision(header: Option<&pb::ResponseHeader>) -> u64 {
     header.map_or(0, |header| unsigned(header.revision))
+}
+
+/// The revision of an answer that is of no use without one.
+///
+/// Errors: it has none. 0 is none, too.
+pub(crate) fn revision_of(header: Option<&pb::ResponseHeader>) -> Result<u64, Status> {
+    match revision(header) {
+        0 => Err(malformed("no revision")),
+        revision => Ok(revision),
+    }
 }
 
 /// The first key behind all that begin so; `None` when there is none.

@@ -4,11 +4,20 @@ use std::error::Error as _;
 
 use tonic::{Code, Status};
 
+use crate::client::Repeat;
+
 /// Where the server says whether a failed write may have happened. etcd does not say.
 const OUTCOME: &str = "holdfast-outcome";
 
 /// The one refusal that passes: the server has too much to do just now.
 const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
+
+/// Of a member that does not serve this: others do.
+const LEARNER: &str = "etcdserver: rpc not supported for learner";
+/// etcd says so of writes that it has not carried out, and also of the one that fills the space, which it has.
+const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
+/// What the words of every refusal of a server begin with.
+const SERVER: &str = "etcdserver: ";
 
 /// What servers say of a revision that they do not have any more, and of one that they do not have yet.
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
@@ -149,8 +158,8 @@ pub(crate) enum Verdict {
 }
 
 /// Judges a failed attempt. In doubt it is unknown.
-pub(crate) fn judge(status: &Status) -> Verdict {
-    if status.message() == TOO_MANY_REQUESTS {
+pub(crate) fn judge(status: &Status, repeat: Repeat) -> Verdict {
+    if matches!(status.message(), TOO_MANY_REQUESTS | LEARNER) {
         return Verdict::Nothing;
     }
     if let Some(outcome) = status.metadata().get(OUTCOME) {
@@ -161,7 +170,16 @@ pub(crate) fn judge(status: &Status) -> Verdict {
             _ => Verdict::Unknown,
         };
     }
+    // A code that the transport has made up, for a connection that broke: the server may have been at it already.
+    if status.source().is_some() && !was_never_sent(status) {
+        return Verdict::Unknown;
+    }
     match status.code() {
+        Code::ResourceExhausted if status.message() == NO_SPACE => Verdict::Unknown,
+        // An answer of a server that has done what was asked, larger than is taken here.
+        Code::OutOfRange if repeat != Repeat::Harmless && !status.message().starts_with(SERVER) => {
+            Verdict::Unknown
+        }
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists
@@ -231,6 +249,16 @@ mod tests {
         status
     }
 
+    /// Of tonic's decoder.
+    const TOO_LARGE: &str = "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes";
+
+    /// What tonic makes of a connection that ends so.
+    fn broken(code: Code) -> Status {
+        let mut status = Status::new(code, "h2 protocol error");
+        status.set_source(std::sync::Arc::new(std::io::Error::other("go away")));
+        status
+    }
+
     #[test]
     fn a_revision_that_is_not_there_is_told_from_other_refusals() {
         let mut status = Status::out_of_range(COMPACTED);
@@ -251,7 +279,16 @@ mod tests {
             (Status::unavailable("etcdserver: request timed out"), Verdict::Unknown),
             (Status::unavailable("transport error"), Verdict::Unknown),
             (Status::resource_exhausted("etcdserver: too many requests"), Verdict::Nothing),
-            (Status::resource_exhausted("etcdserver: mvcc: database space exceeded"), Verdict::Refused),
+            (Status::failed_precondition(LEARNER), Verdict::Nothing),
+            (with_outcome(Status::failed_precondition(LEARNER), "none"), Verdict::Nothing),
+            (Status::unavailable(LEARNER), Verdict::Nothing),
+            (Status::resource_exhausted(NO_SPACE), Verdict::Unknown),
+            (with_outcome(Status::resource_exhausted(NO_SPACE), "none"), Verdict::Refused),
+            (broken(Code::ResourceExhausted), Verdict::Unknown),
+            (broken(Code::PermissionDenied), Verdict::Unknown),
+            (Status::permission_denied("etcdserver: permission denied"), Verdict::Refused),
+            (Status::out_of_range(TOO_LARGE), Verdict::Unknown),
+            (Status::out_of_range("etcdserver: too large lease TTL"), Verdict::Refused),
             (Status::cancelled("Timeout expired"), Verdict::Unknown),
             (Status::not_found("etcdserver: requested lease not found"), Verdict::Refused),
             (with_outcome(Status::unavailable("etcdserver: leader changed"), "none"), Verdict::Nothing),
@@ -263,7 +300,10 @@ mod tests {
             (with_outcome(Status::deadline_exceeded("late"), "unknown"), Verdict::Unknown),
         ];
         for (status, verdict) in cases {
-            assert_eq!(judge(&status), verdict, "{status:?}");
+            for repeat in [Repeat::Idempotent, Repeat::Harmful] {
+                assert_eq!(judge(&status, repeat), verdict, "{status:?}");
+            }
         }
+        assert_eq!(judge(&Status::out_of_range(TOO_LARGE), Repeat::Harmless), Verdict::Refused);
     }
 }

@@ -13,9 +13,10 @@ use crate::client::{Client, jittered};
 use crate::codec::watch::Event;
 use crate::codec::{KeyValue, LeaseId};
 use crate::error::{Class, Error};
+use crate::pulse::Pulse;
 use crate::range::KeyRange;
 use crate::read::{Read, ReadLevel};
-use crate::session::Lives;
+use crate::session::{Lives, SessionState};
 use crate::watch::{Watch, WatchEvent, WatchOptions};
 use crate::write::{Put, SetIfNotExists};
 
@@ -42,6 +43,17 @@ pub enum HoldState {
     Lost,
 }
 
+impl From<SessionState> for HoldState {
+    /// Of what is held as long as the session lives.
+    fn from(state: SessionState) -> Self {
+        match state {
+            SessionState::Alive => Self::Held,
+            SessionState::Suspect => Self::Suspect,
+            SessionState::Lost => Self::Lost,
+        }
+    }
+}
+
 /// A held key; made by [`Client::acquire`]. Dropping it gives the key up, in the background; [`Held::release`] waits for
 /// that.
 #[derive(Debug)]
@@ -50,7 +62,7 @@ pub struct Held {
     key: Bytes,
     lease: LeaseId,
     revision: u64,
-    state: watch::Receiver<HoldState>,
+    pulse: Pulse,
     /// Ends the task that keeps it alive.
     _keeper: watch::Sender<()>,
     is_released: bool,
@@ -69,7 +81,18 @@ impl Client {
         value: impl Into<Bytes>,
         ttl: Duration,
     ) -> Result<Acquired, Error> {
-        let (client, key, value) = (self.clone(), key.into(), value.into());
+        let (acquired, _) = self.try_acquire_at(key.into(), value.into(), ttl).await?;
+        Ok(acquired)
+    }
+
+    /// As [`Client::try_acquire`], with a revision at which that was so: the newest one that is known.
+    async fn try_acquire_at(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<(Acquired, u64), Error> {
+        let client = self.clone();
         // A task of its own: it cleans up also when this future is dropped half-way.
         let attempt = tokio::spawn(async move { client.attempt(key, value, ttl).await });
         attempt.await.expect("an attempt does not panic, and nobody aborts it")
@@ -86,10 +109,11 @@ impl Client {
     ) -> Result<Held, Error> {
         let (key, value) = (key.into(), value.into());
         loop {
-            match self.try_acquire(key.clone(), value.clone(), ttl).await {
-                Ok(Acquired::Held(held)) => return Ok(held),
-                Ok(Acquired::Taken(by)) => {
-                    let from = WatchOptions::new().from(by.mod_revision + 1);
+            match self.try_acquire_at(key.clone(), value.clone(), ttl).await {
+                Ok((Acquired::Held(held), _)) => return Ok(held),
+                Ok((Acquired::Taken(by), revision)) => {
+                    // Not from the key's own revision on, which may be compacted long since.
+                    let from = WatchOptions::new().from(revision + 1);
                     let mut watch = self.watch(KeyRange::key(key.clone()), from);
                     // Either way the next attempt tells.
                     match until_gone(&mut watch, by.create_revision).await? {
@@ -105,20 +129,22 @@ impl Client {
         }
     }
 
-    async fn attempt(self, key: Bytes, value: Bytes, ttl: Duration) -> Result<Acquired, Error> {
+    async fn attempt(self, key: Bytes, value: Bytes, ttl: Duration) -> Result<(Acquired, u64), Error> {
         // It needs no lease to see that others hold it.
-        if let Some(by) = self.get(key.clone(), ReadLevel::Linearizable).await?.value {
-            return Ok(Acquired::Taken(by));
+        let read = self.get(key.clone(), ReadLevel::Linearizable).await?;
+        if let Some(by) = read.value {
+            return Ok((Acquired::Taken(by), read.revision));
         }
         let lives = Lives::grant(&self, ttl).await?;
         let lease = lives.lease;
         match self.create(Put::new(key.clone(), value).lease(lease)).await {
             Ok(SetIfNotExists::Set { revision }) => {
-                Ok(Acquired::Held(Held::keep(self, key, revision, lives)))
+                Ok((Acquired::Held(Held::keep(self, key, revision, lives)), revision))
             }
             Ok(SetIfNotExists::Exists(by)) => {
                 self.abandon(lease).await;
-                Ok(Acquired::Taken(by))
+                let revision = by.mod_revision.max(read.revision);
+                Ok((Acquired::Taken(by), revision))
             }
             Err(error) => {
                 // If the key was made after all, it goes with the lease.
@@ -131,24 +157,22 @@ impl Client {
 
 impl Held {
     fn keep(client: Client, key: Bytes, revision: u64, lives: Lives) -> Self {
-        let (tell, state) = watch::channel(HoldState::Held);
+        let (heart, pulse) = lives.pulse();
         let (keeper, mut dropped) = watch::channel(());
         let (keeping, watched) = (client.clone(), key.clone());
         // Ends with the sender in `Self`, or with the loss.
         drop(tokio::spawn(async move {
-            let renewed = |alive| {
-                tell.send_replace(if alive { HoldState::Held } else { HoldState::Suspect });
-            };
             tokio::select! {
                 // All arms may be dropped at any point: nobody looks at what they would have found.
                 _ = dropped.changed() => {}
-                () = lives.renew(&keeping, renewed) => {}
+                () = lives.renew(&keeping, &heart) => {}
                 () = lose(keeping.clone(), watched, revision) => {}
             }
-            tell.send_replace(HoldState::Lost);
+            // Which tells that it is lost.
+            drop(heart);
         }));
         let lease = lives.lease;
-        Self { client, key, lease, revision, state, _keeper: keeper, is_released: false }
+        Self { client, key, lease, revision, pulse, _keeper: keeper, is_released: false }
     }
 
     /// The key.
@@ -169,13 +193,12 @@ impl Held {
 
     /// Whether it is held now.
     pub fn state(&self) -> HoldState {
-        *self.state.borrow()
+        self.pulse.state().into()
     }
 
     /// Waits until it is lost. Cancel-safe.
     pub async fn lost(&mut self) {
-        // An error means that the task has ended, which has told so before.
-        drop(self.state.wait_for(|state| *state == HoldState::Lost).await);
+        self.pulse.lost().await;
     }
 
     /// Gives it up, and returns when others can have it.
@@ -210,14 +233,17 @@ pub(crate) async fn lose(client: Client, key: Bytes, revision: u64) {
             // The watch was cut off, and what it missed was compacted: the key itself tells.
             Ok(Gone::Perhaps) => {}
             Err(error) => {
-                tracing::warn!(%error, "a held key cannot be watched; only its lease tells whether it is held");
-                return std::future::pending().await;
+                tracing::warn!(%error, "a held key cannot be watched; it is read instead, from time to time");
+                tokio::time::sleep(jittered(RETRY)).await;
             }
         }
         match client.get(key.clone(), ReadLevel::Linearizable).await {
             Ok(Read { value: Some(kv), revision: now }) if kv.create_revision == revision => from = now + 1,
             Ok(_) => return,
-            Err(error) => tracing::debug!(%error, "a held key cannot be read yet"),
+            Err(error) => {
+                tracing::debug!(%error, "a held key cannot be read yet");
+                tokio::time::sleep(jittered(RETRY)).await;
+            }
         }
     }
 }

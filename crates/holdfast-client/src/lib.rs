@@ -37,8 +37,8 @@
 //! - `range` which keys, `read` and `pages` how fresh and how many at a time, `wait` for a revision, `write` and `txn` what
 //!   is changed, `update` and `stm` what is changed again when others were first.
 //! - `watch` changes that resume, and `watch_stream` what carries them, `folder` state and changes of a folder.
-//! - `lease`, `held` a key and `session` a lease that is kept alive; `place` in a queue, and on it `lock` and `election`;
-//!   `barrier`, `queue`.
+//! - `lease`, `held` a key and `session` a lease that is kept alive, `pulse` what is known of that; `place` in a queue, and
+//!   on it `lock` and `election`; `barrier`, `queue`.
 //! - [`store`] has versioned objects under keys and [`repo`] objects under their names, each in memory and on a cluster.
 //! - [`informer`] keeps a range here, decoded, with indexes, and serves reads from it; [`collect`] gathers objects of many
 //!   systems, each with versions of its own.
@@ -59,6 +59,7 @@ mod lock;
 mod namespace;
 mod pages;
 mod place;
+mod pulse;
 mod queue;
 mod range;
 mod read;

@@ -23,8 +23,8 @@ use crate::write::{Delete, Put, SetIfNotExists};
 
 /// Pause before what failed is tried again; half of it is random.
 const RETRY: Duration = Duration::from_millis(200);
-/// How often a place that is not wanted any more is given up before it is left to end with its session.
-const LEAVE_ATTEMPTS: u32 = 5;
+/// The longest pause before a place that is not wanted any more is given up again.
+const LEAVE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// After this time no server works on a request any more that nobody waits for: etcd's budget for one is 7 s.
 const LATE: Duration = Duration::from_secs(15);
 
@@ -94,7 +94,7 @@ impl Place {
             .limit(1)
             .keys_only()
             .sorted(SortBy::CreateRevision, Order::Descending)
-            .created_in(1..=self.revision() - 1);
+            .created_in(1..=self.revision().saturating_sub(1));
         let txn =
             Txn::new().when(self.is_there()).then(Op::list(KeyRange::prefix(self.queue.clone()), options));
         let answer = self.client().txn(txn).await?;
@@ -151,12 +151,16 @@ impl Drop for Place {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         // Not the session: its lease may end meanwhile, and the key with it.
         let (client, key, is_made) = (self.client().clone(), self.key.clone(), self.revision.is_some());
+        let remove = move || {
+            let (client, key) = (client.clone(), key.clone());
+            async move { client.delete(key).await.map(drop) }
+        };
+        let mut pulse = self.session.pulse();
         drop(runtime.spawn(async move {
-            remove(&client, &key).await;
-            if !is_made {
-                // The request that makes it may still be under way.
-                tokio::time::sleep(LATE).await;
-                remove(&client, &key).await;
+            tokio::select! {
+                // Both may be dropped at any point: the key of a session that is lost ends with its lease.
+                () = pulse.lost() => {}
+                () = leave_at_last(RETRY, is_made, remove) => {}
             }
         }));
     }
@@ -167,13 +171,26 @@ pub(crate) fn lost_lease(error: Error) -> Error {
     if error.is_refused_with(Code::NotFound) { Error::SessionLost } else { error }
 }
 
-/// Deletes a key that nobody else makes.
-async fn remove(client: &Client, key: &Bytes) {
-    for _ in 0..LEAVE_ATTEMPTS {
-        match client.delete(key.clone()).await {
-            Ok(_) => return,
-            Err(error) => tracing::debug!(%error, "a place in a queue is not given up yet"),
-        }
+/// Removes a place until that has worked: as long as it is there, nobody behind it has a turn.
+async fn leave_at_last<R: Future<Output = Result<(), Error>>>(
+    pause: Duration,
+    is_made: bool,
+    remove: impl Fn() -> R,
+) {
+    until_done(pause, &remove).await;
+    if !is_made {
+        // The request that makes it may still be under way.
+        tokio::time::sleep(LATE).await;
+        until_done(pause, &remove).await;
+    }
+}
+
+/// Tries until it works; pauses double up to [`LEAVE_PAUSE_MAX`].
+async fn until_done<R: Future<Output = Result<(), Error>>>(mut pause: Duration, attempt: impl Fn() -> R) {
+    while let Err(error) = attempt().await {
+        tracing::debug!(%error, "a place in a queue is not given up yet");
+        tokio::time::sleep(jittered(pause)).await;
+        pause = (pause * 2).min(LEAVE_PAUSE_MAX);
     }
 }
 
@@ -225,12 +242,11 @@ impl First {
     }
 
     pub(crate) fn state(&self) -> HoldState {
-        match self.place.session().state() {
-            _ if *self.gone.borrow() => HoldState::Lost,
-            SessionState::Alive => HoldState::Held,
-            SessionState::Suspect => HoldState::Suspect,
-            SessionState::Lost => HoldState::Lost,
+        // A task that is gone looks no more.
+        if *self.gone.borrow() || self.gone.has_changed().is_err() {
+            return HoldState::Lost;
         }
+        self.place.session().state().into()
     }
 
     pub(crate) async fn lost(&mut self) {
@@ -244,5 +260,25 @@ impl First {
 
     pub(crate) async fn leave(self) -> Result<(), Error> {
         self.place.leave().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// RS4: a place that stays would hold up all behind it for as long as its session lives.
+    #[tokio::test]
+    async fn a_place_is_given_up_until_it_is_gone() {
+        let attempts = Cell::new(0);
+        let remove = || {
+            attempts.set(attempts.get() + 1);
+            let is_late = attempts.get() <= 20;
+            async move { if is_late { Err(Error::Unavailable { attempts: Vec::new() }) } else { Ok(()) } }
+        };
+        leave_at_last(Duration::ZERO, true, remove).await;
+        assert_eq!(attempts.get(), 21);
     }
 }

@@ -7,13 +7,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::client::Client;
+use crate::client::{Client, jittered};
 use crate::codec::LeaseId;
 use crate::error::{Class, Error};
 use crate::lease::new_id;
+use crate::pulse::{Heart, Pulse, pulse};
 
 /// A lease is renewed when this part of its time is over.
 const RENEW_PART: u32 = 3;
+/// Pause behind a renewal that failed, at most this part of the lease's time; half of it is random.
+const RETRY: Duration = Duration::from_millis(200);
+const RETRY_PART: u32 = 10;
 
 /// Whether a session still lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub enum SessionState {
 #[derive(Debug, Clone)]
 pub struct Session {
     shared: Arc<Shared>,
-    state: watch::Receiver<SessionState>,
+    pulse: Pulse,
 }
 
 #[derive(Debug)]
@@ -55,8 +59,8 @@ struct Shared {
     client: Client,
     lease: LeaseId,
     /// Ends the task that keeps it alive.
-    _keeper: watch::Sender<()>,
-    /// Set by [`Session::end`].
+    keeper: watch::Sender<()>,
+    /// Set by [`Session::end`] when the lease is revoked.
     is_ended: AtomicBool,
     /// Places in queues that were taken with it.
     places: AtomicU64,
@@ -87,29 +91,49 @@ impl Lives {
         }
     }
 
+    pub(crate) fn pulse(&self) -> (Heart, Pulse) {
+        pulse(self.until)
+    }
+
     /// Keeps the lease alive, and tells whether each renewal worked. Returns when the lease may have ended.
-    pub(crate) async fn renew(mut self, client: &Client, tell: impl Fn(bool)) {
+    pub(crate) async fn renew(self, client: &Client, heart: &Heart) {
+        let lease = self.lease;
+        let ask = |until| {
+            let client = client.clone();
+            async move { client.keep_alive(lease, until).await }
+        };
+        self.renew_with(heart, ask).await;
+    }
+
+    /// As [`Lives::renew`]; `ask` renews, until it is too late.
+    async fn renew_with<R: Future<Output = Result<Option<Duration>, Error>>>(
+        mut self,
+        heart: &Heart,
+        ask: impl Fn(Instant) -> R,
+    ) {
         let mut next = Instant::now() + self.ttl / RENEW_PART;
         loop {
             sleep_until(next.min(self.until)).await;
             let asked_at = Instant::now();
             let renewed = tokio::select! {
                 // Both only wait.
-                renewed = client.keep_alive(self.lease) => renewed,
+                renewed = ask(self.until) => renewed,
                 () = sleep_until(self.until) => return,
             };
             match renewed {
                 Ok(Some(ttl)) => {
+                    if !heart.renewed(asked_at + ttl) {
+                        return;
+                    }
                     self.until = asked_at + ttl;
                     next = asked_at + ttl / RENEW_PART;
-                    tell(true);
                 }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "a lease is not renewed");
-                    tell(false);
-                    // The call has taken its time; the next one begins at once.
-                    next = Instant::now();
+                    heart.failed();
+                    // A server that refuses answers at once.
+                    next = Instant::now() + jittered(RETRY.min(self.ttl / RETRY_PART));
                 }
             }
             if Instant::now() >= self.until {
@@ -137,24 +161,22 @@ impl Client {
 
 impl Session {
     fn keep(client: Client, lives: Lives) -> Self {
-        let (tell, state) = watch::channel(SessionState::Alive);
+        let (heart, pulse) = lives.pulse();
         let (keeper, mut dropped) = watch::channel(());
         let keeping = client.clone();
         // Ends with the sender in `Shared`, or with the loss.
         drop(tokio::spawn(async move {
-            let renewed = |alive| {
-                tell.send_replace(if alive { SessionState::Alive } else { SessionState::Suspect });
-            };
             tokio::select! {
                 // Both arms may be dropped at any point: nobody looks at what they would have found.
                 _ = dropped.changed() => {}
-                () = lives.renew(&keeping, renewed) => {}
+                () = lives.renew(&keeping, &heart) => {}
             }
-            tell.send_replace(SessionState::Lost);
+            // Which tells that it is lost.
+            drop(heart);
         }));
         let (is_ended, places) = (AtomicBool::new(false), AtomicU64::new(0));
-        let shared = Shared { client, lease: lives.lease, _keeper: keeper, is_ended, places };
-        Self { shared: Arc::new(shared), state }
+        let shared = Shared { client, lease: lives.lease, keeper, is_ended, places };
+        Self { shared: Arc::new(shared), pulse }
     }
 
     /// The lease, for [`crate::Put::lease`].
@@ -164,29 +186,36 @@ impl Session {
 
     /// Whether it lives now.
     pub fn state(&self) -> SessionState {
-        *self.state.borrow()
+        self.pulse.state()
     }
 
     /// Waits until it is lost. Cancel-safe.
     pub async fn lost(&mut self) {
-        // An error means that the task has ended, which has told so before.
-        drop(self.state.wait_for(|state| *state == SessionState::Lost).await);
+        self.pulse.lost().await;
     }
 
     /// Waits until its state changes, and gives the new one; states that pass quickly may not be seen. Behind a loss it
     /// waits no more. Cancel-safe.
     pub async fn changed(&mut self) -> SessionState {
-        // As in `lost`.
-        drop(self.state.changed().await);
-        *self.state.borrow_and_update()
+        self.pulse.changed().await
     }
 
-    /// Ends it, and all keys that live with it, and returns when that is so.
+    /// Ends it, and all keys that live with it, and returns when that is so. Its clones show that it is lost before the
+    /// first key is gone.
     ///
-    /// Errors: nobody could be told. It ends within its time to live then.
-    pub async fn end(self) -> Result<(), Error> {
+    /// Errors: as [`Error`] says; after [`Error::Unknown`] it may have ended. It ends within its time to live then, and the
+    /// last clone that is dropped tries again.
+    pub async fn end(mut self) -> Result<(), Error> {
+        self.shared.keeper.send_replace(());
+        self.pulse.lost().await;
+        self.shared.client.revoke(self.shared.lease).await?;
         self.shared.is_ended.store(true, Ordering::Relaxed);
-        self.shared.client.revoke(self.shared.lease).await
+        Ok(())
+    }
+
+    /// What is known of it, without keeping it.
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -209,5 +238,63 @@ impl Drop for Shared {
             let (client, lease) = (self.client.clone(), self.lease);
             drop(runtime.spawn(async move { client.abandon(lease).await }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::net::TcpListener;
+
+    use tonic::Code;
+
+    use super::*;
+    use crate::client::Config;
+
+    fn refused() -> Error {
+        Error::Refused { code: Code::PermissionDenied, message: "etcdserver: permission denied".into() }
+    }
+
+    fn lives(ttl: Duration) -> Lives {
+        Lives { lease: LeaseId(1), ttl, until: Instant::now() + ttl }
+    }
+
+    /// RS4: a server that refuses at once is not asked as fast as it answers.
+    #[tokio::test]
+    async fn a_renewal_that_is_refused_is_not_repeated_at_once() {
+        let lives = lives(Duration::from_millis(400));
+        let ((heart, pulse), asked) = (lives.pulse(), Cell::new(0));
+        lives
+            .renew_with(&heart, |_| {
+                asked.set(asked.get() + 1);
+                std::future::ready(Err(refused()))
+            })
+            .await;
+        assert_eq!(pulse.state(), SessionState::Lost);
+        // Two thirds of the time, in pauses of 20 ms at least.
+        assert!((1..=15).contains(&asked.get()), "{} times", asked.get());
+    }
+
+    /// RS4: also when nobody answers, and who has ended it cannot know what became of its keys.
+    #[tokio::test]
+    async fn a_session_that_is_ended_is_lost_for_all_its_clones() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = Config { call_timeout: Duration::from_millis(100), ..Config::default() };
+        let endpoint = format!("http://{}", silent.local_addr().unwrap());
+        let client = Client::with_config([endpoint], config).unwrap();
+        let session = Session::keep(client, lives(Duration::from_secs(600)));
+        let clone = session.clone();
+        assert_eq!(clone.state(), SessionState::Alive);
+        assert_eq!(session.end().await.unwrap_err().class(), Class::Unknown);
+        assert_eq!(clone.state(), SessionState::Lost);
+    }
+
+    /// RS4: an answer that comes when the lease may have ended renews nothing.
+    #[tokio::test]
+    async fn a_renewal_that_comes_late_is_none() {
+        let lives = lives(Duration::ZERO);
+        let (heart, pulse) = lives.pulse();
+        lives.renew_with(&heart, |_| std::future::ready(Ok(Some(Duration::from_secs(600))))).await;
+        assert_eq!(pulse.state(), SessionState::Lost);
     }
 }

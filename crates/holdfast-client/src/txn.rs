@@ -69,6 +69,17 @@ impl Txn {
             Op::Txn(inner) => inner.is_read(),
         })
     }
+
+    /// Servers answer one without operations from the state of the member that is asked, which may be old. It reads
+    /// something then that it compares. Whether it does.
+    fn made_linearizable(self) -> (Self, bool) {
+        let Some(compare) = self.compares.first().filter(|_| self.then.is_empty() && self.or_else.is_empty())
+        else {
+            return (self, false);
+        };
+        let read = Op::list(compare.subject.0.clone(), ListOptions::new().limit(1).keys_only());
+        (self.then(read.clone()).or_else(read), true)
+    }
 }
 
 /// A claim about a key, or about each key of a range.
@@ -325,7 +336,8 @@ impl OpAnswer {
 impl Client {
     /// Runs a transaction.
     ///
-    /// One that reads only, in both branches, is linearizable.
+    /// One that reads only, in both branches, is linearizable, also when it only compares. One that does not even compare
+    /// succeeds, and its revision may be old.
     ///
     /// Errors: as [`Error`] says. After [`Error::Unknown`] it may have been run, as a whole; one that reads only never has
     /// an unknown outcome, and is asked again of other members.
@@ -340,11 +352,18 @@ impl Client {
         make: impl Fn(TxnAnswer) -> Result<T, Status>,
     ) -> Result<T, Error> {
         let namespace = self.namespace();
+        let (txn, drops_answers) = txn.made_linearizable();
         let repeat = if txn.is_read() { Repeat::Harmless } else { Repeat::Harmful };
         let shape = codec::kv::TxnShape::of(&txn);
         let request = codec::kv::txn_request(txn, namespace);
         let txn = async |channel, request| kv(channel).txn(request).await;
-        let decode = |answer| make(codec::kv::txn_answer(answer, &shape, namespace)?);
+        let decode = |answer| {
+            let mut answer = codec::kv::txn_answer(answer, &shape, namespace)?;
+            if drops_answers {
+                answer.answers.clear();
+            }
+            make(answer)
+        };
         self.call(repeat, request, txn, decode).await
     }
 }
@@ -352,6 +371,19 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transaction_that_only_compares_reads_what_it_compares() {
+        let read = |range| vec![Op::list(range, ListOptions::new().limit(1).keys_only())];
+        let compares = Txn::new().when(Compare::missing("a")).when(Compare::exists("b"));
+        let (sent, drops_answers) = compares.clone().made_linearizable();
+        assert!(drops_answers && sent.is_read());
+        assert_eq!((&sent.then, &sent.or_else), (&read(KeyRange::key("a")), &read(KeyRange::key("a"))));
+        assert_eq!(sent.compares, compares.compares);
+        for other in [Txn::new(), compares.clone().then(Op::get("c")), compares.or_else(Op::put("c", "1"))] {
+            assert_eq!(other.clone().made_linearizable(), (other, false));
+        }
+    }
 
     #[test]
     fn only_a_transaction_that_reads_in_both_branches_may_be_sent_twice() {

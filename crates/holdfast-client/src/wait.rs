@@ -53,6 +53,13 @@ impl Client {
     }
 }
 
+/// When a time has passed that begins now. What the clock cannot show is in thirty years.
+pub(crate) fn deadline(time_max: Duration) -> Instant {
+    const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    let now = Instant::now();
+    now.checked_add(time_max).unwrap_or_else(|| now + FOREVER)
+}
+
 /// When to look next.
 #[derive(Debug)]
 struct Looks {
@@ -62,7 +69,7 @@ struct Looks {
 
 impl Looks {
     fn until(time_max: Duration) -> Self {
-        Self { deadline: Instant::now() + time_max, pause: PAUSE_MIN }
+        Self { deadline: deadline(time_max), pause: PAUSE_MIN }
     }
 
     /// Waits for the next look.
@@ -76,5 +83,17 @@ impl Looks {
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         sleep_until(resume.min(self.deadline)).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_without_an_end_has_a_deadline() {
+        let now = Instant::now();
+        assert!(deadline(Duration::ZERO) < now + Duration::from_secs(60));
+        assert!(deadline(Duration::MAX) > now + Duration::from_secs(60 * 60 * 24 * 365));
     }
 }

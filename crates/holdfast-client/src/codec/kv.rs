@@ -1,5 +1,7 @@
 //! Requests on keys, and their answers.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use holdfast_proto::{etcdserverpb as pb, mvccpb};
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -7,7 +9,7 @@ use pb::range_request::{SortOrder, SortTarget};
 use pb::{request_op, response_op};
 use tonic::Status;
 
-use super::{KeyValue, malformed, revision, signed, unsigned};
+use super::{KeyValue, malformed, revision_of, signed, unsigned};
 use crate::namespace::Namespace;
 use crate::read::{ListOptions, Order, Page, Query, Read, SortBy, View};
 use crate::txn::{Compare, Op, OpAnswer, Operand, Relation, Txn, TxnAnswer};
@@ -24,9 +26,6 @@ pub(crate) fn range_request(query: &Query, view: View, namespace: &Namespace) ->
 }
 
 fn list_request(key: Bytes, range_end: Bytes, options: &ListOptions) -> pb::RangeRequest {
-    let bounds = |revisions: Option<&std::ops::RangeInclusive<u64>>| {
-        revisions.map_or((0, 0), |revisions| (signed(*revisions.start()), signed(*revisions.end())))
-    };
     let (min_mod_revision, max_mod_revision) = bounds(options.mod_revisions.as_ref());
     let (min_create_revision, max_create_revision) = bounds(options.create_revisions.as_ref());
     let (sort_target, sort_order) = match options.sort {
@@ -48,6 +47,15 @@ fn list_request(key: Bytes, range_end: Bytes, options: &ListOptions) -> pb::Rang
     }
 }
 
+/// The lowest and the highest revision, inclusive. On the wire 0 is no bound: no key is of the highest revision of all.
+fn bounds(revisions: Option<&RangeInclusive<u64>>) -> (i64, i64) {
+    match revisions {
+        None => (0, 0),
+        Some(revisions) if revisions.is_empty() || *revisions.end() == 0 => (i64::MAX, i64::MAX),
+        Some(revisions) => (signed(*revisions.start()), signed(*revisions.end())),
+    }
+}
+
 fn sort_target(by: SortBy) -> SortTarget {
     match by {
         SortBy::Key => SortTarget::Key,
@@ -66,7 +74,7 @@ fn sort_order(order: Order) -> SortOrder {
 }
 
 pub(crate) fn read(answer: pb::RangeResponse, namespace: &Namespace) -> Result<Read<Page>, Status> {
-    let revision = revision(answer.header.as_ref());
+    let revision = revision_of(answer.header.as_ref())?;
     Ok(Read { value: page(answer, namespace)?, revision })
 }
 
@@ -99,7 +107,7 @@ pub(crate) fn put_request(put: Put, namespace: &Namespace) -> pb::PutRequest {
 }
 
 pub(crate) fn put_answer(answer: pb::PutResponse, namespace: &Namespace) -> Result<PutAnswer, Status> {
-    let revision = revision(answer.header.as_ref());
+    let revision = revision_of(answer.header.as_ref())?;
     Ok(PutAnswer { revision, previous: previous(answer.prev_kv, namespace)? })
 }
 
@@ -113,7 +121,7 @@ pub(crate) fn delete_answer(
     namespace: &Namespace,
 ) -> Result<DeleteAnswer, Status> {
     Ok(DeleteAnswer {
-        revision: revision(answer.header.as_ref()),
+        revision: revision_of(answer.header.as_ref())?,
         deleted: unsigned(answer.deleted),
         previous: kvs(answer.prev_kvs, namespace)?,
     })
@@ -199,22 +207,31 @@ pub(crate) fn txn_answer(
     shape: &TxnShape,
     namespace: &Namespace,
 ) -> Result<TxnAnswer, Status> {
+    let revision = revision_of(answer.header.as_ref())?;
+    txn_answer_at(revision, answer, shape, namespace)
+}
+
+/// One within is of the same revision, though etcd does not say so.
+fn txn_answer_at(
+    revision: u64,
+    answer: pb::TxnResponse,
+    shape: &TxnShape,
+    namespace: &Namespace,
+) -> Result<TxnAnswer, Status> {
     let branch = if answer.succeeded { &shape.then } else { &shape.or_else };
     if branch.len() != answer.responses.len() {
         return Err(malformed("more or less parts than the transaction has operations"));
     }
     let answers = answer.responses.into_iter().zip(branch).map(|(answer, shape)| {
         let answer = answer.response.ok_or_else(|| malformed("an empty part"))?;
-        op_answer(answer, shape, namespace)
+        op_answer(revision, answer, shape, namespace)
     });
-    Ok(TxnAnswer {
-        succeeded: answer.succeeded,
-        revision: revision(answer.header.as_ref()),
-        answers: answers.collect::<Result<_, Status>>()?,
-    })
+    let answers = answers.collect::<Result<_, Status>>()?;
+    Ok(TxnAnswer { succeeded: answer.succeeded, revision, answers })
 }
 
 fn op_answer(
+    revision: u64,
     answer: response_op::Response,
     shape: &OpShape,
     namespace: &Namespace,
@@ -231,7 +248,7 @@ fn op_answer(
             OpAnswer::Read(page(range, namespace)?)
         }
         (response_op::Response::ResponseTxn(txn), OpShape::Txn(shape)) => {
-            OpAnswer::Txn(txn_answer(txn, shape, namespace)?)
+            OpAnswer::Txn(txn_answer_at(revision, txn, shape, namespace)?)
         }
         _ => return Err(malformed("a part of another kind than the operation")),
     })
@@ -243,7 +260,8 @@ mod tests {
 
     fn answered(succeeded: bool, parts: Vec<response_op::Response>) -> pb::TxnResponse {
         let responses = parts.into_iter().map(|part| pb::ResponseOp { response: Some(part) }).collect();
-        pb::TxnResponse { header: None, succeeded, responses }
+        let header = Some(pb::ResponseHeader { revision: 7, ..Default::default() });
+        pb::TxnResponse { header, succeeded, responses }
     }
 
     #[test]
@@ -261,5 +279,28 @@ mod tests {
         let empty =
             pb::TxnResponse { responses: vec![pb::ResponseOp { response: None }], ..answered(true, vec![]) };
         assert!(decode(empty).is_err());
+        let of_no_revision = pb::TxnResponse { header: None, ..answered(true, vec![put()]) };
+        assert!(decode(of_no_revision).is_err());
+    }
+
+    #[test]
+    fn a_transaction_within_is_of_the_revision_of_the_whole() {
+        let within =
+            pb::TxnResponse { header: Some(pb::ResponseHeader::default()), ..answered(true, vec![]) };
+        let shape = TxnShape::of(&Txn::new().then(Txn::new()));
+        let whole = answered(true, vec![response_op::Response::ResponseTxn(within)]);
+        let answer = txn_answer(whole, &shape, &Namespace::default()).unwrap();
+        let within = TxnAnswer { succeeded: true, revision: 7, answers: vec![] };
+        assert_eq!(answer.answers, [OpAnswer::Txn(within)]);
+    }
+
+    #[test]
+    #[expect(clippy::reversed_empty_ranges, reason = "that is what is tested")]
+    fn no_revisions_are_not_all_revisions() {
+        assert_eq!(bounds(None), (0, 0));
+        assert_eq!(bounds(Some(&(0..=5))), (0, 5));
+        for none in [5..=0, 1..=0, 0..=0, 5..=3] {
+            assert_eq!(bounds(Some(&none)), (i64::MAX, i64::MAX), "{none:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The task that owns a stream of watches.
 
 use std::collections::{HashMap, VecDeque};
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,12 @@ pub(super) async fn carry(client: Client, mailbox: Arc<Mailbox>, not_before: Ins
         Ok(token) => token,
         Err(error) => {
             client.streams().broke(Why::Member);
-            return carrier.refuse(&status_of(&error));
+            match refusal_in(&error) {
+                Some(status) => carrier.refuse(&status),
+                // Nobody has answered: the watches come back.
+                None => tracing::debug!(%error, "no token for a stream of watches"),
+            }
+            return;
         }
     };
     let version = version_of(channel.clone(), token.as_ref());
@@ -77,11 +83,11 @@ pub(super) async fn carry(client: Client, mailbox: Arc<Mailbox>, not_before: Ins
     }
 }
 
-/// What watches are told when no token is to be had.
-fn status_of(error: &Error) -> Status {
+/// What watches are told when no token will be had.
+fn refusal_in(error: &Error) -> Option<Status> {
     match error {
-        Error::Refused { code, message } => Status::new(*code, message.clone()),
-        error => Status::unavailable(error.to_string()),
+        Error::Refused { code, message } => Some(Status::new(*code, message.clone())),
+        _ => None,
     }
 }
 
@@ -349,12 +355,13 @@ fn bytes_of(event: &mvccpb::Event) -> usize {
     size_of::<mvccpb::Event>() + event.kv.as_ref().map_or(0, of) + event.prev_kv.as_ref().map_or(0, of)
 }
 
-/// Whether another member, or the same one later, would say so too.
+/// Whether another member, or the same one later, would say so too. What has a source was said by the transport.
 fn is_refused(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
-    )
+    status.source().is_none()
+        && matches!(
+            status.code(),
+            Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
+        )
 }
 
 #[cfg(test)]

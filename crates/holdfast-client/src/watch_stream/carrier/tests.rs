@@ -9,7 +9,7 @@ use crate::watch_stream::{BUFFER_BYTES, BUFFER_DELIVERIES};
 fn joined(carrier: &mut Carrier, id: i64) -> mpsc::Receiver<(Delivery, usize)> {
     let (deliveries, told) = mpsc::channel(BUFFER_DELIVERIES);
     let tell = Tell { deliveries, buffered: Arc::new(AtomicUsize::new(0)) };
-    carrier.watchers.insert(id, Watcher { tell, partial: Vec::new() });
+    carrier.watchers.insert(id, Watcher { tell, partial: Vec::new(), confirmed_at: None });
     carrier.unconfirmed.push_back(id);
     told
 }
@@ -132,4 +132,17 @@ fn aw42_progress_is_asked_for_by_the_members_version() {
     for version in ["3.4.30", "3.5.1", "3.5.12", "3.3.99", "2.9.9", "3.5", "3.6", "", "unknown"] {
         assert!(!is_progress_in_order(version), "{version}");
     }
+}
+
+/// A watch goes on over an outage, also when it has to ask for a token then.
+#[test]
+fn only_what_a_server_has_said_refuses_a_watch() {
+    assert!(refusal_in(&Error::Unavailable { attempts: Vec::new() }).is_none());
+    let code = Code::InvalidArgument;
+    let message = "etcdserver: authentication failed, invalid user ID or password".to_owned();
+    let refused = refusal_in(&Error::Refused { code, message }).unwrap();
+    assert!(is_refused(&refused));
+    let mut broken = Status::permission_denied("h2 protocol error");
+    broken.set_source(Arc::new(std::io::Error::other("go away")));
+    assert!(!is_refused(&broken));
 }
