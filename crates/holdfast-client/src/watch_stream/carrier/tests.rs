@@ -50,7 +50,7 @@ fn a_revision_is_told_when_all_pieces_of_it_are_there() {
     carrier.take(events(1, &[4], true)).unwrap();
     assert!(told(&mut receiver).is_empty());
     carrier.take(events(1, &[4, 5], false)).unwrap();
-    assert_eq!(told(&mut receiver), [[4, 4, 4, 5]]);
+    assert_eq!(told(&mut receiver), [[4, 4, 4, 4, 5]]);
 }
 
 #[test]
