@@ -7,6 +7,8 @@ mod defects;
 mod fake;
 #[path = "collect/resume.rs"]
 mod resume;
+#[path = "collect/troubles.rs"]
+mod troubles;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

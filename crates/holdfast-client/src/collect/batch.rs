@@ -139,7 +139,7 @@ impl<'a, S: Source> Run<'a, S> {
         let txn = collection
             .unless_removing(id, Txn::new())
             .when(Compare::mod_revision(key.clone()).equals(self.stored.revision));
-        let (txn, note) = collection.with_changes(id, txn, news, Writer::Sync, &self.stored).await?;
+        let (txn, note) = collection.with_changes(self.source, txn, news, Writer::Sync, &self.stored).await?;
         let txn = txn.then(Op::put(key, cursor.encode()));
         match collection.client.txn(txn).await {
             Ok(answer) if answer.succeeded => {

@@ -1,11 +1,11 @@
 //! What is collected of one kind: read, written, removed.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -167,11 +167,22 @@ impl Collection {
         origin: &OriginVersion,
         wish: Wish,
     ) -> Result<Written, CollectError> {
-        let id = source.id();
         let change = Change { name: name.clone(), origin: origin.clone(), wish };
         let mut unknown = None;
+        let written = self.attempt_direct(source, &change, &mut unknown).await;
+        written.map_err(|error| failed(unknown, error))
+    }
+
+    /// Tries until it is known what a direct write came to. `unknown` is an attempt of which nobody knows.
+    async fn attempt_direct<S: Source>(
+        &self,
+        source: &S,
+        change: &Change,
+        unknown: &mut Option<Error>,
+    ) -> Result<Written, CollectError> {
+        let (id, Change { name, origin, .. }) = (source.id(), change);
         for _ in 0..ATTEMPTS_MAX {
-            let read = self.read(id, std::slice::from_ref(&change)).await?;
+            let read = self.read(id, std::slice::from_ref(change)).await?;
             let stored = &read.stored[0];
             match change.verdict(source, stored, Writer::Direct) {
                 Verdict::Apply => {}
@@ -190,7 +201,7 @@ impl Collection {
             }
             let txn = self.unless_removing(id, Txn::new());
             let (txn, note) =
-                self.with_changes(id, txn, &[(&change, stored)], Writer::Direct, &read.cursor).await?;
+                self.with_changes(source, txn, &[(change, stored)], Writer::Direct, &read.cursor).await?;
             match self.client.txn(txn).await {
                 Ok(answer) if answer.succeeded => {
                     self.noted(id, note).await;
@@ -199,14 +210,11 @@ impl Collection {
                 }
                 Ok(_) => {}
                 // What is stored will tell; an attempt that is late changes nothing once that is another.
-                Err(error) if error.class() == Class::Unknown => unknown = Some(error),
+                Err(error) if error.class() == Class::Unknown => *unknown = Some(error),
                 Err(error) => self.after_refusal(error).await?,
             }
         }
-        match unknown {
-            Some(error) => Err(error.into()),
-            None => Err(CollectError::Busy { key: keys::object(&self.resource, id, name) }),
-        }
+        Err(CollectError::Busy { key: keys::object(&self.resource, id, name) })
     }
 
     fn version_of(&self, stored: &Stored, origin: &OriginVersion) -> Version {
@@ -238,7 +246,7 @@ impl Collection {
                 object_revision: object.as_ref().map_or(0, |kv| kv.mod_revision),
                 gone_revision: gone.as_ref().map_or(0, |kv| kv.mod_revision),
                 object: object.as_ref().map(envelope).transpose()?,
-                gone: gone.as_ref().map(|kv| Ok::<_, CollectError>(envelope(kv)?.origin)).transpose()?,
+                gone: gone.as_ref().map(envelope).transpose()?,
             });
         }
         Ok(Readings { cursor, stored })
@@ -250,14 +258,15 @@ impl Collection {
     }
 
     /// With changes, each as long as what it was decided about is still stored.
-    pub(super) async fn with_changes(
+    pub(super) async fn with_changes<S: Source>(
         &self,
-        id: &SourceId,
+        source: &S,
         mut txn: Txn,
         changes: &[(&Change, &Stored)],
         writer: Writer,
         cursor: &StoredCursor,
     ) -> Result<(Txn, Option<Note>), CollectError> {
+        let id = source.id();
         let (mut generation, mut note) = (None, None);
         for (change, stored) in changes {
             let key = keys::object(&self.resource, id, &change.name);
@@ -265,13 +274,13 @@ impl Collection {
             txn = txn
                 .when(Compare::mod_revision(key.clone()).equals(stored.object_revision))
                 .when(Compare::mod_revision(gone.clone()).equals(stored.gone_revision));
-            let encoded = |bytes: &Bytes| {
-                let envelope = Envelope { origin: change.origin.clone(), writer, bytes: bytes.clone() };
+            let encoded = |envelope: Envelope| {
                 envelope.encode().map_err(|source| CollectError::Object { key: key.clone(), source })
             };
             match &change.wish {
                 Wish::Put(bytes) => {
-                    txn = txn.then(Op::put(key.clone(), encoded(bytes)?));
+                    let (origin, bytes) = (change.origin.clone(), bytes.clone());
+                    txn = txn.then(Op::put(key.clone(), encoded(Envelope { origin, writer, bytes })?));
                     if stored.gone_revision > 0 {
                         txn = txn.then(Op::delete(gone));
                     }
@@ -291,7 +300,9 @@ impl Collection {
                             *generation.insert(current.gone)
                         }
                     };
-                    txn = txn.then(Put::new(gone, encoded(&Bytes::new())?).lease(lease));
+                    let is_at_its_own = change.is_at_its_own(source, stored);
+                    let envelope = Envelope::of_gone(change.origin.clone(), writer, is_at_its_own);
+                    txn = txn.then(Put::new(gone, encoded(envelope)?).lease(lease));
                 }
             }
         }
@@ -373,10 +384,24 @@ pub(super) struct Change {
 
 impl Change {
     pub(super) fn verdict<S: Source>(&self, source: &S, stored: &Stored, writer: Writer) -> Verdict {
-        let known = stored.object.as_ref().map(|object| &object.origin).or(stored.gone.as_ref());
-        let by_source = |a: &OriginVersion, b: &OriginVersion| source.compare(a, b);
-        let order = known.and_then(|known| compare(by_source, &self.origin, known));
+        let known = stored.object.as_ref().or(stored.gone.as_ref());
+        let order = known.and_then(|known| self.order(source, &known.origin));
         decide(stored, &self.wish, writer, order)
+    }
+
+    fn order<S: Source>(&self, source: &S, known: &OriginVersion) -> Option<Ordering> {
+        compare(|a, b| source.compare(a, b), &self.origin, known)
+    }
+
+    /// Of a deletion: whether its version is not above that of what is deleted, or was deleted before.
+    fn is_at_its_own<S: Source>(&self, source: &S, stored: &Stored) -> bool {
+        match (&stored.object, &stored.gone) {
+            (Some(object), _) => {
+                matches!(self.order(source, &object.origin), Some(Ordering::Less | Ordering::Equal))
+            }
+            (None, Some(gone)) => gone.is_gone_at_its_own(),
+            (None, None) => false,
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -388,8 +413,44 @@ impl Change {
     }
 }
 
+/// Why a write failed: once there was an attempt of which nobody knows, whatever ends the write says nothing about it.
+pub(super) fn failed<E: From<Error>>(unknown: Option<Error>, last: E) -> E {
+    unknown.map_or(last, E::from)
+}
+
 /// What lies under the key of an object.
 pub(super) fn envelope(kv: &KeyValue) -> Result<Envelope, CollectError> {
     Envelope::decode(&kv.value)
         .map_err(|source| CollectError::Object { key: String::from_utf8_lossy(&kv.key).into_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CP11: a write that may have happened is not said to have done nothing, whatever the next attempt comes to.
+    #[test]
+    fn what_may_have_happened_stays_unknown_whatever_comes_next() {
+        let next = || {
+            let id = SourceId::new("a").unwrap();
+            [
+                CollectError::Cluster(Error::Unavailable { attempts: Vec::new() }),
+                CollectError::Cluster(Error::Refused {
+                    code: tonic::Code::Unavailable,
+                    message: String::new(),
+                }),
+                CollectError::Removing { source_id: id },
+                CollectError::Busy { key: String::new() },
+                CollectError::Incomparable { key: String::new() },
+            ]
+        };
+        for error in next() {
+            let unknown = Some(Error::Unknown { attempts: Vec::new() });
+            let told = failed(unknown, error);
+            assert_eq!(told.class(), Class::Unknown, "{told}");
+        }
+        for (error, same) in next().into_iter().zip(next()) {
+            assert_eq!(failed(None, error).to_string(), same.to_string());
+        }
+    }
 }

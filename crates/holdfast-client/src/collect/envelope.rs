@@ -5,8 +5,10 @@
 //!   byte 1            writer: 0 the collector, 1 somebody else, by a direct write
 //!   bytes 2, 3        length of the origin version, big-endian
 //!   ..                the origin version, UTF-8
-//!   ..                the object's bytes; none for what is gone
+//!   ..                the object's bytes; for what is gone none, or '=' if it went at no version above its own
 //! ```
+
+use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -25,11 +27,22 @@ pub enum Writer {
 }
 
 /// An object with the version that its source gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Envelope {
     pub(super) origin: OriginVersion,
     pub(super) writer: Writer,
     pub(super) bytes: Bytes,
+}
+
+/// Without the object's bytes, which may be secret.
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("origin", &self.origin)
+            .field("writer", &self.writer)
+            .field("bytes", &self.bytes.len())
+            .finish()
+    }
 }
 
 /// Bytes that are no envelope.
@@ -40,7 +53,21 @@ pub struct BadEnvelope {
     what: &'static str,
 }
 
+/// What stands for the bytes of what is gone, when its deletion has no version above that of what was deleted.
+const AT_ITS_OWN: &[u8] = b"=";
+
 impl Envelope {
+    /// Of what is gone.
+    pub(super) fn of_gone(origin: OriginVersion, writer: Writer, is_at_its_own: bool) -> Self {
+        let bytes = if is_at_its_own { Bytes::from_static(AT_ITS_OWN) } else { Bytes::new() };
+        Self { origin, writer, bytes }
+    }
+
+    /// Of what is gone: whether it went at no version above its own. Who has that version, or a later one, may not know.
+    pub(super) fn is_gone_at_its_own(&self) -> bool {
+        self.bytes == AT_ITS_OWN
+    }
+
     /// Errors: the origin version is longer than can be written down.
     pub(super) fn encode(&self) -> Result<Bytes, BadEnvelope> {
         let origin = self.origin.as_str().as_bytes();

@@ -18,7 +18,7 @@ use super::keys::{self, Place};
 use super::origin::{ObjectName, OriginObject, OriginVersion};
 use super::source::{Source, SourceError, SourceEvent};
 use crate::client::jittered;
-use crate::error::Class;
+use crate::error::{Class, Error};
 use crate::range::KeyRange;
 use crate::read::ReadLevel;
 
@@ -86,15 +86,18 @@ impl Collection {
                 None => run.list_all().await?,
                 Some(origin) => run.follow(&origin, &mut pause).await?,
             };
-            match reason {
-                None => {}
-                Some(Ended::Expired) => run.forget().await?,
-                Some(Ended::Pause(cause)) => {
-                    tracing::debug!(cause, source = %source.id(), "a source is asked again");
-                    sleep(jittered(pause)).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+            let Some(ended) = reason else { continue };
+            // Also a source that does not go back to its own list is asked less and less often.
+            let cause = match ended {
+                Ended::Expired => {
+                    run.forget().await?;
+                    "it does not go back so far".to_owned()
                 }
-            }
+                Ended::Pause(cause) => cause,
+            };
+            tracing::debug!(cause, source = %source.id(), "a source is asked again");
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }
@@ -202,11 +205,26 @@ impl<S: Source> Run<'_, S> {
         version: &OriginVersion,
         listed_from: u64,
     ) -> Result<(), CollectError> {
-        let resource = &self.collection.resource;
-        let range = KeyRange::prefix(keys::objects(resource, self.source.id()));
-        let mut pages = self.collection.client.pages(range, ReadLevel::Linearizable).keys_only();
+        let collection = self.collection;
+        let resource = &collection.resource;
+        let pages_of = |range| collection.client.pages(range, ReadLevel::Linearizable).keys_only();
+        let mut rest = KeyRange::prefix(keys::objects(resource, self.source.id()));
+        let mut pages = pages_of(rest.clone());
         let mut batch = Batch::default();
-        while let Some(page) = pages.next().await? {
+        loop {
+            let page = match pages.next().await {
+                // What is deleted meanwhile may take so long that the revision of the pages is compacted. The first page
+                // of new ones is of the newest revision, which is never compacted: it gets on.
+                Err(Error::Compacted { .. }) => {
+                    pages = pages_of(rest.clone());
+                    continue;
+                }
+                page => page?,
+            };
+            let Some(page) = page else { break };
+            if let Some(last) = page.last() {
+                rest = rest.behind(&last.key);
+            }
             for kv in page {
                 let Some(Place::Object(_, name)) = keys::place(resource, &kv.key) else { continue };
                 if !seen.contains(&hash(&name)) {

@@ -1,6 +1,7 @@
 //! Whether what somebody wants to write is newer than what is there. Pure.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 use bytes::Bytes;
 
@@ -12,13 +13,13 @@ use super::origin::OriginVersion;
 pub(super) struct Stored {
     pub(super) object: Option<Envelope>,
     pub(super) object_revision: u64,
-    /// The version at which it is known to be gone.
-    pub(super) gone: Option<OriginVersion>,
+    /// That it is known to be gone, and at which version.
+    pub(super) gone: Option<Envelope>,
     pub(super) gone_revision: u64,
 }
 
 /// What somebody wants to write.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Wish {
     Put(Bytes),
     Delete,
@@ -27,6 +28,19 @@ pub(super) enum Wish {
     Vanish {
         listed_from: u64,
     },
+}
+
+/// Without the object's bytes, which may be secret.
+impl fmt::Debug for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put(bytes) => f.debug_tuple("Put").field(&bytes.len()).finish(),
+            Self::Delete => f.write_str("Delete"),
+            Self::Vanish { listed_from } => {
+                f.debug_struct("Vanish").field("listed_from", listed_from).finish()
+            }
+        }
+    }
 }
 
 /// What becomes of a wish.
@@ -111,14 +125,14 @@ mod tests {
         Stored {
             object_revision: object.map_or(0, |_| 10),
             object: object.map(envelope),
-            gone: gone.map(|origin| origin.to_string().into()),
+            gone: gone.map(|origin| Envelope::of_gone(origin.to_string().into(), Writer::Sync, false)),
             gone_revision: gone.map_or(0, |_| 10),
         }
     }
 
     fn verdict(stored: &Stored, wish: &Wish, writer: Writer, origin: u64) -> Verdict {
         let given: OriginVersion = origin.to_string().into();
-        let known = stored.object.as_ref().map(|object| &object.origin).or(stored.gone.as_ref());
+        let known = stored.object.as_ref().or(stored.gone.as_ref()).map(|known| &known.origin);
         let order = known.and_then(|known| compare(OriginVersion::compare_numbers, &given, known));
         decide(stored, wish, writer, order)
     }
@@ -189,7 +203,7 @@ mod tests {
                     now = if is_delete { stored(None, Some(origin)) } else { stored(Some((origin, writer)), None) };
                 }
             }
-            let known = now.object.map(|object| object.origin).or(now.gone);
+            let known = now.object.or(now.gone).map(|known| known.origin);
             prop_assert_eq!(known, Some(newest.to_string().into()));
         }
     }

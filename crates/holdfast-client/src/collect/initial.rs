@@ -150,7 +150,7 @@ impl Initial {
         Ok(is_covered)
     }
 
-    /// What was deleted behind a version, as far as it is still gone.
+    /// What was deleted behind a version, as far as it is still gone; and what may have been.
     async fn gone(
         &self,
         collection: &Collection,
@@ -163,8 +163,11 @@ impl Initial {
         let mut events = Vec::new();
         for kv in gone {
             let Some(name) = keys::gone_name(&collection.resource, source, &kv.key) else { continue };
-            let origin = envelope(&kv)?.origin;
-            if scope.has(source, &name) && self.is_newer(source, &origin, given) {
+            let envelope = envelope(&kv)?;
+            // Who has the version of what was deleted, or a later one, may not know that it is deleted.
+            let is_news = envelope.is_gone_at_its_own() || self.is_newer(source, &envelope.origin, given);
+            if scope.has(source, &name) && is_news {
+                let origin = envelope.origin;
                 let (source, version) = (source.clone(), collection.list_version(kv.mod_revision));
                 events.push(CollectEvent::Deleted { source, name, origin: Some(origin), version });
             }

@@ -5,7 +5,7 @@
 //!   /c/<resource>/<source>/<namespace>/<name>        an object, Envelope
 //!   /c.gone/<resource>/<source>/<namespace>/<name>   what is gone, Envelope, for some minutes
 //!   /c.since/<resource>/<source>/<lease>             since when all that is gone is known, JSON, for as long
-//!   /c.removing/<resource>/<source>                  is there while the source is being removed
+//!   /c.removing/<resource>/<source>                  is there while the source is being removed; its revision says by whom
 //!   /c.prefix                                        the prefix of versions
 //! ```
 //! A cursor and the objects of its source lie in one range, so that who watches that sees them in one order. No part has a

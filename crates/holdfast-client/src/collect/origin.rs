@@ -135,7 +135,7 @@ impl fmt::Display for ObjectName {
 }
 
 /// An object as its source has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct OriginObject {
     /// Its name.
     pub name: ObjectName,
@@ -143,6 +143,17 @@ pub struct OriginObject {
     pub origin: OriginVersion,
     /// Itself.
     pub bytes: Bytes,
+}
+
+/// Without the object's bytes, which may be secret.
+impl fmt::Debug for OriginObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginObject")
+            .field("name", &self.name)
+            .field("origin", &self.origin)
+            .field("bytes", &self.bytes.len())
+            .finish()
+    }
 }
 
 /// A kind of objects: what is collected together, such as `pods`.

@@ -1,5 +1,7 @@
 //! What is collected, as it is.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::collection::{Collection, envelope};
@@ -53,13 +55,17 @@ impl Scope {
             && self.name.as_ref().is_none_or(|wanted| wanted == name.name())
     }
 
+    pub(super) fn is_one_object(&self) -> bool {
+        self.source.is_some() && self.namespace.is_some() && self.name.is_some()
+    }
+
     pub(super) fn has_source(&self, source: &SourceId) -> bool {
         self.source.as_ref().is_none_or(|wanted| wanted == source)
     }
 }
 
 /// An object that was collected.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Collected {
     /// Where it comes from.
     pub source: SourceId,
@@ -71,6 +77,19 @@ pub struct Collected {
     pub writer: Writer,
     /// Itself.
     pub bytes: Bytes,
+}
+
+/// Without the object's bytes, which may be secret.
+impl fmt::Debug for Collected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collected")
+            .field("source", &self.source)
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("writer", &self.writer)
+            .field("bytes", &self.bytes.len())
+            .finish()
+    }
 }
 
 /// Objects as of one revision.
@@ -136,6 +155,40 @@ impl Collection {
             (Some(namespace), Some(name)) => KeyRange::key(format!("{of_source}{namespace}/{name}")),
             (Some(namespace), None) => KeyRange::prefix(format!("{of_source}{namespace}/")),
             (None, _) => KeyRange::prefix(of_source),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::envelope::Envelope;
+    use super::super::guard::Wish;
+    use super::super::origin::OriginObject;
+    use super::super::source::{SourceEvent, SourcePage};
+    use super::super::watch::CollectEvent;
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_an_object_are_in_no_debug_text() {
+        let bytes = Bytes::from_static(b"hunter2");
+        let (source, name) = (SourceId::new("a").unwrap(), ObjectName::new("x", "o").unwrap());
+        let object = OriginObject { name: name.clone(), origin: "7".into(), bytes: bytes.clone() };
+        let envelope = Envelope { origin: "7".into(), writer: Writer::Sync, bytes: bytes.clone() };
+        let version = Version { prefix: "0000000a".parse().unwrap(), revision: 9, origin: "7".into() };
+        let list = ListVersion::from(&version);
+        let writer = Writer::Sync;
+        let collected = Collected { source, name, version, writer, bytes: bytes.clone() };
+        for text in [
+            format!("{object:?}"),
+            format!("{envelope:?}"),
+            format!("{collected:?}"),
+            format!("{:?}", Wish::Put(bytes)),
+            format!("{:?}", SourceEvent::Put(object.clone())),
+            format!("{:?}", SourcePage { objects: vec![object], next: None, version: "7".into() }),
+            format!("{:?}", CollectEvent::Put(collected.clone())),
+            format!("{:?}", Listed { objects: vec![collected], version: list }),
+        ] {
+            assert!(text.contains('7') && !text.contains("hunter2"), "{text}");
         }
     }
 }

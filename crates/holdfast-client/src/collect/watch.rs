@@ -70,7 +70,8 @@ impl Collection {
     /// Tells the changes of a scope, from a point on, see [`ResumePoint::parse`]; `None` begins with all objects.
     ///
     /// From a version of this cluster, of an object or a list: all changes behind it, on whichever member. From versions
-    /// of the sources, which may come from another cluster: what each source has that is newer, then changes. A source
+    /// of the sources, which may come from another cluster: what each source has that is newer, then changes. What was
+    /// deleted at no version above its own may be told to be deleted once more. A source
     /// that is not named begins with all its objects; one whose version is too old to know what was deleted since is told
     /// to be resynced, alone. `order` is how a source's versions stand to each other, as [`super::Source::compare`].
     ///
@@ -101,7 +102,9 @@ impl Collection {
                 (Some(initial), revision)
             }
         };
-        let removing = self.being_removed(revision).await?;
+        // A watch of one object does not see when its source's removal is over: it tells each deletion.
+        let removing =
+            if scope.is_one_object() { BTreeSet::new() } else { self.being_removed(revision).await? };
         let options = WatchOptions::new().from(revision + 1).previous().progress();
         let watch = self.client.watch(self.watched(scope), options);
         let (collection, scope) = (self.clone(), scope.clone());
@@ -110,8 +113,8 @@ impl Collection {
 
     /// The keys to watch for a scope: with the cursor of its source, unless it is one object.
     fn watched(&self, scope: &Scope) -> KeyRange {
-        match (&scope.source, &scope.namespace, &scope.name) {
-            (Some(source), None, _) | (Some(source), Some(_), None) => {
+        match &scope.source {
+            Some(source) if !scope.is_one_object() => {
                 let end = format!("{}0", keys::cursor(&self.resource, source));
                 KeyRange::between(keys::cursor(&self.resource, source), end)
             }
@@ -119,7 +122,8 @@ impl Collection {
         }
     }
 
-    /// Sources that are removed as a whole at a revision, if that is still known.
+    /// Sources that are being removed as a whole since a revision or longer. What was deleted between it and a later
+    /// removal was deleted by itself; such a removal is told by the cursor.
     async fn being_removed(&self, revision: u64) -> Result<BTreeSet<SourceId>, CollectError> {
         let prefix = keys::all_removing(&self.resource);
         let level = ReadLevel::AtLeast(revision);
@@ -129,7 +133,7 @@ impl Collection {
             let source = std::str::from_utf8(&kv.key).ok().and_then(|key| key.strip_prefix(prefix.as_str()));
             let Some(Ok(source)) = source.map(SourceId::new) else { continue };
             let cursor = self.client.get(keys::cursor(&self.resource, &source), level).await?.value;
-            if cursor.is_some_and(|kv| is_removed_whole(&kv)) {
+            if cursor.is_some_and(|kv| kv.mod_revision <= revision && is_removed_whole(&kv)) {
                 removing.insert(source);
             }
         }

@@ -105,3 +105,21 @@ async fn cp5_a_version_is_one_of_the_whole_cluster_and_of_no_other() {
     assert!(matches!(refused, CollectError::Version(_)), "{refused}");
     cluster.stop().await;
 }
+
+/// CP6: a deletion that has the version of what is deleted is told also to who has a later version.
+#[tokio::test(flavor = "multi_thread")]
+async fn cp6_a_deletion_at_the_version_of_what_is_deleted_is_told() {
+    let cluster = TestCluster::single().await.unwrap();
+    let pods = pods_of(&cluster).await;
+    let source = Fake::new("a");
+    let object = source.put(&name("x", "o"), "1");
+    source.put(&name("x", "p"), "1");
+    let following = follow(&pods, &source);
+    collected(&pods, &source).await;
+    drop(following);
+    let known = versions(&pods, &[&source]).await;
+    pods.delete(&source, &object.name, &object.origin).await.unwrap();
+    let mut events = pods.watch(&Scope::all(), Some(&known), numbers).await.unwrap();
+    assert_eq!(told(&mut events).await, "a x/o gone");
+    cluster.stop().await;
+}
