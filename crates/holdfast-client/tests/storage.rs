@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_client::store::{
-    ClusterStorage, Conditions, Lifetime, Limits, MemoryStorage, Storage, StoreError,
+    ClusterStorage, Conditions, Lifetime, Limits, MemoryStorage, Selection, Storage, StorageWatch, StoreError,
 };
 use holdfast_client::{Client, KeyRange, ReadLevel};
 use holdfast_proto::etcdserverpb as pb;
@@ -108,6 +108,26 @@ async fn ns22_the_suite_holds_on_a_real_etcd() {
     let Some(etcd) = etcd::Etcd::start("the suite of stores").await else { return };
     let endpoint = etcd.endpoint();
     suite::all(&Cluster { client: Client::new([endpoint.clone()]).unwrap(), endpoint }).await;
+}
+
+/// NS7: behind version 0 is all that ever happened, in memory and on a cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn ns7_a_watch_behind_version_zero_tells_all_from_the_first_change_on() {
+    async fn first(storage: &impl Storage) {
+        let item = storage.put("k".into(), "1".into(), Conditions::none()).await.unwrap();
+        let mut watch = storage.watch_prefix("k".into(), Some(0), Selection::all()).await.unwrap();
+        let told = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(told.current, Some(item), "{}", storage.backend());
+    }
+    first(&MemoryStorage::new()).await;
+    let cluster = TestCluster::single().await.unwrap();
+    let on_cluster = Cluster::of(&cluster);
+    first(&on_cluster.storage()).await;
+    on_cluster.storage().put("k".into(), "2".into(), Conditions::none()).await.unwrap();
+    on_cluster.compact().await;
+    let refused = on_cluster.storage().watch_prefix("k".into(), Some(0), Selection::all()).await.map(drop);
+    assert!(matches!(refused, Err(StoreError::Compacted { wanted: 0, .. })), "{refused:?}");
+    cluster.stop().await;
 }
 
 /// NS1: what was written through one member is waited for on each.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::digest::value_hash;
 use crate::codec::KeyValue;
+use crate::store::JsonError;
 
-/// Why bytes are no object.
+/// Why bytes are no object. Its text is shown, so it should not quote the object; of an error of serde_json only what is
+/// wrong and where is kept.
 pub type DecodeError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Turns what is stored into an object.
@@ -111,6 +113,14 @@ impl std::error::Error for Unreadable {
     }
 }
 
+/// An error that can be shown: what serde_json says quotes the object.
+fn quoting_nothing(error: DecodeError) -> DecodeError {
+    match error.downcast::<serde_json::Error>() {
+        Ok(error) => Box::new(JsonError::of(&error)),
+        Err(error) => error,
+    }
+}
+
 /// A key as the cache keeps it, ordered by the key alone. Two are the same object only if [`Entry::is`] says so.
 pub(super) enum Entry<T> {
     Object(Arc<Object<T>>),
@@ -123,7 +133,9 @@ impl<T> Entry<T> {
         let (key, facts) = (kv.key.as_ref().into(), Facts::of(kv));
         match decode(kv) {
             Ok(value) => Self::Object(Arc::new(Object { key, value, facts })),
-            Err(error) => Self::Unreadable(Arc::new(Unreadable { key, error, facts })),
+            Err(error) => {
+                Self::Unreadable(Arc::new(Unreadable { key, error: quoting_nothing(error), facts }))
+            }
         }
     }
 
@@ -195,5 +207,21 @@ impl<T> PartialOrd for Entry<T> {
 impl<T> Ord for Entry<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.key().cmp(other.key())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_an_object_is_told_without_quoting_it() {
+        let value = "\"pass-word\"".into();
+        let kv =
+            KeyValue { key: "k".into(), value, create_revision: 1, mod_revision: 2, version: 2, lease: None };
+        let decode = |kv: &KeyValue| Ok(serde_json::from_slice::<u32>(&kv.value)?);
+        let Entry::Unreadable(unreadable) = Entry::decode(&kv, &decode) else { panic!("no number") };
+        let told = format!("{unreadable} {unreadable:?} {:?}", unreadable.error());
+        assert!(told.contains("line 1") && !told.contains("pass-word"), "{told}");
     }
 }

@@ -225,17 +225,12 @@ where
         Ok(Listed { items: items.map(stored).collect(), version: listed.version })
     }
 
-    /// Of one object the list is true since the object's own version, or of when it was found missing.
+    /// Of the store's version, as any list: the object's own may be compacted, and no watch goes on from there.
     async fn list_one(&self, key: &ObjectKey, filter: &Filter) -> Result<Listed<T>, RepoError<T>> {
-        match self.store.get(key.behind(&self.prefix), ReadLevel::Linearizable).await {
-            Ok(item) => {
-                let version = item.version;
-                let items = Some(item).filter(|item| filter.matches(&*item.value));
-                Ok(Listed { items: items.map(stored).into_iter().collect(), version })
-            }
-            Err(StoreError::NotFound { at, .. }) => Ok(Listed { items: Vec::new(), version: at }),
-            Err(error) => Err(self.error(error, Some(key))),
-        }
+        let found = self.store.find_at(key.behind(&self.prefix)).await;
+        let (item, version) = found.map_err(|error| self.error(error, Some(key)))?;
+        let items = item.filter(|item| filter.matches(&*item.value));
+        Ok(Listed { items: items.map(stored).into_iter().collect(), version })
     }
 
     async fn update_now(&self, object: Arc<T>, expected: Option<u64>) -> Result<Stored<T>, RepoError<T>> {
@@ -420,3 +415,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

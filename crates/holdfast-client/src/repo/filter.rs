@@ -84,6 +84,12 @@ impl Filter {
         self.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default()
     }
 
+    /// Whether an object with this key can be wanted.
+    pub(super) fn finds(&self, key: &ObjectKey) -> bool {
+        self.namespace.as_deref().is_none_or(|namespace| key.namespace() == Some(namespace))
+            && self.name.as_deref().is_none_or(|name| key.name() == name)
+    }
+
     /// Whether every object under [`Filter::prefix`] is wanted.
     pub(super) fn is_prefix(&self) -> bool {
         self.name.is_none() && self.selectors.is_empty()

@@ -353,9 +353,10 @@ impl<T: Object> RepositoryWatch<T> for MemoryRepositoryWatch<T> {
 
 /// The change as an event, if the filter wants it.
 pub(super) fn seen<T: Object>(change: Change<Arc<T>>, prefix: usize, filter: &Filter) -> Option<Event<T>> {
-    let Change { kind, key, version, current, previous } =
+    // Of what cannot be read any more, the name is known.
+    let key = ObjectKey::parse(change.key.get(prefix..)?).filter(|key| filter.finds(key))?;
+    let Change { kind, version, current, previous, .. } =
         change.seen_by(|item| filter.matches(&*item.value))?;
-    let key = ObjectKey::parse(key.get(prefix..)?)?;
     let stored = |item: Option<Item<Arc<T>>>| item.map(|item| stored(&item));
     Some(Event { kind, key, version, current: stored(current), previous: stored(previous) })
 }

@@ -86,7 +86,7 @@ pub struct Event<T> {
     pub version: u64,
     /// The object as it is now; none when it is deleted.
     pub current: Option<Stored<T>>,
-    /// As it was before; none when it was not there.
+    /// As it was before; none when it was not there, and where what it was cannot be opened or decoded.
     pub previous: Option<Stored<T>>,
 }
 

@@ -21,6 +21,9 @@ const LAYOUT: u8 = 1;
 /// No path is longer than two names and a slash, and no object than this; a damaged length asks for no more memory.
 const PART_BYTES_MAX: u32 = 1 << 30;
 
+/// No version is greater: there have to be some behind it, and on a cluster it is the greatest revision there can be.
+const VERSION_MAX: u64 = u64::MAX >> 1;
+
 /// Room that is made for objects before they are seen.
 const RESERVED_MAX: u64 = 1 << 16;
 
@@ -180,7 +183,7 @@ pub(super) fn read<T: Object, C: Codec<T>>(
     if found != expected {
         return Err(SnapshotError::Checksum { found, expected });
     }
-    if items.iter().any(|(_, own, created, _)| *own > version || created > own) {
+    if version > VERSION_MAX || items.iter().any(|(_, own, created, _)| *own > version || created > own) {
         return Err(SnapshotError::Malformed);
     }
     let decode = |(path, version, created, encoded): (Bytes, u64, u64, Bytes)| {
@@ -190,4 +193,31 @@ pub(super) fn read<T: Object, C: Codec<T>>(
     };
     let items = items.into_iter().map(decode).collect::<Result<_, _>>()?;
     Ok((version, items))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Json;
+
+    #[derive(Debug, serde::Serialize, serde::Deserialize)]
+    struct Nothing;
+
+    impl Object for Nothing {
+        fn name(&self) -> &str {
+            ""
+        }
+    }
+
+    /// RS17: a version behind which there is no other would end the repository that takes it.
+    #[test]
+    fn rs17_a_version_without_a_next_one_is_malformed() {
+        let restored = |version| {
+            let mut bytes = Vec::new();
+            write::<Nothing>(&mut bytes, version, [].iter(), 0, &Json).unwrap();
+            read::<Nothing, _>(bytes.as_slice(), &Json).map(|(version, _)| version)
+        };
+        assert_eq!(restored(VERSION_MAX).unwrap(), VERSION_MAX);
+        assert!(matches!(restored(u64::MAX), Err(SnapshotError::Malformed)));
+    }
 }

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::range::KeyRange;
 use crate::read::{ListOptions, ReadLevel};
 use crate::txn::{Compare, Op, OpAnswer, Txn, TxnAnswer};
+use crate::wait::deadline;
 use crate::write::{Delete, Put};
 
 /// What servers say when a request is larger than they take.
@@ -32,7 +33,7 @@ const NO_LEASE: &str = "etcdserver: requested lease not found";
 /// Pauses between two looks at the revision while it is waited for.
 const WAIT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What is asked for when only the revision is wanted: a key that nobody uses.
+/// What is asked for behind a prefix when only the revision is wanted: a key that nobody uses.
 const NOBODYS_KEY: &[u8] = b"\0";
 
 /// A [`Storage`] on a cluster. Keys are those of the client, in its namespace if it has one. Cheap to clone.
@@ -43,12 +44,21 @@ const NOBODYS_KEY: &[u8] = b"\0";
 pub struct ClusterStorage {
     client: Client,
     leases: Arc<Leases>,
+    /// Where the revision is asked for when no other prefix is given.
+    within: Bytes,
 }
 
 impl ClusterStorage {
     /// A store of the client's cluster.
     pub fn new(client: Client) -> Self {
-        Self { client, leases: Arc::default() }
+        Self { client, leases: Arc::default(), within: Bytes::new() }
+    }
+
+    /// The same, which asks for revisions behind this prefix: for a client whose user may read only there. Of use to
+    /// [`Storage::wait`] alone, as all else names the keys that it is about.
+    #[must_use]
+    pub fn within(self, prefix: impl Into<Bytes>) -> Self {
+        Self { within: prefix.into(), ..self }
     }
 
     /// The client that it uses.
@@ -56,9 +66,10 @@ impl ClusterStorage {
         &self.client
     }
 
-    /// The newest revision that the cluster has shown.
-    async fn revision(&self, level: ReadLevel) -> Result<u64, StoreError<Bytes>> {
-        let count = self.client.count(KeyRange::key(NOBODYS_KEY), level).await;
+    /// The revision that such a read shows. It asks behind the prefix: not everybody may read everywhere.
+    async fn revision(&self, within: &Bytes, level: ReadLevel) -> Result<u64, StoreError<Bytes>> {
+        let key = [within.as_ref(), NOBODYS_KEY].concat();
+        let count = self.client.count(KeyRange::key(key), level).await;
         count.map(|read| read.revision).map_err(|error| refusal(0, error))
     }
 
@@ -165,10 +176,10 @@ impl Storage for ClusterStorage {
     }
 
     async fn wait(&self, version: u64, time_max: Duration) -> Result<u64, StoreError<Bytes>> {
-        let deadline = Instant::now() + time_max;
+        let deadline = deadline(time_max);
         let mut level = ReadLevel::Any;
         loop {
-            let looked = tokio::time::timeout_at(deadline, self.revision(level)).await;
+            let looked = tokio::time::timeout_at(deadline, self.revision(&self.within, level)).await;
             let current = match looked {
                 Ok(current) => current?,
                 Err(_) => return Err(StoreError::FutureRevision { wanted: version, current: 0 }),
@@ -300,14 +311,15 @@ impl Storage for ClusterStorage {
         }
         let after = match after {
             // What is in the future is waited for.
-            Some(after) => match self.revision(ReadLevel::Exact(after)).await {
+            // Nothing has happened before revision 1, so behind 0 is behind 1.
+            Some(after) => match self.revision(&prefix, ReadLevel::Exact(after.max(1))).await {
                 Ok(_) | Err(StoreError::FutureRevision { .. }) => after,
                 Err(StoreError::Compacted { oldest, .. }) => {
                     return Err(StoreError::Compacted { wanted: after, oldest });
                 }
                 Err(error) => return Err(error),
             },
-            None => self.revision(ReadLevel::Linearizable).await?,
+            None => self.revision(&prefix, ReadLevel::Linearizable).await?,
         };
         Ok(ClusterWatch::new(&self.client, prefix, after, selection))
     }

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
-/// Why an object has no bytes, or bytes are no object.
+/// Why an object has no bytes, or bytes are no object. Those of the codecs here never quote the object.
 #[derive(Debug, thiserror::Error)]
 #[error("{format}: {source}")]
 pub struct CodecError {
@@ -41,11 +42,35 @@ pub struct Json;
 
 impl<T: Serialize + DeserializeOwned> Codec<T> for Json {
     fn encode(&self, object: &T) -> Result<Bytes, CodecError> {
-        serde_json::to_vec(object).map(Bytes::from).map_err(|error| CodecError::new("json", error))
+        serde_json::to_vec(object)
+            .map(Bytes::from)
+            .map_err(|error| CodecError::new("json", JsonError::of(&error)))
     }
 
     fn decode(&self, bytes: &Bytes) -> Result<T, CodecError> {
-        serde_json::from_slice(bytes).map_err(|error| CodecError::new("json", error))
+        serde_json::from_slice(bytes).map_err(|error| CodecError::new("json", JsonError::of(&error)))
+    }
+}
+
+/// Where something is no JSON, or another than was expected. The parser's own words quote what is there, which may be
+/// secret, so they are not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at line {line}, column {column}")]
+pub(crate) struct JsonError {
+    what: &'static str,
+    line: usize,
+    column: usize,
+}
+
+impl JsonError {
+    pub(crate) fn of(error: &serde_json::Error) -> Self {
+        let what = match error.classify() {
+            Category::Io => "it cannot be read or written",
+            Category::Syntax => "it is no JSON",
+            Category::Data => "it is JSON of another shape",
+            Category::Eof => "it is cut",
+        };
+        Self { what, line: error.line(), column: error.column() }
     }
 }
 
@@ -95,9 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_an_error_that_names_the_format() {
+    fn what_is_no_object_is_an_error_that_names_the_format_and_quotes_nothing() {
         let error = Codec::<u32>::decode(&Json, &Bytes::from_static(b"{")).unwrap_err();
         assert!(error.to_string().starts_with("json: "), "{error}");
+        let of_words =
+            Codec::<Vec<u32>>::decode(&Json, &Bytes::from_static(b"[1,\n\"pass-word\"]")).unwrap_err();
+        let told = format!("{of_words} {of_words:?}");
+        assert!(told.contains("another shape at line 2") && !told.contains("pass-word"), "{told}");
         let error = Codec::<KeyValue>::decode(&Prost, &Bytes::from_static(b"\xff")).unwrap_err();
         assert!(error.to_string().starts_with("protobuf: "), "{error}");
     }

@@ -117,7 +117,7 @@ pub struct Change<V> {
     pub version: u64,
     /// The object as it is now; none when it is deleted. What has left a selection is still given.
     pub current: Option<Item<V>>,
-    /// As it was before; none for what was created.
+    /// As it was before; none for what was created, and where what it was cannot be opened or decoded.
     pub previous: Option<Item<V>>,
 }
 
@@ -131,11 +131,19 @@ impl<V> Change<V> {
     /// | matches | matches | modified |
     /// | matches | does not match | left |
     /// | matches | gone | deleted, evicted |
+    /// | cannot be read | matches | modified |
+    /// | cannot be read | does not match | left |
+    /// | cannot be read | gone | deleted, evicted |
     /// | no match, or not there | no match, or gone | nothing |
+    ///
+    /// What cannot be read any more may have matched: somebody may have it, and is told.
     pub fn seen_by(mut self, matches: impl Fn(&Item<V>) -> bool) -> Option<Self> {
         let was = self.previous.as_ref().is_some_and(&matches);
         let is = self.current.as_ref().is_some_and(&matches);
+        let may_have_been = self.previous.is_none() && self.kind != ChangeKind::Created;
         self.kind = match (was, is) {
+            (false, false) if may_have_been && self.current.is_none() => self.kind,
+            (false, false) if may_have_been => ChangeKind::Left,
             (false, false) => return None,
             (true, true) => self.kind,
             (false, true) if self.previous.is_none() => self.kind,
@@ -179,6 +187,10 @@ mod tests {
             (Deleted, Some(true), None, Some(Deleted)),
             (Evicted, Some(true), None, Some(Evicted)),
             (Deleted, Some(false), None, None),
+            // What it was cannot be read.
+            (Modified, None, Some(true), Some(Modified)),
+            (Modified, None, Some(false), Some(Left)),
+            (Deleted, None, None, Some(Deleted)),
         ];
         for (kind, previous, current, seen) in cases {
             let told = change(kind, previous, current).seen_by(|item| item.value);

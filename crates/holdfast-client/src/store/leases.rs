@@ -39,6 +39,11 @@ fn reuse(ttl: Duration) -> Duration {
     (ttl / REUSE_PART).min(REUSE_MAX)
 }
 
+/// How long a lease lives that takes objects to live so long. Of what is longer than there is the cluster says so.
+fn granted(ttl: Duration) -> Duration {
+    ttl.saturating_add(reuse(ttl))
+}
+
 /// Where an object goes that is to live so long, if there is a lease for it.
 fn take(open: &mut BTreeMap<Duration, Open>, ttl: Duration, now: Instant) -> Option<LeaseId> {
     let lease = open.get_mut(&ttl).filter(|lease| lease.objects < OBJECTS_MAX && now < lease.until)?;
@@ -57,7 +62,7 @@ impl Leases {
             return Ok(id);
         }
         let id = new_id();
-        client.grant(id, ttl + reuse(ttl)).await?;
+        client.grant(id, granted(ttl)).await?;
         open.retain(|_, lease| asked < lease.until);
         if open.len() < TTLS_MAX {
             // Counted from before the grant: the last object that is taken lives as long as it is to.
@@ -94,5 +99,11 @@ mod tests {
         assert_eq!(reuse(Duration::from_secs(100)), Duration::from_secs(5));
         let late = start + Duration::from_secs(200);
         assert_eq!(take(&mut open, ttl, late), None, "its time is over");
+    }
+
+    #[test]
+    fn a_lease_lives_longer_than_its_objects_if_there_is_such_a_time() {
+        assert_eq!(granted(Duration::from_secs(3_600)), Duration::from_secs(3_660));
+        assert_eq!(granted(Duration::MAX), Duration::MAX);
     }
 }

@@ -46,6 +46,7 @@ mod update;
 pub use aes::{AesGcm, DerivedAesGcm, KEY_BYTES};
 pub use cluster::ClusterStorage;
 pub use cluster_watch::ClusterWatch;
+pub(crate) use codec::JsonError;
 pub use codec::{Codec, CodecError, Json, Prost, Raw};
 pub use envelope::{Envelope, KEY_ID_BYTES_MAX, Kms, KmsError, SEALED_SEED_BYTES_MAX, SealedSeed};
 pub use error::StoreError;

@@ -41,12 +41,22 @@ pub enum TransformError {
 }
 
 /// What was sealed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Opened {
     /// The bytes as they were.
     pub value: Bytes,
     /// Whether they would be sealed in another way now.
     pub is_stale: bool,
+}
+
+/// Without the bytes: they are secret.
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened")
+            .field("value_bytes", &self.value.len())
+            .field("is_stale", &self.is_stale)
+            .finish()
+    }
 }
 
 /// A way to keep bytes at rest. Futures are boxed, so that several ways can stand in one [`PrefixChain`]: what they cost
@@ -108,9 +118,11 @@ impl Transformer for Identity {
     }
 }
 
-/// Several ways, told apart by what sealed bytes begin with. The first one seals; each opens what begins with its prefix,
-/// and what another than the first one opened is stale. Of several with the same prefix each is tried, so that keys can
-/// be replaced: put the new one in front, write again what is stale, then leave the old one out.
+/// Several ways, told apart by what sealed bytes begin with. The first one seals; each opens what begins with its prefix
+/// and with no longer one of the others, and what another than the first one opened is stale. Of several with the same
+/// prefix each is tried, so that keys can be replaced: put the new one in front, write again what is stale, then leave
+/// the old one out. What those with the prefix cannot open is an error: it is never passed on to one that would take
+/// any bytes, sealed ones too, for an object.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -138,6 +150,15 @@ impl PrefixChain {
         self.links.push((prefix.into(), transformer));
         self
     }
+
+    /// Length of the longest prefix that these bytes begin with.
+    fn longest(&self, bytes: &[u8]) -> Option<usize> {
+        self.links
+            .iter()
+            .filter(|(prefix, _)| bytes.starts_with(prefix))
+            .map(|(prefix, _)| prefix.len())
+            .max()
+    }
 }
 
 impl Transformer for PrefixChain {
@@ -145,24 +166,32 @@ impl Transformer for PrefixChain {
         Box::pin(async move {
             let (prefix, transformer) = self.links.first().ok_or(TransformError::UnknownSeal)?;
             let sealed = transformer.seal(value, place).await?;
-            if prefix.is_empty() { Ok(sealed) } else { Ok([prefix.as_ref(), &sealed].concat().into()) }
+            let sealed: Bytes =
+                if prefix.is_empty() { sealed } else { [prefix.as_ref(), &sealed].concat().into() };
+            // Another one would be asked to open it.
+            if self.longest(&sealed) != Some(prefix.len()) {
+                return Err(TransformError::LooksSealed);
+            }
+            Ok(sealed)
         })
     }
 
     fn open<'a>(&'a self, sealed: Bytes, place: &'a [u8]) -> BoxFuture<'a, Result<Opened, TransformError>> {
         Box::pin(async move {
-            // What went wrong where the prefix was known tells more than that a catch-all does not know it.
-            let mut first_error = None;
+            let length = self.longest(&sealed).ok_or(TransformError::UnknownSeal)?;
+            let mut kept = None;
             for (at, (prefix, transformer)) in self.links.iter().enumerate() {
-                if !sealed.starts_with(prefix) {
+                if prefix.len() != length || !sealed.starts_with(prefix) {
                     continue;
                 }
-                match transformer.open(sealed.slice(prefix.len()..), place).await {
+                match transformer.open(sealed.slice(length..), place).await {
                     Ok(opened) => return Ok(Opened { is_stale: opened.is_stale || at > 0, ..opened }),
-                    Err(error) => first_error = first_error.or(Some(error)),
+                    // The first error, unless a service that does not answer may know the key.
+                    Err(error @ TransformError::Kms { .. }) => kept = Some(error),
+                    Err(error) => kept = kept.or(Some(error)),
                 }
             }
-            Err(first_error.unwrap_or(TransformError::UnknownSeal))
+            Err(kept.unwrap_or(TransformError::UnknownSeal))
         })
     }
 }

@@ -13,7 +13,7 @@ use super::error::StoreError;
 use super::item::{Change, Item, Items, Page, Removed};
 use super::selector::Selection;
 use super::storage::{Conditions, Expect, Storage, StorageWatch};
-use super::transform::{Identity, Transformer};
+use super::transform::{Identity, TransformError, Transformer};
 use crate::read::ReadLevel;
 
 /// An object of a [`TypedStore`].
@@ -177,6 +177,23 @@ where
         }
     }
 
+    /// An object as it is now, if it is there, and the version of the store of which that is true.
+    ///
+    /// Errors: as [`TypedStore::get`], but for not found.
+    pub(crate) async fn find_at(&self, key: Bytes) -> Result<(Option<TypedItem<T>>, u64), TypedError<T>> {
+        // The lowest of the keys that begin so; an answer about one key alone does not have the store's version.
+        let page = self.inner.storage.page(key.clone(), None, 1, ReadLevel::Linearizable).await;
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => return Err(self.error(error).await),
+        };
+        let found = match page.items.into_iter().next().filter(|item| item.key == key) {
+            Some(item) => Some(self.open(item).await?),
+            None => None,
+        };
+        Ok((found, page.version))
+    }
+
     /// All objects whose keys begin so and that are selected, as they were at one version. Selectors see decoded objects,
     /// so they are evaluated here.
     ///
@@ -314,6 +331,18 @@ where
         }
     }
 
+    /// What was before, if it can be read. What is now does not depend on it.
+    async fn readable(&self, item: Item<Bytes>) -> Option<TypedItem<T>> {
+        match self.open(item).await {
+            Ok(item) => Some(item),
+            Err(error) => {
+                tracing::debug!(%error, "what was before a change is not known");
+                None
+            }
+        }
+    }
+
+    /// Errors: what is there now cannot be opened or decoded.
     async fn change(&self, change: Change<Bytes>) -> Result<Change<Arc<T>>, TypedError<T>> {
         let Change { kind, key, version, current, previous } = change;
         let current = match current {
@@ -321,7 +350,7 @@ where
             None => None,
         };
         let previous = match previous {
-            Some(item) => Some(self.open(item).await?),
+            Some(item) => self.readable(item).await,
             None => None,
         };
         Ok(Change { kind, key, version, current, previous })
@@ -381,7 +410,8 @@ where
     S: Storage,
 {
     /// The next change, see [`StorageWatch::next`]. An object that cannot be opened or decoded is an error after which the
-    /// watch goes on. Cancel-safe.
+    /// watch goes on; when it is the key service that failed, with the same change, so call again after a pause. What
+    /// was before and cannot be read is left out of its change. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Change<Arc<T>>, TypedError<T>>> {
         loop {
             let change = match &self.pending {
@@ -392,7 +422,10 @@ where
                 },
             };
             let opened = self.store.change(change).await;
-            self.pending = None;
+            // The service may answer the next time, and nobody else has the change.
+            if !matches!(&opened, Err(StoreError::Transform { source: TransformError::Kms { .. }, .. })) {
+                self.pending = None;
+            }
             match opened.map(|change| change.seen_by(|item| self.selection.matches(item))) {
                 Ok(None) => {}
                 Ok(Some(seen)) => return Some(Ok(seen)),
@@ -411,3 +444,6 @@ where
 pub(crate) fn unchanged<V>(item: Option<&Item<V>>) -> Expect {
     item.map_or(Expect::Missing, |item| Expect::Version(item.version))
 }
+
+#[cfg(test)]
+mod tests;

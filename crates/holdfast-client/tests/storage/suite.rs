@@ -64,6 +64,7 @@ async fn ns1_wait_returns_when_the_version_is_there<B: Backend>(backend: &B) {
     let item = put(&storage, "ns1/a", "1").await;
     assert!(storage.wait(item.version, PATIENCE).await.unwrap() >= item.version);
     assert!(storage.wait(0, PATIENCE).await.unwrap() >= item.version.min(1));
+    assert!(storage.wait(item.version, Duration::MAX).await.unwrap() >= item.version);
     let waiting = backend.storage();
     let later = item.version + 3;
     let waiting = tokio::spawn(async move { waiting.wait(later, PATIENCE).await });

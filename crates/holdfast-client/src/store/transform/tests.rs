@@ -211,3 +211,42 @@ fn aw6_a_key_id_that_is_too_long_is_refused_before_anything_is_sealed() {
     }
     assert!(matches!(seal(&Envelope::new(Wordy), "k"), Err(TransformError::Malformed { .. })));
 }
+
+/// AW5: what those with its prefix cannot open is an error, and never an object, whatever other links would say of it.
+#[test]
+fn aw5_what_has_a_known_prefix_is_opened_by_nobody_else() {
+    let right = || Arc::new(AesGcm::new(&[1; 32])) as Arc<dyn Transformer>;
+    let wrong = || Arc::new(AesGcm::new(&[2; 32])) as Arc<dyn Transformer>;
+    let plain = || Arc::new(Identity) as Arc<dyn Transformer>;
+    let sealed = seal(&PrefixChain::new("own:1:", right()), "k").unwrap();
+    for chain in [
+        PrefixChain::new("own:1:", wrong()).and("", plain()),
+        PrefixChain::new("own:1:", wrong()).and("own:", plain()),
+        PrefixChain::new("", plain()).and("own:1:", wrong()),
+    ] {
+        let opened = open(&chain, &sealed, "k");
+        assert!(matches!(opened, Err(TransformError::Forged)), "{chain:?}: {opened:?}");
+    }
+    // Sealing is given up: what was sealed still opens, and what would look so is not written.
+    let chain = PrefixChain::new("", plain()).and("own:1:", right());
+    assert_eq!(open(&chain, &sealed, "k").unwrap(), stale());
+    let written = block_on(chain.seal(sealed, b"k"));
+    assert!(matches!(written, Err(TransformError::LooksSealed)));
+}
+
+/// AW6: when one of the keys is at a service that does not answer, it may be the one: try again.
+#[test]
+fn aw6_a_key_service_that_does_not_answer_is_told_rather_than_a_wrong_key() {
+    let kms = Arc::new(TestKms::default());
+    let sealed = seal(&PrefixChain::new("own:", Arc::new(Envelope::new(Arc::clone(&kms)))), "k").unwrap();
+    *kms.is_gone.lock().unwrap() = true;
+    let chain = PrefixChain::new("own:", Arc::new(AesGcm::new(&[2; 32])))
+        .and("own:", Arc::new(Envelope::new(kms)))
+        .and("own:", Arc::new(AesGcm::new(&[3; 32])));
+    assert!(matches!(open(&chain, &sealed, "k"), Err(TransformError::Kms { .. })));
+}
+
+#[test]
+fn what_was_opened_does_not_show_itself() {
+    assert_eq!(format!("{:?}", fresh()), "Opened { value_bytes: 12, is_stale: false }");
+}
