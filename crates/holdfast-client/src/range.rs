@@ -81,6 +81,19 @@ impl KeyRange {
         }
     }
 
+    /// Whether it has all keys that there can be in another, which may have keys behind its first.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let ends_behind = match (&self.end, &other.end) {
+            (End::Open, _) => true,
+            (_, End::Open) => false,
+            (End::Before(own), End::Before(end)) => end <= own,
+            (End::Before(own), End::Same) => other.start < *own,
+            (End::Same, End::Same) => self.start == other.start,
+            (End::Same, End::Before(_)) => false,
+        };
+        self.start <= other.start && ends_behind
+    }
+
     /// `key` and `range_end` as requests have them, for keys that all begin with `namespace`. Without one, the lowest key
     /// is a zero byte; with one it is the namespace and a zero byte, so that no key is empty there either.
     pub(crate) fn wire(&self, namespace: &[u8]) -> (Bytes, Bytes) {
@@ -101,7 +114,8 @@ impl KeyRange {
         }
     }
 
-    fn lowest(&self) -> &Bytes {
+    /// The lowest key that there can be in it.
+    pub(crate) fn lowest(&self) -> &Bytes {
         static LOWEST: Bytes = Bytes::from_static(b"\0");
         if self.start.is_empty() { &LOWEST } else { &self.start }
     }
@@ -184,6 +198,20 @@ mod tests {
                 assert_eq!(range.contains(key), asked, "{range:?} {key:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_range_covers_another_when_it_has_all_of_its_keys() {
+        let prefix = KeyRange::prefix("b");
+        for whole in [KeyRange::all(), KeyRange::from("b"), KeyRange::between("a", "c"), prefix.clone()] {
+            assert!(whole.covers(&prefix) && whole.covers(&KeyRange::key("b")), "{whole:?}");
+        }
+        for part in [KeyRange::from("ba"), KeyRange::between("a", "bm"), KeyRange::key("b")] {
+            assert!(!part.covers(&prefix), "{part:?}");
+        }
+        assert!(KeyRange::key("b").covers(&KeyRange::key("b")));
+        assert!(!KeyRange::between("a", "b").covers(&KeyRange::key("b")));
+        assert!(!prefix.covers(&KeyRange::all()) && KeyRange::all().covers(&KeyRange::all()));
     }
 
     #[test]

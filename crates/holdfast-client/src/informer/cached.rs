@@ -27,7 +27,7 @@ const ATTEMPTS_MAX: u32 = 64;
 ///
 /// | level | asks the server | shows |
 /// | --- | --- | --- |
-/// | [`ReadLevel::Any`] | nothing | what the cache has |
+/// | [`ReadLevel::Any`] | nothing | what the cache has, once it has listed |
 /// | [`ReadLevel::AtLeast`] | nothing, but how far it has come when the cache is behind | everything up to the revision |
 /// | [`ReadLevel::Linearizable`] | its revision | every write that was acknowledged to anybody before |
 /// | [`ReadLevel::Exact`] | for the objects, unless the cache is at the revision | the state at the revision |
@@ -157,11 +157,12 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
     /// revision of [`ReadLevel::Exact`] when it is asked, see [`CachedStore::get`] and [`CachedStore::list`].
     pub async fn snapshot(&self, level: ReadLevel) -> Result<Arc<Snapshot<T>>, CachedError<T>> {
         let revision = match level {
-            ReadLevel::Any => return Ok(self.reader.snapshot()),
-            ReadLevel::AtLeast(revision) => revision,
-            ReadLevel::Linearizable => self.client().revision_now().await?,
+            // Before its first list is complete a cache has nothing, which is not that there is nothing.
+            ReadLevel::Any => 1,
+            ReadLevel::AtLeast(revision) => revision.max(1),
+            ReadLevel::Linearizable => self.revision_now().await?,
             ReadLevel::Exact(wanted) => {
-                let snapshot = self.reader.wait_for(wanted, self.wait_max).await?;
+                let snapshot = self.reader.wait_for(wanted.max(1), self.wait_max).await?;
                 let current = snapshot.revision();
                 return if current == wanted {
                     Ok(snapshot)
@@ -195,14 +196,17 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
 
     /// The objects whose keys begin so, in the order of their keys, all of one revision.
     ///
-    /// Errors: as [`CachedStore::snapshot`]; the first whose bytes are no object. At [`ReadLevel::Exact`] as
-    /// [`Client::list_all`].
+    /// Errors: as [`CachedStore::snapshot`]; not all keys that begin so are in the informer's range; the first whose bytes
+    /// are no object. At [`ReadLevel::Exact`] as [`Client::list_all`].
     pub async fn list(
         &self,
         prefix: impl Into<Bytes>,
         level: ReadLevel,
     ) -> Result<Read<Vec<Arc<Object<T>>>>, CachedError<T>> {
-        let prefix = self.key(prefix)?;
+        let prefix = prefix.into();
+        if !self.reader.range.covers(&KeyRange::prefix(prefix.clone())) {
+            return Err(CachedError::OutOfRange { key: prefix });
+        }
         let Some(snapshot) = self.fresh(level).await? else {
             let read = self.client().list_all(KeyRange::prefix(prefix), level).await?;
             let objects = read.value.iter().map(|kv| self.object(kv)).collect::<Result<_, _>>()?;
@@ -224,7 +228,7 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
         Ok(self.client().put(key, value).await?)
     }
 
-    /// Sets an object if it is as expected. Gives the revision.
+    /// Sets an object if it is as expected. Gives the revision. An object that was there keeps its lease.
     ///
     /// Errors: as [`CachedStore::put`]; [`CachedError::Conflict`], with the object as it is, when it is not as expected.
     pub async fn put_if(
@@ -235,6 +239,10 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
     ) -> Result<u64, CachedError<T>> {
         let key = self.key(key)?;
         let put = Put::new(key.clone(), self.encode(&key, value)?);
+        let put = match expected {
+            Expected::Missing => put,
+            Expected::At(_) => put.keep_lease(),
+        };
         self.written(self.attempt(key, put.into(), expected).await?)
     }
 
@@ -256,7 +264,8 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
     }
 
     /// Changes an object as `change` says, beginning with what the cache has: when that is out of date, with what is
-    /// there. `change` may be called again and again. `None` leaves it as it is, and gives no revision.
+    /// there. `change` may be called again and again. `None` leaves it as it is, and gives no revision: of what the cache
+    /// has that is taken as said only after the object was read once. The object keeps its lease.
     ///
     /// Errors: as [`CachedStore::put_if`]; [`CachedError::Conflict`] when others were faster 64 times. After
     /// [`Error::Unknown`] it may be changed.
@@ -266,12 +275,24 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
         mut change: impl FnMut(Option<&Object<T>>) -> Option<T>,
     ) -> Result<Option<u64>, CachedError<T>> {
         let key = self.key(key)?;
-        let mut current = self.get(key.clone(), ReadLevel::Any).await?.value;
+        // What cannot be read here may have been mended there.
+        let cached = self.reader.snapshot().get(&key).map(Option::<&_>::cloned).ok();
+        let mut is_cached = cached.is_some();
+        let mut current = match cached {
+            Some(found) => found,
+            None => self.stored(&key).await?,
+        };
         for _ in 0..ATTEMPTS_MAX {
-            let Some(value) = change(current.as_deref()) else { return Ok(None) };
+            let Some(value) = change(current.as_deref()) else {
+                if !is_cached {
+                    return Ok(None);
+                }
+                (is_cached, current) = (false, self.stored(&key).await?);
+                continue;
+            };
             match self.put_if(key.clone(), &value, Expected::unchanged(current.as_deref())).await {
                 Ok(revision) => return Ok(Some(revision)),
-                Err(CachedError::Conflict { current: stands }) => current = stands,
+                Err(CachedError::Conflict { current: stands }) => (is_cached, current) = (false, stands),
                 Err(error) => return Err(error),
             }
         }
@@ -280,6 +301,18 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
 
     fn client(&self) -> &Client {
         &self.reader.client
+    }
+
+    /// An object as it is now.
+    async fn stored(&self, key: &Bytes) -> Result<Option<Arc<Object<T>>>, CachedError<T>> {
+        let read = self.client().get(key.clone(), ReadLevel::Linearizable).await?;
+        read.value.map(|kv| self.object(&kv)).transpose()
+    }
+
+    /// The revision of the store, as of now: of a linearizable read within the range, as the user may have to be allowed.
+    async fn revision_now(&self) -> Result<u64, Error> {
+        let lowest = KeyRange::key(self.reader.range.lowest().clone());
+        Ok(self.client().count(lowest, ReadLevel::Linearizable).await?.revision)
     }
 
     /// The key, if it is one of the informer's.
@@ -291,7 +324,8 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
     /// The state to read from; `None` when the server has to be asked for the objects.
     async fn fresh(&self, level: ReadLevel) -> Result<Option<Arc<Snapshot<T>>>, CachedError<T>> {
         if let ReadLevel::Exact(revision) = level {
-            return Ok(Some(self.reader.snapshot()).filter(|snapshot| snapshot.revision() == revision));
+            let is_it = |snapshot: &Arc<Snapshot<T>>| revision > 0 && snapshot.revision() == revision;
+            return Ok(Some(self.reader.snapshot()).filter(is_it));
         }
         self.snapshot(level).await.map(Some)
     }
@@ -327,13 +361,6 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
     }
 }
 
-impl Client {
-    /// The revision of the store, as of now: a linearizable read of a key that nobody has.
-    async fn revision_now(&self) -> Result<u64, Error> {
-        Ok(self.get(Bytes::from_static(b"\0"), ReadLevel::Linearizable).await?.revision)
-    }
-}
-
 impl<T, C> Clone for CachedStore<T, C> {
     fn clone(&self) -> Self {
         Self { reader: self.reader.clone(), codec: Arc::clone(&self.codec), wait_max: self.wait_max }
@@ -343,5 +370,46 @@ impl<T, C> Clone for CachedStore<T, C> {
 impl<T, C> fmt::Debug for CachedStore<T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedStore").field("reader", &self.reader).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::informer::InformerOptions;
+    use crate::store::Json;
+
+    /// A cache of a range on a cluster that does not answer.
+    fn unlisted(range: KeyRange) -> (crate::informer::Informer<u64>, CachedStore<u64, Json>) {
+        let client = Client::new(["http://127.0.0.1:1"]).unwrap();
+        let informer = client.informer(range, InformerOptions::decode_with(|kv| Ok(Json.decode(&kv.value)?)));
+        let store = CachedStore::new(informer.reader().clone(), Json).wait_max(Duration::from_millis(10));
+        (informer, store)
+    }
+
+    /// AW26: before the first list is complete nobody knows what is there, and that is what is said.
+    #[tokio::test]
+    async fn aw26_a_cache_that_has_not_listed_does_not_say_that_nothing_is_there() {
+        let (_informer, store) = unlisted(KeyRange::prefix("n/"));
+        for level in [ReadLevel::Any, ReadLevel::AtLeast(0), ReadLevel::AtLeast(1)] {
+            let late = store.get("n/a", level).await.unwrap_err();
+            assert!(
+                matches!(late, CachedError::Wait(WaitError::Late { wanted: 1, .. })),
+                "{level:?}: {late}"
+            );
+            assert!(store.list("n/", level).await.is_err(), "{level:?}");
+        }
+        let none = store.get("n/a", ReadLevel::Exact(0)).await.unwrap_err();
+        assert!(matches!(none, CachedError::Server(Error::Compacted { .. })), "{none}");
+    }
+
+    /// A list is whole or refused: what is beyond the range is not known here.
+    #[tokio::test]
+    async fn a_list_of_a_prefix_that_goes_beyond_the_range_is_refused() {
+        for range in [KeyRange::between("n/a", "n/am"), KeyRange::key("n/a"), KeyRange::from("n/aa")] {
+            let (_informer, store) = unlisted(range.clone());
+            let refused = store.list("n/a", ReadLevel::Any).await.unwrap_err();
+            assert!(matches!(refused, CachedError::OutOfRange { .. }), "{range:?}: {refused}");
+        }
     }
 }

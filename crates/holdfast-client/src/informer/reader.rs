@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::cache::Cache;
 use super::health::{Health, InformerState, RelistReason};
@@ -16,10 +16,11 @@ use super::index::Indexer;
 use super::object::{Decode, DecodeError, Object};
 use super::snapshot::Snapshot;
 use super::subscription::Subscription;
-use super::task::Task;
+use super::task::{Closing, Task};
 use crate::client::Client;
 use crate::codec::KeyValue;
 use crate::range::KeyRange;
+use crate::wait::deadline;
 
 /// Changes that wait for a subscriber, unless it asks for another number.
 const CHANGES_MAX: usize = 4_096;
@@ -146,7 +147,7 @@ impl Client {
             relists,
         };
         let (client, decode) = (self.clone(), options.decode);
-        let task = Task { client, range, decode, cache, hub, relists: wishes };
+        let task = Task { client, range, decode, cache, hub: Closing(hub), relists: wishes };
         Informer { reader, task: tokio::spawn(task.run()) }
     }
 }
@@ -198,7 +199,7 @@ impl<T> Reader<T> {
     ///
     /// Errors: it was not reached in time, or the informer has ended.
     pub async fn wait_for(&self, revision: u64, time_max: Duration) -> Result<Arc<Snapshot<T>>, WaitError> {
-        let deadline = Instant::now() + time_max;
+        let deadline = deadline(time_max);
         let mut positions = self.hub.positions();
         let is_there = |revision: u64| self.hub.newest().revision() >= revision;
         if is_there(revision) {
@@ -259,5 +260,26 @@ impl<T> fmt::Debug for Reader<T> {
             .field("range", &self.range)
             .field("position", &position)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// AW15: an informer that ends before its task has run tells all who wait, however long they would.
+    #[tokio::test]
+    async fn aw15_an_informer_that_ends_before_it_begins_tells_all_who_wait() {
+        // Nobody is there, and nobody is asked: a task runs here only while something is waited for.
+        let client = Client::new(["http://127.0.0.1:1"]).unwrap();
+        let options = InformerOptions::decode_with(|_| Ok(()));
+        let informer = client.informer(KeyRange::prefix("f/"), options);
+        let reader = informer.reader().clone();
+        let mut subscription = reader.subscribe();
+        informer.stop().await;
+        let waited = tokio::time::timeout(Duration::from_secs(60), reader.wait_for(1, Duration::MAX)).await;
+        assert!(matches!(waited, Ok(Err(WaitError::Stopped { wanted: 1, current: 0 }))), "{waited:?}");
+        assert_eq!(reader.state(), InformerState::Stopped);
+        assert!(subscription.next().await.is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! The task of an informer: lists, follows, lists again when it must.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,13 +33,22 @@ pub(super) struct Task<T> {
     pub(super) range: KeyRange,
     pub(super) decode: Arc<Decode<T>>,
     pub(super) cache: Cache<T>,
-    pub(super) hub: Arc<Hub<T>>,
+    /// A field, so that it is closed also when the task ends before it has run.
+    pub(super) hub: Closing<T>,
     /// Who wants all to be listed again.
     pub(super) relists: mpsc::Receiver<RelistReason>,
 }
 
 /// Closes the hub also when the task is aborted or panics.
-struct Closing<T>(Arc<Hub<T>>);
+pub(super) struct Closing<T>(pub(super) Arc<Hub<T>>);
+
+impl<T> Deref for Closing<T> {
+    type Target = Hub<T>;
+
+    fn deref(&self) -> &Hub<T> {
+        &self.0
+    }
+}
 
 impl<T> Drop for Closing<T> {
     fn drop(&mut self) {
@@ -58,12 +68,11 @@ enum ListError {
 impl<T: Send + Sync + 'static> Task<T> {
     /// Never ends by itself. It may be dropped at any point.
     pub(super) async fn run(mut self) {
-        let closing = Closing(Arc::clone(&self.hub));
         let mut reason = None;
         loop {
             self.hub.set_state(if reason.is_some() { InformerState::Relist } else { InformerState::Syncing });
             let revision = self.list(reason).await;
-            closing.0.set_state(InformerState::Live);
+            self.hub.set_state(InformerState::Live);
             reason = Some(self.follow(revision).await);
         }
     }

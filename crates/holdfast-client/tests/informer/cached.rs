@@ -2,8 +2,10 @@
 
 use holdfast_client::informer::{CachedError, CachedStore, Expected, InformerOptions};
 use holdfast_client::store::{Codec, Json};
-use holdfast_client::{Client, Error, KeyRange, ReadLevel};
+use holdfast_client::{Client, Error, KeyRange, LeaseId, Put, ReadLevel};
+use holdfast_proto::etcdserverpb as pb;
 use holdfast_testserver::TestCluster;
+use pb::lease_client::LeaseClient;
 
 use super::{PATIENCE, client, compact};
 
@@ -114,5 +116,38 @@ async fn aw16_updates_through_many_caches_lose_nothing() {
     }
     let revision = stores[0].1.update("n/sum", |_| None).await.unwrap();
     assert_eq!(revision, None, "nothing is written when nothing is to be changed");
+    cluster.stop().await;
+}
+
+/// AW16: what lives with a lease still does when it was updated.
+#[tokio::test(flavor = "multi_thread")]
+async fn aw16_an_update_keeps_the_lease() {
+    let cluster = TestCluster::single().await.unwrap();
+    let direct = client(&cluster);
+    let mut leases = LeaseClient::connect(cluster.endpoint(0)).await.unwrap();
+    leases.lease_grant(pb::LeaseGrantRequest { id: 7, ttl: 3_600 }).await.unwrap();
+    let first = direct.put_with(Put::new("n/a", "1").lease(LeaseId(7))).await.unwrap().revision;
+    let (informer, store) = store(&direct);
+    let second = store.put_if("n/a", &2, Expected::At(first)).await.unwrap();
+    let add = |known: Option<&holdfast_client::informer::Object<u64>>| known.map(|known| *known.value() + 1);
+    let third = store.update("n/a", add).await.unwrap().unwrap();
+    assert!(third > second);
+    let kv = direct.get("n/a", ReadLevel::Linearizable).await.unwrap().value.unwrap();
+    assert_eq!((kv.value.as_ref(), kv.lease), (b"3".as_ref(), Some(LeaseId(7))));
+    informer.stop().await;
+    cluster.stop().await;
+}
+
+/// AW16: an update is left undone because of what is there, and not because of what a cache does not have yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn aw16_an_update_is_left_undone_only_after_a_look() {
+    let cluster = TestCluster::single().await.unwrap();
+    let direct = client(&cluster);
+    direct.put("n/a", "1").await.unwrap();
+    let (_informer, store) = store(&direct);
+    // The cache has most likely not listed yet.
+    let add = |known: Option<&holdfast_client::informer::Object<u64>>| known.map(|known| *known.value() + 1);
+    assert!(store.update("n/a", add).await.unwrap().is_some());
+    assert_eq!(number(&store, "n/a", ReadLevel::Linearizable).await, Some(2));
     cluster.stop().await;
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use holdfast_client::informer::{CachedStore, InformerOptions};
+use holdfast_client::store::{ClusterStorage, Codec, Json, Selection, Storage, StorageWatch};
 use holdfast_client::{Client, Config, Credentials, Error, KeyRange, ReadLevel, WatchEvent, WatchOptions};
 use holdfast_proto::{authpb, etcdserverpb as pb};
 use pb::auth_client::AuthClient;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
-use crate::backend::{Backend, soon};
+use crate::backend::{Backend, PATIENCE, soon};
 
 const NOW: ReadLevel = ReadLevel::Linearizable;
 
@@ -106,6 +108,30 @@ async fn a_token_that_does_not_hold_any_more_is_replaced() {
         AuthClient::new(channel).user_delete(request).await.unwrap();
         let gone = tokio::time::timeout(Duration::from_secs(30), client.put("a/1", "3")).await.unwrap();
         assert!(matches!(gone, Err(Error::Refused { .. })), "{gone:?}");
+    })
+    .await;
+}
+
+/// Who may read below one prefix can watch, wait and read from a cache there.
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_and_caches_ask_for_nothing_beyond_their_prefix() {
+    Backend::each("stores with credentials", async |backend| {
+        enable(backend).await;
+        let client = alice(backend, "alice-password");
+        let revision = client.put("a/1", "1").await.unwrap();
+        let storage = ClusterStorage::new(client.clone()).within("a/");
+        assert!(storage.wait(revision, PATIENCE).await.unwrap() >= revision);
+        let mut now = storage.watch_prefix("a/".into(), None, Selection::all()).await.unwrap();
+        let mut since = storage.watch_prefix("a/".into(), Some(revision), Selection::all()).await.unwrap();
+        let written = client.put("a/1", "2").await.unwrap();
+        for watch in [&mut now, &mut since] {
+            assert_eq!(soon(watch.next()).await.unwrap().unwrap().version, written);
+        }
+        let options = InformerOptions::decode_with(|kv| Ok(Json.decode(&kv.value)?));
+        let informer = client.informer(KeyRange::prefix("a/"), options);
+        let cached = CachedStore::<u64, Json>::new(informer.reader().clone(), Json).wait_max(PATIENCE);
+        let read = cached.get("a/1", NOW).await.unwrap();
+        assert_eq!(read.value.map(|object| *object.value()), Some(2));
     })
     .await;
 }
