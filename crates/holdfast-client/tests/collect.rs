@@ -104,6 +104,12 @@ async fn assert_same(pods: &Collection, source: &Fake) {
     assert_eq!(stored, source.all());
 }
 
+fn assert_newer(version: &Version, before: Option<&Version>) {
+    let order = before.and_then(|before| version.origin.compare_numbers(&before.origin));
+    let is_newer = before.is_none() || order == Some(std::cmp::Ordering::Greater);
+    assert!(is_newer, "never an older one behind a newer one: {version}, then {before:?}");
+}
+
 /// A generator of numbers, the same always.
 struct Lcg(u64);
 
@@ -175,14 +181,7 @@ async fn cp3_a_watch_from_a_list_tells_each_change_behind_it_once() {
                 let version = (found.source.clone(), found.version.origin.clone());
                 assert!(applied.insert(version), "each version of a source is told once: {found:?}");
                 let key = (found.source, found.name);
-                if let Some(before) = known.insert(key, found.version.clone()) {
-                    let order = found.version.origin.compare_numbers(&before.origin);
-                    assert_eq!(
-                        order,
-                        Some(std::cmp::Ordering::Greater),
-                        "never an older one behind a newer one"
-                    );
-                }
+                assert_newer(&found.version, known.insert(key, found.version.clone()).as_ref());
             }
             CollectEvent::Deleted { source, name, version, .. } => {
                 assert!(version.revision >= last, "in order");

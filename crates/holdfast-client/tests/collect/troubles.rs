@@ -4,7 +4,6 @@ use std::cmp::Ordering;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicBool};
-use std::time::Instant;
 
 use futures::poll;
 use holdfast_client::collect::{PageToken, SourceError, SourcePage};
@@ -12,6 +11,7 @@ use holdfast_proto::etcdserverpb as pb;
 use holdfast_proto::etcdserverpb::kv_client::KvClient;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::*;
