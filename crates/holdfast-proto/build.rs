@@ -10,7 +10,9 @@ use std::{env, fs, io};
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto").canonicalize()?;
+    // Not `env!`: a target directory that two checkouts share has one build script for both.
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?);
+    let root = package.join("../../proto").canonicalize()?;
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?);
     // Cargo looks at a directory's files too, so that a new .proto is seen without a change here.
     cargo_says(&format!("rerun-if-changed={}", root.display()));
