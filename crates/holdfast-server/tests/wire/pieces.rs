@@ -54,14 +54,16 @@ impl Client {
         let (answer, mut sent) = requests.send_request(request.body(()).unwrap(), false).unwrap();
         match cut {
             Cut::Whole => sent.send_data(body, true).unwrap(),
+            // The server may have answered to the first frame, and closed the stream, before the second one is sent. What it
+            // has answered is compared all the same.
             Cut::WholeAndEmpty => {
                 sent.send_data(body, false).unwrap();
-                sent.send_data(Bytes::new(), true).unwrap();
+                drop(sent.send_data(Bytes::new(), true));
             }
             Cut::InTwo => {
                 let middle = body.len() / 2;
                 sent.send_data(body.slice(..middle), false).unwrap();
-                sent.send_data(body.slice(middle..), true).unwrap();
+                drop(sent.send_data(body.slice(middle..), true));
             }
         }
         let (mut head, mut body) = answer.await.unwrap().into_parts();
