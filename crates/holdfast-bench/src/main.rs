@@ -13,7 +13,7 @@
 //! - With a timetable, latencies count from the moment an operation was due.
 //! - Everything that was started is stopped, and every directory removed, when the program ends or is interrupted.
 //!
-//! Module map: [`cli`]; [`mod@compare`] runs the rounds; [`mod@growth`] the curves; [`mod@footprint`]; [`listing`]; [`sdk`];
+//! Module map: [`cli`]; [`mod@compare`] runs the rounds; [`mod@growth`] the curves; [`mod@footprint`]; [`listing`]; [`mod@sdk`];
 //! [`mod@load`] makes load over [`grpc`]; [`systems`] starts servers; [`measure`] reads what they used; [`latency`] and
 //! [`report`] make figures of it, [`documents`] files.
 
