@@ -111,6 +111,12 @@ pub(crate) fn curves(flags: &GrowthFlags, growth: &Growth) -> Result<(), Error> 
     Ok(())
 }
 
+/// Writes figures under a name, with the machine they are of, if there is a file to write them to.
+pub(crate) fn figures(path: Option<&Path>, name: &str, figures: &impl Serialize) -> Result<(), Error> {
+    let Some(path) = path else { return Ok(()) };
+    write(path, &format!("{:#}\n", serde_json::json!({ "machine": procfs::machine(), name: figures })))
+}
+
 /// Makes a page of files.
 pub(crate) fn page(flags: &PageFlags) -> Result<(), Error> {
     let results: Results = read(&flags.results)?;

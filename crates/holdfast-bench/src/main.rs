@@ -115,31 +115,19 @@ async fn growth(flags: &GrowthFlags) -> Result<(), Error> {
 
 async fn footprint(flags: &FootprintFlags) -> Result<(), Error> {
     let sides = footprint::run(flags).await?;
-    if let Some(path) = &flags.json {
-        let report = serde_json::json!({ "machine": measure::procfs::machine(), "sides": sides });
-        let text = format!("{report:#}\n");
-        std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))?;
-    }
+    documents::figures(flags.json.as_deref(), "sides", &sides)?;
     print(&footprint::report::render(&sides))
 }
 
 async fn list_memory(flags: &ListingFlags) -> Result<(), Error> {
     let sides = listing::run(flags).await?;
-    if let Some(path) = &flags.json {
-        let report = serde_json::json!({ "machine": measure::procfs::machine(), "sides": sides });
-        let text = format!("{report:#}\n");
-        std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))?;
-    }
+    documents::figures(flags.json.as_deref(), "sides", &sides)?;
     print(&listing::report::render(&sides))
 }
 
 async fn sdk(flags: &SdkFlags) -> Result<(), Error> {
     let found = sdk::run(flags).await?;
-    if let Some(path) = &flags.json {
-        let report = serde_json::json!({ "machine": measure::procfs::machine(), "found": found });
-        let text = format!("{report:#}\n");
-        std::fs::write(path, text).map_err(Error::io(format!("write {}", path.display())))?;
-    }
+    documents::figures(flags.json.as_deref(), "found", &found)?;
     print(&sdk::report::render(&found))
 }
 

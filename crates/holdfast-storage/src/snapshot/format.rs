@@ -270,8 +270,8 @@ impl Reader {
         Ok(Self { file, path, footer, footer_at, offset, blocks: 0, buffer, sha })
     }
 
-    /// Leaves the digest out, which costs as much as all other checks: for who has just made it of what it wrote, and
-    /// asks whether that is in the file. Blocks and packs have checksums of their own.
+    /// Leaves the digest out: for who has just made it of what it wrote, and asks whether that is in the file. Blocks and
+    /// packs have checksums of their own.
     pub(crate) fn without_digest(self) -> Self {
         Self { sha: None, ..self }
     }
