@@ -13,7 +13,7 @@ use super::item::{Item, Items, Page, Removed};
 use super::leases::Leases;
 use super::limits::{Limit, TooLarge};
 use super::selector::Selection;
-use super::storage::{Conditions, Expect, Lifetime, Storage};
+use super::storage::{Conditions, Expect, Lifetime, Storage, check_behind, check_key};
 use crate::client::{Client, jittered};
 use crate::codec::{KeyValue, LeaseId};
 use crate::error::Error;
@@ -159,10 +159,6 @@ fn wanted(level: ReadLevel) -> u64 {
     }
 }
 
-fn check_key(key: &Bytes) -> Result<(), StoreError<Bytes>> {
-    if key.is_empty() { Err(StoreError::Invalid { reason: "the key is empty" }) } else { Ok(()) }
-}
-
 fn is_no_lease(error: &StoreError<Bytes>) -> bool {
     let StoreError::Refused { source: Error::Refused { code, message } } = error else { return false };
     *code == Code::NotFound && message == NO_LEASE
@@ -279,12 +275,10 @@ impl Storage for ClusterStorage {
         limit: usize,
         level: ReadLevel,
     ) -> Result<Page<Bytes>, StoreError<Bytes>> {
-        let range = KeyRange::prefix(prefix.clone());
+        check_behind(&prefix, behind.as_ref())?;
+        let range = KeyRange::prefix(prefix);
         let range = match behind {
             Some(behind) if range.contains(&behind) => range.behind(&behind),
-            Some(behind) if behind > prefix => {
-                return Err(StoreError::Invalid { reason: "a page begins behind all that it could have" });
-            }
             Some(_) | None => range,
         };
         // On the wire 0 is no limit.

@@ -26,14 +26,6 @@ impl<V> Item<V> {
         let Self { key, value, version, created, is_stale } = self;
         Item { key, value: form(value), version, created, is_stale }
     }
-
-    /// The same with another form of the object, if there is one.
-    ///
-    /// Errors: those of `form`.
-    pub fn try_map<U, E>(self, form: impl FnOnce(V) -> Result<U, E>) -> Result<Item<U>, E> {
-        let Self { key, value, version, created, is_stale } = self;
-        Ok(Item { key, value: form(value)?, version, created, is_stale })
-    }
 }
 
 /// The object itself is left out: it may be large, or secret.

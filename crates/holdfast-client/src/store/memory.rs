@@ -13,7 +13,7 @@ use super::error::StoreError;
 use super::item::{Change, Item, Items, Page, Removed};
 use super::limits::Limits;
 use super::selector::Selection;
-use super::storage::{Conditions, Expect, Lifetime, Storage, StorageWatch};
+use super::storage::{Conditions, Expect, Lifetime, Storage, StorageWatch, check_behind, check_key};
 use crate::read::ReadLevel;
 
 /// Changes that a watch takes from the store at once.
@@ -88,18 +88,8 @@ fn holds(expect: Expect, current: Option<&Item<Bytes>>) -> bool {
     }
 }
 
-fn check(
-    conditions: Conditions,
-    key: &Bytes,
-    current: Option<&Item<Bytes>>,
-) -> Result<(), StoreError<Bytes>> {
-    if matches!(conditions.lifetime, Lifetime::Lease(_) | Lifetime::Ttl(_)) {
-        return Err(StoreError::Invalid { reason: "a store in memory has no leases" });
-    }
-    if key.is_empty() {
-        return Err(StoreError::Invalid { reason: "the key is empty" });
-    }
-    if !holds(conditions.expect, current) {
+fn check(expect: Expect, key: &Bytes, current: Option<&Item<Bytes>>) -> Result<(), StoreError<Bytes>> {
+    if !holds(expect, current) {
         return Err(StoreError::Conflict { key: key.clone(), current: current.cloned().map(Box::new) });
     }
     Ok(())
@@ -130,29 +120,35 @@ impl Storage for MemoryStorage {
         value: Bytes,
         conditions: Conditions,
     ) -> Result<Item<Bytes>, StoreError<Bytes>> {
+        check_key(&key)?;
         if let Some(reason) = conditions.fault() {
             return Err(StoreError::Invalid { reason });
         }
+        if matches!(conditions.lifetime, Lifetime::Lease(_) | Lifetime::Ttl(_)) {
+            return Err(StoreError::Invalid { reason: "a store in memory has no leases" });
+        }
         let bytes = u64::try_from(value.len()).unwrap_or(u64::MAX);
         let written = self.cow.write(&key, |current, _| {
-            check(conditions, &key, current)?;
+            check(conditions.expect, &key, current)?;
             Ok::<_, StoreError<Bytes>>(Decision::Put(value, bytes))
         })?;
         Ok(written.current.expect("what was put is there"))
     }
 
     async fn delete(&self, key: Bytes, conditions: Conditions) -> Result<Removed<Bytes>, StoreError<Bytes>> {
+        check_key(&key)?;
         let written = self.cow.write(&key, |current, at| {
             if current.is_none() && !matches!(conditions.expect, Expect::Version(1..)) {
                 return Err(StoreError::NotFound { key: key.clone(), at });
             }
-            check(conditions, &key, current)?;
+            check(conditions.expect, &key, current)?;
             Ok(Decision::Delete)
         })?;
         Ok(Removed { item: written.previous.expect("what was deleted was there"), at: written.version })
     }
 
     async fn get(&self, key: Bytes, level: ReadLevel) -> Result<Item<Bytes>, StoreError<Bytes>> {
+        check_key(&key)?;
         let (item, at) = match level {
             ReadLevel::Any | ReadLevel::Linearizable => self.cow.get(&key),
             ReadLevel::AtLeast(_) | ReadLevel::Exact(_) => {
@@ -184,9 +180,10 @@ impl Storage for MemoryStorage {
         limit: usize,
         level: ReadLevel,
     ) -> Result<Page<Bytes>, StoreError<Bytes>> {
+        check_behind(&prefix, behind.as_ref())?;
         let view = self.view(level)?;
         let mut rest = view.prefix_behind(&prefix, behind.as_deref());
-        let items = rest.by_ref().take(limit).cloned().collect();
+        let items = rest.by_ref().take(limit.max(1)).cloned().collect();
         let more = rest.next().is_some();
         drop(rest);
         Ok(Page { items, version: view.version(), more })

@@ -55,7 +55,7 @@ pub use item::{Change, ChangeKind, Item, Items, Page, Removed};
 pub use limits::{Limit, Limits, OBJECT_BYTES_MAX, TooLarge, WhenFull};
 pub use memory::{MemoryStorage, MemoryWatch};
 pub use selector::{FieldOf, Operator, SELECTORS_MAX, Selection, Selector, VALUES_MAX};
-pub use storage::{Conditions, Expect, Lifetime, Storage, StorageWatch, WAIT_MAX};
+pub use storage::{Conditions, Expect, Lifetime, Storage, StorageWatch};
 pub use transform::{Identity, Opened, PrefixChain, TransformError, Transformer};
 pub use typed::{ATTEMPTS_MAX, TypedError, TypedItem, TypedStore, TypedWatch, UpdateError};
 pub use update::Rewritten;

@@ -11,9 +11,6 @@ use super::selector::Selection;
 use crate::codec::LeaseId;
 use crate::read::ReadLevel;
 
-/// How long [`Storage::wait`] waits unless it is told otherwise.
-pub const WAIT_MAX: Duration = Duration::from_secs(3);
-
 /// What has to be so for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Expect {
@@ -83,10 +80,27 @@ impl Conditions {
     }
 }
 
+/// No key is empty.
+pub(super) fn check_key(key: &Bytes) -> Result<(), StoreError<Bytes>> {
+    if key.is_empty() { Err(StoreError::Invalid { reason: "the key is empty" }) } else { Ok(()) }
+}
+
+/// A page begins before the prefix, or in it: behind it is nothing that it could have.
+pub(super) fn check_behind(prefix: &Bytes, behind: Option<&Bytes>) -> Result<(), StoreError<Bytes>> {
+    match behind {
+        Some(behind) if behind > prefix && !behind.starts_with(prefix) => {
+            Err(StoreError::Invalid { reason: "a page begins behind all that it could have" })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Ordered keys with versioned objects of bytes: read, written on conditions, and watched.
 ///
 /// What a write returns is what a read at that version returns. Every read names how fresh it is, see [`ReadLevel`]: at
 /// least as new as one's own write is `AtLeast(version of the write)`, as new as anybody's is `Linearizable`.
+///
+/// No key is empty: one that is asked for, put or deleted is [`StoreError::Invalid`].
 ///
 /// The futures are native, not boxed: a read from memory costs no allocation, and backends are chosen at compile time.
 /// Who needs to choose at run time wraps two backends in an enum.
@@ -162,10 +176,10 @@ pub trait Storage: Send + Sync + 'static {
         selection: Selection<Bytes>,
     ) -> impl Future<Output = Result<Items<Bytes>, StoreError<Bytes>>> + Send;
 
-    /// The next objects whose keys begin so, at most `limit`, behind a key of them; from the first on without one.
-    /// [`Page::more`] says whether there are more behind them.
+    /// The next objects whose keys begin so, at most `limit`, behind a key of them; from the first on without one, or
+    /// behind a key before them. A limit of 0 is one of 1. [`Page::more`] says whether there are more behind them.
     ///
-    /// Errors: as [`Storage::list`].
+    /// Errors: [`StoreError::Invalid`] behind a key that is behind all that begin so; as [`Storage::list`].
     fn page(
         &self,
         prefix: Bytes,

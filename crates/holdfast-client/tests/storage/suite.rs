@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use holdfast_client::ReadLevel;
 use holdfast_client::store::{
     ChangeKind, Conditions, Expect, Identity, Item, Json, Lifetime, Operator, Selection, Selector, Storage,
     StorageWatch, StoreError, TypedStore,
 };
+use holdfast_client::{LeaseId, ReadLevel};
 use tokio::time::timeout;
 
 use crate::{Backend, PATIENCE};
@@ -430,4 +430,21 @@ async fn what_makes_no_sense_is_invalid<B: Backend>(backend: &B) {
     assert!(is_invalid(&storage.watch_prefix("x".into(), None, bad()).await.map(drop)));
     let kept = Conditions::none().with_lifetime(Lifetime::Kept);
     assert!(is_invalid(&storage.put("x".into(), "1".into(), kept).await));
+    // No key is empty.
+    assert!(is_invalid(&storage.get(Bytes::new(), NOW).await));
+    for expect in [Expect::Anything, Expect::Missing, Expect::Present, Expect::Version(1)] {
+        assert!(is_invalid(&storage.delete(Bytes::new(), Conditions::expect(expect)).await), "{expect:?}");
+    }
+    // A page behind all that begins so; one of nothing has one.
+    put(&storage, "none/a", "1").await;
+    put(&storage, "none/b", "1").await;
+    assert!(is_invalid(&storage.page("none/".into(), Some("none0".into()), 10, NOW).await));
+    let whole = storage.page("none/".into(), Some("before".into()), 0, NOW).await.unwrap();
+    assert_eq!((whole.items.len(), whole.more), (1, true));
+    // How long an object lives is of no meaning to a deletion.
+    for lifetime in [Lifetime::Kept, Lifetime::Lease(LeaseId(1)), Lifetime::Ttl(PATIENCE)] {
+        let item = put(&storage, "none/a", "1").await;
+        let conditions = Conditions::none().with_lifetime(lifetime);
+        assert_eq!(storage.delete("none/a".into(), conditions).await.unwrap().item, item, "{lifetime:?}");
+    }
 }
