@@ -15,7 +15,7 @@ const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 /// Of a member that does not serve this: others do.
 const LEARNER: &str = "etcdserver: rpc not supported for learner";
 /// etcd says so of writes that it has not carried out, and also of the one that fills the space, which it has.
-const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
+pub(crate) const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 /// What the words of every refusal of a server begin with.
 const SERVER: &str = "etcdserver: ";
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 use tonic::Code;
 
 use super::cluster_watch::ClusterWatch;
@@ -14,27 +13,19 @@ use super::leases::Leases;
 use super::limits::{Limit, TooLarge};
 use super::selector::Selection;
 use super::storage::{Conditions, Expect, Lifetime, Storage, check_behind, check_key};
-use crate::client::{Client, jittered};
+use crate::client::Client;
 use crate::codec::{KeyValue, LeaseId};
-use crate::error::Error;
+use crate::error::{Error, NO_SPACE};
 use crate::range::KeyRange;
 use crate::read::{ListOptions, ReadLevel};
 use crate::txn::{Compare, Op, OpAnswer, Txn, TxnAnswer};
-use crate::wait::deadline;
+use crate::wait::LOWEST_KEY;
 use crate::write::{Delete, Put};
 
 /// What servers say when a request is larger than they take.
 const REQUEST_TOO_LARGE: &str = "etcdserver: request is too large";
-/// And when all that is stored is.
-const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 /// And of a lease that is not there.
 const NO_LEASE: &str = "etcdserver: requested lease not found";
-
-/// Pauses between two looks at the revision while it is waited for.
-const WAIT_PAUSE: Duration = Duration::from_millis(50);
-
-/// What is asked for behind a prefix when only the revision is wanted: a key that nobody uses.
-const NOBODYS_KEY: &[u8] = b"\0";
 
 /// A [`Storage`] on a cluster. Keys are those of the client, in its namespace if it has one. Cheap to clone.
 ///
@@ -68,8 +59,7 @@ impl ClusterStorage {
 
     /// The revision that such a read shows. It asks behind the prefix: not everybody may read everywhere.
     async fn revision(&self, within: &Bytes, level: ReadLevel) -> Result<u64, StoreError<Bytes>> {
-        let key = [within.as_ref(), NOBODYS_KEY].concat();
-        let count = self.client.count(KeyRange::key(key), level).await;
+        let count = self.client.count(KeyRange::key(nobodys_key(within)), level).await;
         count.map(|read| read.revision).map_err(|error| refusal(0, error))
     }
 
@@ -152,6 +142,11 @@ pub(super) fn refusal<V>(wanted: u64, error: Error) -> StoreError<V> {
     }
 }
 
+/// What is asked for behind a prefix when only the revision is wanted: a key that nobody uses.
+fn nobodys_key(within: &Bytes) -> Bytes {
+    [within.as_ref(), LOWEST_KEY].concat().into()
+}
+
 fn wanted(level: ReadLevel) -> u64 {
     match level {
         ReadLevel::AtLeast(version) | ReadLevel::Exact(version) => version,
@@ -172,27 +167,8 @@ impl Storage for ClusterStorage {
     }
 
     async fn wait(&self, version: u64, time_max: Duration) -> Result<u64, StoreError<Bytes>> {
-        let deadline = deadline(time_max);
-        let mut level = ReadLevel::Any;
-        loop {
-            let looked = tokio::time::timeout_at(deadline, self.revision(&self.within, level)).await;
-            let current = match looked {
-                Ok(current) => current?,
-                Err(_) => return Err(StoreError::FutureRevision { wanted: version, current: 0 }),
-            };
-            if current >= version {
-                return Ok(current);
-            }
-            // The member may be behind, so the others are asked from now on.
-            let resume = Instant::now() + jittered(WAIT_PAUSE);
-            if level == ReadLevel::Linearizable && resume >= deadline {
-                return Err(StoreError::FutureRevision { wanted: version, current });
-            }
-            if level == ReadLevel::Linearizable {
-                tokio::time::sleep_until(resume).await;
-            }
-            level = ReadLevel::Linearizable;
-        }
+        let waited = self.client.wait_at(nobodys_key(&self.within), version, time_max).await;
+        waited.map_err(|error| refusal(version, error))
     }
 
     async fn put(

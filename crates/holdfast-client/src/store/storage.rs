@@ -128,7 +128,8 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Returns when the store has come to this version, with the version that it has.
     ///
-    /// Errors: [`StoreError::FutureRevision`] when it does not within `time_max`.
+    /// Errors: [`StoreError::FutureRevision`] when it does not within `time_max`; [`StoreError::Unavailable`] when nobody
+    /// could be reached at the end of that.
     fn wait(
         &self,
         version: u64,

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use holdfast_client::{Client, Error, KeyRange, Known, Put, ReadLevel, UpdateError};
+use holdfast_client::store::{ClusterStorage, Storage, StoreError};
+use holdfast_client::{Client, Config, Error, KeyRange, Known, Put, ReadLevel, UpdateError};
 
-use crate::backend::{Backend, soon, until};
+use crate::backend::{Backend, PATIENCE, soon, until};
+use crate::relay::Relay;
 
 const NOW: ReadLevel = ReadLevel::Linearizable;
 
@@ -97,7 +99,7 @@ async fn ns17_a_wait_ends_when_the_revision_has_come() {
             let client = Client::new([endpoint]).unwrap();
             assert!(client.wait(first, Duration::ZERO).await.unwrap() >= first);
         }
-        let late = client.wait(first + 2, Duration::from_millis(100)).await.unwrap_err();
+        let late = client.wait(first + 2, Duration::from_secs(1)).await.unwrap_err();
         assert!(matches!(late, Error::FutureRevision { current: Some(now) } if now == first), "{late}");
         let waiting = backend.client();
         let waiting = tokio::spawn(async move {
@@ -107,6 +109,26 @@ async fn ns17_a_wait_ends_when_the_revision_has_come() {
         let last = client.put("f/c", "1").await.unwrap();
         let read = soon(waiting).await.unwrap().unwrap();
         assert_eq!((read.value.len(), read.revision), (3, last));
+    })
+    .await;
+}
+
+/// A store waits over a member that cannot be reached for a while, and says so when the time is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_waits_while_nobody_can_be_reached() {
+    Backend::each("waits over cuts", async |backend| {
+        let relay = Relay::to(&backend.endpoints()[0]).await;
+        let hasty = Config { call_timeout: Duration::from_millis(300), ..Config::default() };
+        let client = Client::with_config([relay.endpoint.clone()], hasty).unwrap();
+        let storage = ClusterStorage::new(client);
+        relay.refuse(true);
+        let late = storage.wait(1, Duration::from_secs(1)).await.unwrap_err();
+        assert!(matches!(late, StoreError::Unavailable { .. }), "{late}");
+        let before = relay.connections();
+        let waiting = tokio::spawn(async move { storage.wait(1, PATIENCE).await });
+        until("it has been tried", async || relay.connections() > before).await;
+        relay.refuse(false);
+        assert!(soon(waiting).await.unwrap().unwrap() >= 1);
     })
     .await;
 }
