@@ -16,8 +16,8 @@ use crate::range::KeyRange;
 /// | level | asks | shows | works without a quorum |
 /// | --- | --- | --- | --- |
 /// | [`Any`](Self::Any) | one member, its memory | some state that was committed; another member may show an older one | yes |
-/// | [`AtLeast`](Self::AtLeast) | one member, and a quorum only when that is behind | everything up to the revision, perhaps more | as long as one member has come so far |
-/// | [`Exact`](Self::Exact) | one member, and a quorum only when that is behind | the state at the revision, the same always and everywhere | as long as one member has come so far |
+/// | [`AtLeast`](Self::AtLeast) | one member, and a quorum only when that is behind | everything up to the revision, perhaps more | as long as the member that is asked has come so far |
+/// | [`Exact`](Self::Exact) | one member, and a quorum only when that is behind | the state at the revision, the same always and everywhere | as long as the member that is asked has come so far |
 /// | [`Linearizable`](Self::Linearizable) | a quorum | every write that was acknowledged to anybody before | no |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadLevel {
