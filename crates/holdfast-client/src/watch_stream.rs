@@ -73,9 +73,7 @@ impl Seat {
             Some(delivery)
         })
     }
-}
 
-impl Seat {
     /// Has the member asked how far it has come, for all watches on the stream.
     pub(crate) fn ask_progress(&self) {
         self.mailbox.lock().is_progress_wanted = true;
@@ -136,7 +134,9 @@ impl Mailbox {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `None`, and the request back, when the stream has ended.
+    /// A seat for it.
+    ///
+    /// Errors: the request back, when the stream has ended.
     fn join(self: &Arc<Self>, mut create: pb::WatchCreateRequest) -> Result<Seat, pb::WatchCreateRequest> {
         let mut letters = self.lock();
         if letters.is_closed {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,23 +63,21 @@ pub(super) async fn carry(client: Client, mailbox: Arc<Mailbox>, not_before: Ins
             return;
         }
     };
+    // It may take as long as it likes: only who wants to know of progress needs it.
     let version = version_of(channel.clone(), token.as_ref());
-    let (opened, version) = tokio::join!(open(channel, token.as_ref(), &mut carrier), version);
-    carrier.is_progress_in_order = version.is_some_and(|version| is_progress_in_order(&version));
-    let broken = match opened {
-        Ok((requests, responses)) => carrier.run(&client, &closing.0, &requests, responses).await,
+    let broken = match open(channel, token.as_ref(), &mut carrier).await {
+        Ok((requests, responses)) => carrier.run(&client, &closing.0, version, &requests, responses).await,
         Err(status) => Err(status),
     };
     let Err(status) = broken else { return };
     // Before the buffers end: whoever comes back finds another member or token, and the pause.
-    if client.forget(token.as_ref(), &status) && client.streams().broke(Why::Token) {
+    let why = if client.forget(token.as_ref(), &status) { Why::Token } else { Why::Member };
+    if client.streams().broke(why) {
         tracing::debug!(%status, "a stream of watches needs another token");
     } else if is_refused(&status) {
-        client.streams().broke(Why::Member);
         carrier.refuse(&status);
     } else {
         tracing::debug!(%status, "a stream of watches broke");
-        client.streams().broke(Why::Member);
         client.failed(member);
     }
 }
@@ -135,7 +134,7 @@ fn is_progress_in_order(version: &str) -> bool {
 /// The watches on a stream.
 #[derive(Debug, Default)]
 struct Carrier {
-    /// Whether the member is asked for progress at all.
+    /// Whether the member is asked for progress at all. Not before its version is known: who wants to know asks again.
     is_progress_in_order: bool,
     watchers: HashMap<i64, Watcher>,
     /// Watches that the member has not confirmed yet, in the order in which they were asked for, which is that of the
@@ -223,21 +222,27 @@ impl Carrier {
         &mut self,
         client: &Client,
         mailbox: &Mailbox,
+        version: impl Future<Output = Option<String>>,
         requests: &mpsc::Sender<pb::WatchRequest>,
         mut responses: Streaming<pb::WatchResponse>,
     ) -> Result<(), Status> {
+        let (mut version, mut is_version_told) = (pin!(version), false);
         let mut answered_at = Instant::now();
         loop {
             if self.watchers.is_empty() && mailbox.close_if_unused() {
                 return Ok(());
             }
-            // All arms are cancel-safe: each takes something whole, or nothing.
+            // All arms are cancel-safe: each takes something whole, or nothing; the version goes on where it was.
             tokio::select! {
                 response = responses.message() => {
                     let response = response?.ok_or_else(|| Status::unavailable("the stream ended"))?;
                     answered_at = Instant::now();
                     self.take(response)?;
                     client.streams().works();
+                }
+                version = &mut version, if !is_version_told => {
+                    is_version_told = true;
+                    self.is_progress_in_order = version.is_some_and(|version| is_progress_in_order(&version));
                 }
                 () = mailbox.notify.notified() => {
                     if self.unconfirmed.is_empty() {

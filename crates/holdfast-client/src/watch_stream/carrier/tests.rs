@@ -1,8 +1,20 @@
-//! What becomes of responses, without a member.
+//! What becomes of responses, and of a member that says little.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
+
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::Response;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
 
 use super::*;
+use crate::range::KeyRange;
+use crate::watch::WatchOptions;
 use crate::watch_stream::{BUFFER_BYTES, BUFFER_DELIVERIES};
 
 /// A watch on the carrier, and where it hears.
@@ -145,4 +157,61 @@ fn only_what_a_server_has_said_refuses_a_watch() {
     let mut broken = Status::permission_denied("h2 protocol error");
     broken.set_source(Arc::new(std::io::Error::other("go away")));
     assert!(!is_refused(&broken));
+}
+
+/// A member that confirms each watch.
+struct Confirming;
+
+#[tonic::async_trait]
+impl pb::watch_server::Watch for Confirming {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        requests: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let answers = requests.into_inner().filter_map(|asked| match asked.ok()?.request_union? {
+            RequestUnion::CreateRequest(create) => Some(Ok(created(create.watch_id))),
+            RequestUnion::CancelRequest(_) | RequestUnion::ProgressRequest(_) => None,
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+/// It never says what its version is.
+#[derive(Clone)]
+struct Mute;
+
+impl NamedService for Mute {
+    const NAME: &'static str = "etcdserverpb.Maintenance";
+}
+
+impl Service<http::Request<Body>> for Mute {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Pending<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        std::future::pending()
+    }
+}
+
+/// A watch starts when the member confirms it, whenever it says what its version is.
+#[tokio::test]
+async fn a_member_that_does_not_tell_its_version_starts_a_watch_at_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tonic::transport::Server::builder()
+        .add_service(pb::watch_server::WatchServer::new(Confirming))
+        .add_service(Mute)
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let server = tokio::spawn(server);
+    let client = Client::new([endpoint]).unwrap();
+    let mut watch = client.watch(KeyRange::all(), WatchOptions::new());
+    timeout(CREATE_MAX / 2, watch.started()).await.expect("not when the version is given up").unwrap();
+    server.abort();
 }
