@@ -3,8 +3,9 @@
 
 #[path = "informer/cached.rs"]
 mod cached;
-#[path = "informer/proxy.rs"]
-mod proxy;
+#[allow(dead_code, reason = "others want to know more of it")]
+#[path = "support/relay.rs"]
+mod relay;
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use holdfast_client::{Client, Compare, KeyRange, Op, ReadLevel, Txn};
 use holdfast_proto::etcdserverpb as pb;
 use holdfast_testserver::TestCluster;
 use pb::kv_client::KvClient;
-use proxy::Proxy;
+use relay::Relay;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 
@@ -142,13 +143,13 @@ async fn aw17_compaction_behind_an_informer_leads_to_one_list_with_the_differenc
     for (key, value) in [("f/a", "1"), ("f/b", "1"), ("f/c", "1"), ("f/d", "1")] {
         client.put(key, value).await.unwrap();
     }
-    let proxy = Proxy::to(&cluster.endpoint(0)).await;
-    let informer = informer(&Client::new([proxy.endpoint()]).unwrap(), "f/");
+    let relay = Relay::to(&cluster.endpoint(0)).await;
+    let informer = informer(&Client::new([relay.endpoint.clone()]).unwrap(), "f/");
     let mut subscription = informer.reader().subscribe();
     assert_eq!(told(&mut subscription).await, "synced 4");
     client.put("f/a", "2").await.unwrap();
     assert_eq!(told(&mut subscription).await, "f/a=2<1");
-    proxy.cut();
+    relay.refuse(true);
     client.put("f/b", "2").await.unwrap();
     client.delete("f/c").await.unwrap();
     // Made and gone again: nobody is told.
@@ -160,7 +161,7 @@ async fn aw17_compaction_behind_an_informer_leads_to_one_list_with_the_differenc
     let revision = client.put("f/d", "1").await.unwrap();
     compact(&cluster, revision).await;
     assert_eq!(informer.reader().snapshot().len(), 4, "what was known can be read meanwhile");
-    proxy.mend();
+    relay.refuse(false);
     assert_eq!(told(&mut subscription).await, "relisted: f/b=2<1 -f/c<1~ f/d=1<1 +f/e=1");
     client.put("f/a", "3").await.unwrap();
     assert_eq!(told(&mut subscription).await, "f/a=3<2", "and goes on");
@@ -177,21 +178,21 @@ async fn aw17_an_informer_that_was_cut_off_goes_on_where_it_was() {
     let cluster = TestCluster::single().await.unwrap();
     let client = client(&cluster);
     client.put("f/a", "0").await.unwrap();
-    let proxy = Proxy::to(&cluster.endpoint(0)).await;
-    let informer = informer(&Client::new([proxy.endpoint()]).unwrap(), "f/");
+    let relay = Relay::to(&cluster.endpoint(0)).await;
+    let informer = informer(&Client::new([relay.endpoint.clone()]).unwrap(), "f/");
     let mut subscription = informer.reader().subscribe();
     assert_eq!(told(&mut subscription).await, "synced 1");
     for n in 1..=5 {
-        proxy.cut();
+        relay.refuse(true);
         client.put("f/a", n.to_string()).await.unwrap();
-        proxy.mend();
+        relay.refuse(false);
         assert_eq!(told(&mut subscription).await, format!("f/a={n}<{}", n - 1));
     }
     // What it has seen may be compacted.
-    proxy.cut();
+    relay.refuse(true);
     compact(&cluster, informer.reader().snapshot().revision()).await;
     client.put("f/a", "last").await.unwrap();
-    proxy.mend();
+    relay.refuse(false);
     assert_eq!(told(&mut subscription).await, "f/a=last<5");
     assert_eq!(informer.reader().health().relists.total(), 0);
     cluster.stop().await;
@@ -298,8 +299,8 @@ async fn write(client: &Client, random: &mut Lcg) -> u64 {
 async fn aw37_after_a_thousand_random_writes_the_digests_are_equal() {
     let cluster = TestCluster::single().await.unwrap();
     let client = client(&cluster);
-    let proxy = Proxy::to(&cluster.endpoint(0)).await;
-    let informer = informer(&Client::new([proxy.endpoint()]).unwrap(), "f/");
+    let relay = Relay::to(&cluster.endpoint(0)).await;
+    let informer = informer(&Client::new([relay.endpoint.clone()]).unwrap(), "f/");
     let reader = informer.reader();
     let mut subscription = reader.subscribe_with(64);
     assert_eq!(told(&mut subscription).await, "synced 0");
@@ -307,11 +308,11 @@ async fn aw37_after_a_thousand_random_writes_the_digests_are_equal() {
     let mut last = 0;
     for n in 0..1_000 {
         match n {
-            300 | 600 => proxy.cut(),
-            350 => proxy.mend(),
+            300 | 600 => relay.refuse(true),
+            350 => relay.refuse(false),
             650 => {
                 compact(&cluster, last).await;
-                proxy.mend();
+                relay.refuse(false);
             }
             _ => {}
         }

@@ -4,6 +4,9 @@
 
 mod auth;
 mod backend;
+#[path = "../support/etcd.rs"]
+mod etcd;
+#[path = "../support/relay.rs"]
 mod relay;
 mod requests;
 mod sessions;

@@ -1,7 +1,7 @@
 //! A wire between a client and a member that can be cut.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -11,30 +11,27 @@ use tokio::sync::watch;
 pub(crate) struct Relay {
     pub(crate) endpoint: String,
     connections: Arc<AtomicUsize>,
-    refuses: Arc<AtomicBool>,
-    cuts: watch::Sender<()>,
+    /// Whether it refuses connections. Each change cuts those that there are.
+    refuses: watch::Sender<bool>,
 }
 
 impl Relay {
     /// One to the member with this URL.
     pub(crate) async fn to(member: &str) -> Self {
-        let member = member.trim_start_matches("http://").to_owned();
+        let member = member.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let connections = Arc::new(AtomicUsize::new(0));
-        let (cuts, cut) = watch::channel(());
+        let (refuses, cut) = watch::channel(false);
         let counted = Arc::clone(&connections);
-        let refuses = Arc::new(AtomicBool::new(false));
-        let is_refusing = Arc::clone(&refuses);
         // Ends with the test's runtime.
         drop(tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::Relaxed);
-                if is_refusing.load(Ordering::Relaxed) {
+                let (member, mut cut) = (member.clone(), cut.clone());
+                if *cut.borrow_and_update() {
                     continue;
                 }
-                let (member, mut cut) = (member.clone(), cut.clone());
-                cut.mark_unchanged();
                 drop(tokio::spawn(async move {
                     let Ok(mut far) = TcpStream::connect(member).await else { return };
                     tokio::select! {
@@ -44,18 +41,17 @@ impl Relay {
                 }));
             }
         }));
-        Self { endpoint, connections, refuses, cuts }
+        Self { endpoint, connections, refuses }
     }
 
     /// Cuts all connections that there are. New ones can be made.
     pub(crate) fn cut(&self) {
-        self.cuts.send_replace(());
+        self.refuses.send_modify(|_| {});
     }
 
     /// Cuts all connections, and each new one at once, as long as it refuses.
     pub(crate) fn refuse(&self, refuses: bool) {
-        self.refuses.store(refuses, Ordering::Relaxed);
-        self.cut();
+        self.refuses.send_replace(refuses);
     }
 
     /// How many connections were made.
