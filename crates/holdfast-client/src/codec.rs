@@ -81,29 +81,3 @@ pub(crate) fn revision_of(header: Option<&pb::ResponseHeader>) -> Result<u64, St
         revision => Ok(revision),
     }
 }
-
-/// The first key behind all that begin so; `None` when there is none.
-pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < 0xff {
-            end.push(last + 1);
-            return Some(end.into());
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_prefix_is_the_first_key_behind_it() {
-        let cases: [(&[u8], Option<&[u8]>); 4] =
-            [(b"aa", Some(b"ab")), (b"a\xff", Some(b"b")), (b"\xff\xff", None), (b"", None)];
-        for (prefix, end) in cases {
-            assert_eq!(prefix_end(prefix).as_deref(), end, "{prefix:?}");
-        }
-    }
-}

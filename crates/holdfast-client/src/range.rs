@@ -2,8 +2,6 @@
 
 use bytes::Bytes;
 
-use crate::codec::prefix_end;
-
 /// A set of keys that lie side by side, in the order of their bytes.
 ///
 /// ```
@@ -126,6 +124,18 @@ pub(crate) fn prefixed(prefix: &[u8], key: &Bytes) -> Bytes {
     if prefix.is_empty() { key.clone() } else { [prefix, key.as_ref()].concat().into() }
 }
 
+/// The first key behind all that begin so; `None` when there is none.
+fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return Some(end.into());
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +147,15 @@ mod tests {
 
     fn pair(key: &[u8], end: &[u8]) -> (Vec<u8>, Vec<u8>) {
         (key.to_vec(), end.to_vec())
+    }
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_first_key_behind_it() {
+        let cases: [(&[u8], Option<&[u8]>); 4] =
+            [(b"aa", Some(b"ab")), (b"a\xff", Some(b"b")), (b"\xff\xff", None), (b"", None)];
+        for (prefix, end) in cases {
+            assert_eq!(prefix_end(prefix).as_deref(), end, "{prefix:?}");
+        }
     }
 
     #[test]

@@ -32,8 +32,10 @@ async fn servers_side_by_side_share_nothing() {
     }
     let mut directories: Vec<_> = servers.iter_mut().map(|server| server.cluster().data_dir(0)).collect();
     let mut endpoints: Vec<_> = servers.iter().map(TestServer::endpoint).collect();
+    endpoints.sort_unstable();
     endpoints.dedup();
     assert_eq!(endpoints.len(), 4);
+    directories.sort_unstable();
     directories.dedup();
     assert!(directories.len() == 4 && directories.iter().all(|directory| directory.exists()));
     for server in servers {
