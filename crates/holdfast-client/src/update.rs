@@ -53,9 +53,11 @@ impl<E> From<Error> for UpdateError<E> {
     }
 }
 
-/// What a transaction says of the key.
-enum Tried {
+/// What a write on a condition came to.
+pub(crate) enum Tried {
+    /// It is done.
     Written { revision: u64 },
+    /// It is not: this is there, `None` when nothing is.
     Changed(Option<KeyValue>),
 }
 
@@ -113,7 +115,12 @@ impl Client {
                 return Ok(Updated { value, mod_revision: kv.mod_revision, is_written: false, attempts });
             }
             attempts += 1;
-            match self.try_update(&key, current.as_ref(), value.clone()).await? {
+            let put = Put::new(key.clone(), value.clone());
+            let (mod_revision, put) = match &current {
+                Some(kv) => (kv.mod_revision, put.keep_lease()),
+                None => (0, put),
+            };
+            match self.write_if(&key, mod_revision, put.into()).await? {
                 Tried::Written { revision } => {
                     return Ok(Updated { value, mod_revision: revision, is_written: true, attempts });
                 }
@@ -127,20 +134,11 @@ impl Client {
         Ok(self.get(key.clone(), ReadLevel::Linearizable).await?.value)
     }
 
-    async fn try_update(
-        &self,
-        key: &Bytes,
-        current: Option<&KeyValue>,
-        value: Bytes,
-    ) -> Result<Tried, Error> {
-        let put = Put::new(key.clone(), value);
-        let (revision, put) = match current {
-            Some(kv) => (kv.mod_revision, put.keep_lease()),
-            None => (0, put),
-        };
+    /// Does `op` if this revision has changed the key last, 0 if it is not there; otherwise reads it, in the same step.
+    pub(crate) async fn write_if(&self, key: &Bytes, mod_revision: u64, op: Op) -> Result<Tried, Error> {
         let txn = Txn::new()
-            .when(Compare::mod_revision(key.clone()).equals(revision))
-            .then(put)
+            .when(Compare::mod_revision(key.clone()).equals(mod_revision))
+            .then(op)
             .or_else(Op::get(key.clone()));
         self.txn_as(txn, |answer| {
             if answer.succeeded {

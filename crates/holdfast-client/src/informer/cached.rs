@@ -15,7 +15,8 @@ use crate::error::{Class, Error};
 use crate::range::KeyRange;
 use crate::read::{Read, ReadLevel};
 use crate::store::{Codec, CodecError};
-use crate::txn::{Compare, Op, OpAnswer, Txn};
+use crate::txn::Op;
+use crate::update::Tried;
 use crate::write::Put;
 
 /// How long a read waits for the cache to come to its revision, unless set.
@@ -109,7 +110,7 @@ impl<T> CachedError<T> {
 pub enum Expected {
     /// It is not there.
     Missing,
-    /// This revision has changed it last.
+    /// This revision has changed it last. 0 is [`Expected::Missing`].
     At(u64),
 }
 
@@ -119,18 +120,13 @@ impl Expected {
         object.map_or(Self::Missing, |object| Self::At(object.mod_revision()))
     }
 
-    fn compare(self, key: Bytes) -> Compare {
+    /// The revision that has changed it last; 0 when it is not there.
+    fn mod_revision(self) -> u64 {
         match self {
-            Self::Missing => Compare::missing(key),
-            Self::At(revision) => Compare::mod_revision(key).equals(revision),
+            Self::Missing => 0,
+            Self::At(revision) => revision,
         }
     }
-}
-
-/// What a conditional write came to.
-enum Attempted {
-    Written(u64),
-    Stands(Option<KeyValue>),
 }
 
 impl<T, C: Codec<T>> CachedStore<T, C> {
@@ -212,10 +208,7 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
             let objects = read.value.iter().map(|kv| self.object(kv)).collect::<Result<_, _>>()?;
             return Ok(Read { value: objects, revision: read.revision });
         };
-        if let Some(unreadable) = snapshot.unreadable().find(|found| found.key().starts_with(&prefix)) {
-            return Err(CachedError::Unreadable(Arc::clone(unreadable)));
-        }
-        let objects = snapshot.prefix(&prefix).cloned().collect();
+        let objects = snapshot.under(&prefix).cloned().map(readable).collect::<Result<_, _>>()?;
         Ok(Read { value: objects, revision: snapshot.revision() })
     }
 
@@ -239,11 +232,9 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
     ) -> Result<u64, CachedError<T>> {
         let key = self.key(key)?;
         let put = Put::new(key.clone(), self.encode(&key, value)?);
-        let put = match expected {
-            Expected::Missing => put,
-            Expected::At(_) => put.keep_lease(),
-        };
-        self.written(self.attempt(key, put.into(), expected).await?)
+        let mod_revision = expected.mod_revision();
+        let put = if mod_revision == 0 { put } else { put.keep_lease() };
+        self.written(self.client().write_if(&key, mod_revision, put.into()).await?)
     }
 
     /// Deletes an object. Gives whether it was there, and the revision.
@@ -254,13 +245,16 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
         Ok(self.client().delete(key).await?)
     }
 
-    /// Deletes an object if this revision has changed it last. Gives the revision of the deletion.
+    /// Deletes an object if this revision has changed it last. Gives the revision of the deletion. 0 has changed none: it
+    /// is a conflict, whatever there is.
     ///
     /// Errors: as [`Client::txn`]; [`CachedError::Conflict`], with the object as it is, when it is not as expected.
     pub async fn delete_if(&self, key: impl Into<Bytes>, mod_revision: u64) -> Result<u64, CachedError<T>> {
         let key = self.key(key)?;
-        let expected = Expected::At(mod_revision);
-        self.written(self.attempt(key.clone(), Op::delete(key), expected).await?)
+        if mod_revision == 0 {
+            return Err(CachedError::Conflict { current: self.stored(&key).await? });
+        }
+        self.written(self.client().write_if(&key, mod_revision, Op::delete(key.clone())).await?)
     }
 
     /// Changes an object as `change` says, beginning with what the cache has: when that is out of date, with what is
@@ -335,29 +329,24 @@ impl<T, C: Codec<T>> CachedStore<T, C> {
     }
 
     fn object(&self, kv: &KeyValue) -> Result<Arc<Object<T>>, CachedError<T>> {
-        match Entry::decode(kv, &*self.reader.decode) {
-            Entry::Object(object) => Ok(object),
-            Entry::Unreadable(unreadable) => Err(CachedError::Unreadable(unreadable)),
-        }
+        readable(Entry::decode(kv, &*self.reader.decode))
     }
 
-    async fn attempt(&self, key: Bytes, op: Op, expected: Expected) -> Result<Attempted, Error> {
-        let txn = Txn::new().when(expected.compare(key.clone())).then(op).or_else(Op::get(key));
-        let answer = self.client().txn(txn).await?;
-        if answer.succeeded {
-            return Ok(Attempted::Written(answer.revision));
-        }
-        Ok(Attempted::Stands(answer.answers.into_iter().next().and_then(OpAnswer::into_kv)))
-    }
-
-    fn written(&self, attempted: Attempted) -> Result<u64, CachedError<T>> {
-        match attempted {
-            Attempted::Written(revision) => Ok(revision),
-            Attempted::Stands(kv) => {
+    fn written(&self, tried: Tried) -> Result<u64, CachedError<T>> {
+        match tried {
+            Tried::Written { revision } => Ok(revision),
+            Tried::Changed(kv) => {
                 let current = kv.map(|kv| self.object(&kv)).transpose()?;
                 Err(CachedError::Conflict { current })
             }
         }
+    }
+}
+
+fn readable<T>(entry: Entry<T>) -> Result<Arc<Object<T>>, CachedError<T>> {
+    match entry {
+        Entry::Object(object) => Ok(object),
+        Entry::Unreadable(unreadable) => Err(CachedError::Unreadable(unreadable)),
     }
 }
 

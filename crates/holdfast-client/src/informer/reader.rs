@@ -180,7 +180,8 @@ impl<T> Reader<T> {
 
     /// Whether the first list is complete.
     pub fn has_synced(&self) -> bool {
-        self.hub.position().revision > 0
+        // Who is told of the list sees it here: the state is there before anybody is told.
+        self.hub.newest().revision() > 0
     }
 
     /// What the informer is doing.

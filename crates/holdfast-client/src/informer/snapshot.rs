@@ -71,8 +71,13 @@ impl<T> Snapshot<T> {
 
     /// Those whose keys begin so.
     pub fn prefix<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = &'a Arc<Object<T>>> {
+        self.under(prefix).filter_map(Entry::object)
+    }
+
+    /// The keys that begin so, those that cannot be read among them.
+    pub(super) fn under<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = &'a Entry<T>> {
         let from = self.entries.from(move |entry| entry.key().cmp(prefix));
-        from.take_while(move |entry| entry.key().starts_with(prefix)).filter_map(Entry::object)
+        from.take_while(move |entry| entry.key().starts_with(prefix))
     }
 
     /// Those from a key on, inclusive: with a limit, a page.

@@ -87,7 +87,31 @@ async fn aw16_writes_go_to_the_server_and_are_read_from_the_cache() {
     let revision = client(&cluster).put("n/c", "text").await.unwrap();
     let error = store.get("n/c", ReadLevel::AtLeast(revision)).await.unwrap_err();
     assert!(matches!(error, CachedError::Unreadable(_)), "{error}");
-    assert!(store.list("n/", ReadLevel::AtLeast(revision)).await.is_err());
+    match store.list("n/", ReadLevel::AtLeast(revision)).await.unwrap_err() {
+        CachedError::Unreadable(unreadable) => assert_eq!(unreadable.key(), b"n/c"),
+        other => panic!("{other}"),
+    }
+    let beside = store.put("n/d", &8).await.unwrap();
+    let list = store.list("n/d", ReadLevel::AtLeast(beside)).await.unwrap();
+    assert_eq!(list.value.len(), 1, "what cannot be read is not in this list");
+    informer.stop().await;
+    cluster.stop().await;
+}
+
+/// AW16: revision 0 is that of nothing: it is not what is deleted, and what it is expected of is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn aw16_nothing_is_deleted_at_revision_zero() {
+    let cluster = TestCluster::single().await.unwrap();
+    let (informer, store) = store(&client(&cluster));
+    let missing = store.delete_if("n/a", 0).await.unwrap_err();
+    assert!(matches!(missing, CachedError::Conflict { current: None }), "{missing}");
+    let created = store.put_if("n/a", &1, Expected::At(0)).await.unwrap();
+    for refused in [store.put_if("n/a", &2, Expected::At(0)).await, store.delete_if("n/a", 0).await] {
+        let CachedError::Conflict { current: Some(current) } = refused.unwrap_err() else {
+            panic!("it is there")
+        };
+        assert_eq!((*current.value(), current.mod_revision()), (1, created));
+    }
     informer.stop().await;
     cluster.stop().await;
 }
