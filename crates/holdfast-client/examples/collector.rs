@@ -59,7 +59,7 @@ impl ClusterSource {
                 self.name(&key).map(|name| SourceEvent::Deleted { name, origin: origin(revision) })
             }
         };
-        told.unwrap_or_else(|| SourceEvent::Bookmark(origin(revision)))
+        told.unwrap_or_else(|| SourceEvent::Progress(origin(revision)))
     }
 }
 
@@ -100,7 +100,7 @@ impl Source for ClusterSource {
                 Ok(WatchEvent::Changes { events, .. }) => {
                     events.into_iter().map(|event| Ok(source.event(event))).collect()
                 }
-                Ok(WatchEvent::Progress { revision }) => vec![Ok(SourceEvent::Bookmark(origin(revision)))],
+                Ok(WatchEvent::Progress { revision }) => vec![Ok(SourceEvent::Progress(origin(revision)))],
                 Ok(WatchEvent::Lost { .. }) => vec![Err(SourceError::Expired)],
                 Err(error) => vec![Err(source_error(error))],
             };

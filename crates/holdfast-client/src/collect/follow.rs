@@ -255,7 +255,7 @@ fn change(event: SourceEvent) -> (Option<Change>, OriginVersion) {
             let version = origin.clone();
             (Some(Change { name, origin, wish: Wish::Delete }), version)
         }
-        SourceEvent::Bookmark(version) => (None, version),
+        SourceEvent::Progress(version) => (None, version),
     }
 }
 

@@ -6,6 +6,8 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::repo::{NAME_BYTES_MAX, check_name};
+
 /// What a source calls a version. Only the source knows which of two is newer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -44,7 +46,9 @@ impl fmt::Display for OriginVersion {
 
 /// A text that cannot be part of a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no {what}: it must have no slash and no control character, and at most 253 bytes")]
+#[error(
+    "{text:?} is no {what}: it must have no slash and no control character, and at most {NAME_BYTES_MAX} bytes"
+)]
 pub struct BadPart {
     /// What it was to be.
     pub what: &'static str,
@@ -52,15 +56,11 @@ pub struct BadPart {
     pub text: String,
 }
 
-/// The longest part of a key.
-const PART_BYTES_MAX: usize = 253;
-
-fn part(what: &'static str, text: &str, may_be_empty: bool) -> Result<Box<str>, BadPart> {
-    let is_fine = |c: char| c != '/' && !c.is_control();
-    if (text.is_empty() && !may_be_empty) || text.len() > PART_BYTES_MAX || !text.chars().all(is_fine) {
-        return Err(BadPart { what, text: text.to_owned() });
+fn part(what: &'static str, text: &str) -> Result<Box<str>, BadPart> {
+    match check_name(text) {
+        Ok(()) => Ok(text.into()),
+        Err(_) => Err(BadPart { what, text: text.to_owned() }),
     }
-    Ok(text.into())
 }
 
 /// The name of a source. Not empty, without a slash.
@@ -73,7 +73,7 @@ impl SourceId {
     ///
     /// Errors: it cannot be part of a key.
     pub fn new(name: &str) -> Result<Self, BadPart> {
-        part("source", name, false).map(Self)
+        part("source", name).map(Self)
     }
 
     /// It as a text.
@@ -114,7 +114,8 @@ impl ObjectName {
     ///
     /// Errors: one of them cannot be part of a key, or the name is empty.
     pub fn new(namespace: &str, name: &str) -> Result<Self, BadPart> {
-        Ok(Self { namespace: part("namespace", namespace, true)?, name: part("name", name, false)? })
+        let namespace = if namespace.is_empty() { "".into() } else { part("namespace", namespace)? };
+        Ok(Self { namespace, name: part("name", name)? })
     }
 
     /// The namespace; empty for none.
@@ -165,7 +166,7 @@ impl Resource {
     ///
     /// Errors: it cannot be part of a key.
     pub fn new(name: &str) -> Result<Self, BadPart> {
-        part("resource", name, false).map(Self)
+        part("resource", name).map(Self)
     }
 
     /// Its name.

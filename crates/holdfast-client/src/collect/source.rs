@@ -35,7 +35,7 @@ pub enum SourceEvent {
         origin: OriginVersion,
     },
     /// All up to this version was told.
-    Bookmark(OriginVersion),
+    Progress(OriginVersion),
 }
 
 /// Why a source does not answer.

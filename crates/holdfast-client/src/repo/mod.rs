@@ -37,6 +37,7 @@ pub use error::{Invalid, RepoError};
 pub use filter::Filter;
 pub use memory::{MemoryRepository, MemoryRepositoryWatch};
 pub use metrics::{Counted, Counters, Labels, Metrics, Operation};
+pub(crate) use object::check_name;
 pub use object::{BadName, NAME_BYTES_MAX, Object, ObjectKey, Scope};
 pub use repository::{Applied, Deleted, Event, Listed, READY_MAX, Repository, RepositoryWatch, Stored};
 pub use snapshot::{SnapshotError, Summary};

@@ -88,7 +88,7 @@ pub enum BadName {
 }
 
 /// Errors: it is no name.
-pub(super) fn check_name(name: &str) -> Result<(), BadName> {
+pub(crate) fn check_name(name: &str) -> Result<(), BadName> {
     if name.is_empty() {
         return Err(BadName::Empty);
     }
