@@ -8,15 +8,16 @@ use bytes::Bytes;
 
 use super::error::{Invalid, RepoError};
 use super::filter::Filter;
-use super::memory::seen;
 use super::metrics::{Counters, Meter, Metrics, Operation};
 use super::object::{Object, ObjectKey, Scope, check_name};
-use super::repository::{Applied, Deleted, Event, Listed, READY_MAX, Repository, RepositoryWatch, Stored};
+use super::repository::{
+    Applied, Deleted, Event, Listed, READY_MAX, Repository, RepositoryWatch, Stored, seen, stored,
+};
 use crate::client::Client;
 use crate::read::ReadLevel;
 use crate::store::{
-    ClusterStorage, Codec, Conditions, Expect, Identity, Item, Json, Selection, Storage, StoreError,
-    Transformer, TypedError, TypedItem, TypedStore, TypedWatch, text,
+    ClusterStorage, Codec, Conditions, Expect, Identity, Json, Selection, Storage, StoreError, Transformer,
+    TypedError, TypedItem, TypedStore, TypedWatch, text,
 };
 
 /// Where a repository's objects are: `<root>/<group>/<resource>/<namespace>/<name>`, without the namespace in a repository
@@ -156,7 +157,7 @@ where
                 RepoError::NotFound { key: key.clone() }
             }
             (StoreError::Conflict { current: Some(item), .. }, Some(key)) => {
-                RepoError::Conflict { key: key.clone(), current: stored(*item) }
+                RepoError::Conflict { key: key.clone(), current: stored(&item) }
             }
             (StoreError::NotFound { .. } | StoreError::Conflict { .. }, None) => {
                 request("a request for many objects was answered for one")
@@ -195,23 +196,22 @@ where
 
     async fn create_now(&self, object: Arc<T>) -> Result<Stored<T>, RepoError<T>> {
         let key = ObjectKey::of(&*object, self.scope)?;
-        match self.put(&key, object, Expect::Missing).await {
-            Ok(item) => Ok(stored(item)),
+        let at = key.behind(&self.prefix);
+        let encoded = self.store.encode(&at, &object).map_err(|error| self.error(error, Some(&key)))?;
+        match self.store.put_raw(at, encoded, Conditions::expect(Expect::Missing)).await {
+            Ok(item) => Ok(Stored { object, version: item.version }),
+            // Whether it can be decoded or not, it is there.
             Err(StoreError::Conflict { current: Some(item), .. }) => {
                 Err(RepoError::AlreadyExists { key, version: item.version })
             }
-            // What is there cannot be decoded, and is there.
-            Err(
-                StoreError::Decode { version, .. } | StoreError::Transform { version: version @ 1.., .. },
-            ) => Err(RepoError::AlreadyExists { key, version }),
-            Err(error) => Err(self.error(error, Some(&key))),
+            Err(error) => Err(self.error(self.store.error(error).await, Some(&key))),
         }
     }
 
     async fn get_now(&self, key: &ObjectKey) -> Result<Stored<T>, RepoError<T>> {
         key.check(self.scope)?;
         let item = self.store.get(key.behind(&self.prefix), ReadLevel::Linearizable).await;
-        item.map(stored).map_err(|error| self.error(error, Some(key)))
+        item.map(|item| stored(&item)).map_err(|error| self.error(error, Some(key)))
     }
 
     async fn list_now(&self, filter: &Filter) -> Result<Listed<T>, RepoError<T>> {
@@ -222,7 +222,7 @@ where
         let listed = self.store.list(self.under(filter), ReadLevel::Linearizable, Selection::all()).await;
         let listed = listed.map_err(|error| self.error(error, None))?;
         let items = listed.items.into_iter().filter(|item| filter.matches(&*item.value));
-        Ok(Listed { items: items.map(stored).collect(), version: listed.version })
+        Ok(Listed { items: items.map(|item| stored(&item)).collect(), version: listed.version })
     }
 
     /// Of the store's version, as any list: the object's own may be compacted, and no watch goes on from there.
@@ -230,13 +230,13 @@ where
         let found = self.store.find_at(key.behind(&self.prefix)).await;
         let (item, version) = found.map_err(|error| self.error(error, Some(key)))?;
         let items = item.filter(|item| filter.matches(&*item.value));
-        Ok(Listed { items: items.map(stored).into_iter().collect(), version })
+        Ok(Listed { items: items.map(|item| stored(&item)).into_iter().collect(), version })
     }
 
     async fn update_now(&self, object: Arc<T>, expected: Option<u64>) -> Result<Stored<T>, RepoError<T>> {
         let key = ObjectKey::of(&*object, self.scope)?;
         let item = self.put(&key, object, expectation(expected)).await;
-        item.map(stored).map_err(|error| self.error(error, Some(&key)))
+        item.map(|item| stored(&item)).map_err(|error| self.error(error, Some(&key)))
     }
 
     async fn delete_now(&self, key: &ObjectKey, expected: Option<u64>) -> Result<Deleted<T>, RepoError<T>> {
@@ -244,7 +244,7 @@ where
         let conditions = Conditions::expect(expectation(expected));
         let removed = self.store.delete(key.behind(&self.prefix), conditions).await;
         let removed = removed.map_err(|error| self.error(error, Some(key)))?;
-        Ok(Deleted { last: stored(removed.item), at: removed.at })
+        Ok(Deleted { last: stored(&removed.item), at: removed.at })
     }
 
     async fn apply_now(&self, object: Arc<T>) -> Result<Applied<T>, RepoError<T>> {
@@ -252,7 +252,7 @@ where
         let item = self.put(&key, object, Expect::Anything).await;
         let item = item.map_err(|error| self.error(error, Some(&key)))?;
         let is_new = item.created == item.version;
-        Ok(if is_new { Applied::Created(stored(item)) } else { Applied::Updated(stored(item)) })
+        Ok(if is_new { Applied::Created(stored(&item)) } else { Applied::Updated(stored(&item)) })
     }
 
     async fn count_now(&self, filter: &Filter) -> Result<u64, RepoError<T>> {
@@ -295,10 +295,6 @@ fn expectation(expected: Option<u64>) -> Expect {
         Some(version) => Expect::Version(version),
         None => Expect::Present,
     }
-}
-
-fn stored<T>(item: Item<Arc<T>>) -> Stored<T> {
-    Stored { object: item.value, version: item.version }
 }
 
 impl<T, C, X, S> Repository<T> for ClusterRepository<T, C, X, S>

@@ -11,10 +11,10 @@ use super::error::{Invalid, RepoError, encode_failed};
 use super::filter::Filter;
 use super::metrics::{Counters, Meter, Metrics, Operation};
 use super::object::{Object, ObjectKey, Scope, check_name};
-use super::repository::{Applied, Deleted, Event, Listed, Repository, RepositoryWatch, Stored};
+use super::repository::{Applied, Deleted, Event, Listed, Repository, RepositoryWatch, Stored, seen, stored};
 use super::snapshot::{self, SnapshotError, Summary};
 use crate::store::cow::{Cow, Decision, Written};
-use crate::store::{Change, Codec, Item, Json, Limits, MemoryWatch, Selection, StorageWatch, StoreError};
+use crate::store::{Codec, Item, Json, Limits, MemoryWatch, Selection, StorageWatch, StoreError};
 
 /// What each key of a repository that belongs to no cluster id begins with. Those of an id begin with `@`.
 const OWN: &[u8] = b"/";
@@ -91,10 +91,6 @@ struct Wanted<T> {
     key: ObjectKey,
     object: Arc<T>,
     bytes: u64,
-}
-
-fn stored<T>(item: &Item<Arc<T>>) -> Stored<T> {
-    Stored { object: Arc::clone(&item.value), version: item.version }
 }
 
 fn current<T>(written: &Written<Arc<T>>) -> Stored<T> {
@@ -349,16 +345,6 @@ impl<T: Object> RepositoryWatch<T> for MemoryRepositoryWatch<T> {
             }
         }
     }
-}
-
-/// The change as an event, if the filter wants it.
-pub(super) fn seen<T: Object>(change: Change<Arc<T>>, prefix: usize, filter: &Filter) -> Option<Event<T>> {
-    // Of what cannot be read any more, the name is known.
-    let key = ObjectKey::parse(change.key.get(prefix..)?).filter(|key| filter.finds(key))?;
-    let Change { kind, version, current, previous, .. } =
-        change.seen_by(|item| filter.matches(&*item.value))?;
-    let stored = |item: Option<Item<Arc<T>>>| item.map(|item| stored(&item));
-    Some(Event { kind, key, version, current: stored(current), previous: stored(previous) })
 }
 
 fn watch_failed<T>(error: &StoreError<Arc<T>>) -> RepoError<T> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::RepoError;
 use super::filter::Filter;
 use super::object::{Object, ObjectKey, Scope};
-use crate::store::ChangeKind;
+use crate::store::{Change, ChangeKind, Item};
 
 /// How long [`Repository::ready`] waits.
 pub const READY_MAX: Duration = Duration::from_secs(2);
@@ -214,4 +214,19 @@ pub trait RepositoryWatch<T>: Send + 'static {
     /// [`RepoError::Decode`] is an object that cannot be decoded, and more follows. Any other error comes right before the
     /// end: `None` is all that follows it. After [`RepoError::Compacted`] list again, and watch from there.
     fn next(&mut self) -> impl Future<Output = Option<Result<Event<T>, RepoError<T>>>> + Send;
+}
+
+/// What is in a store, as a repository gives it.
+pub(super) fn stored<T>(item: &Item<Arc<T>>) -> Stored<T> {
+    Stored { object: Arc::clone(&item.value), version: item.version }
+}
+
+/// The change as an event, if the filter wants it.
+pub(super) fn seen<T: Object>(change: Change<Arc<T>>, prefix: usize, filter: &Filter) -> Option<Event<T>> {
+    // Of what cannot be read any more, the name is known.
+    let key = ObjectKey::parse(change.key.get(prefix..)?).filter(|key| filter.finds(key))?;
+    let Change { kind, version, current, previous, .. } =
+        change.seen_by(|item| filter.matches(&*item.value))?;
+    let stored = |item: Option<Item<Arc<T>>>| item.map(|item| stored(&item));
+    Some(Event { kind, key, version, current: stored(current), previous: stored(previous) })
 }

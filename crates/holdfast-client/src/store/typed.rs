@@ -100,7 +100,10 @@ where
         encoded: Bytes,
         conditions: Conditions,
     ) -> Result<TypedItem<T>, TypedError<T>> {
-        Ok(self.put_sealed(key, encoded, conditions).await?.map(|_| object))
+        match self.put_raw(key, encoded, conditions).await {
+            Ok(item) => Ok(item.map(|_| object)),
+            Err(error) => Err(self.error(error).await),
+        }
     }
 
     pub(crate) fn encode(&self, key: &Bytes, object: &T) -> Result<Bytes, TypedError<T>> {
@@ -126,9 +129,8 @@ where
         }
     }
 
-    /// Deletes an object if `validate` agrees with it as it is then, trying again when it changes in between. Of `hint`,
-    /// an object that the caller has already, it is said whether to begin with it: a hint that is out of date, or that
-    /// `validate` does not agree with, is read again once.
+    /// Deletes an object if `validate` agrees with it as it is then, trying again when it changes in between. It begins
+    /// with `hint`, if given; one that is out of date or that `validate` refuses is read again once.
     ///
     /// Errors: as [`TypedStore::delete`]; those of `validate`.
     pub async fn delete_validated<E>(
@@ -303,20 +305,18 @@ where
         }
     }
 
-    /// Seals what is encoded already, and puts it.
-    pub(crate) async fn put_sealed(
+    /// Seals what is encoded already, and puts it. What is in its way comes as it is stored, for who needs no more than its
+    /// version.
+    pub(crate) async fn put_raw(
         &self,
         key: Bytes,
         encoded: Bytes,
         conditions: Conditions,
-    ) -> Result<Item<Bytes>, TypedError<T>> {
+    ) -> Result<Item<Bytes>, StoreError<Bytes>> {
         let sealed = self.inner.transformer.seal(encoded, &key).await;
         let sealed =
             sealed.map_err(|source| StoreError::Transform { key: key.clone(), version: 0, source })?;
-        match self.inner.storage.put(key, sealed, conditions).await {
-            Ok(item) => Ok(item),
-            Err(error) => Err(self.error(error).await),
-        }
+        self.inner.storage.put(key, sealed, conditions).await
     }
 
     /// An error of the store behind it, with the object in it decoded.

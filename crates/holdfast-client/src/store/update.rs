@@ -154,16 +154,10 @@ where
     /// Whether it was this call that wrote it.
     async fn rewrite(&self, item: Item<Bytes>) -> Result<bool, TypedError<T>> {
         let conditions = Conditions::prev_version(item.version).with_lifetime(Lifetime::Kept);
-        match self.put_sealed(item.key.clone(), item.value, conditions).await {
+        match self.put_raw(item.key, item.value, conditions).await {
             Ok(_) => Ok(true),
             Err(StoreError::Conflict { .. }) => Ok(false),
-            // Somebody else wrote in between what cannot be read here.
-            Err(StoreError::Decode { key, .. } | StoreError::Transform { key, version: 1.., .. })
-                if key == item.key =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            Err(error) => Err(self.error(error).await),
         }
     }
 }
